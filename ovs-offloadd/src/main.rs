@@ -1,0 +1,3 @@
+//! The offload-aware companion daemon of Open vSwitch.
+
+fn main() {}

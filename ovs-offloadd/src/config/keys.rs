@@ -1,0 +1,381 @@
+//! The table of keys: the one place that knows a key's name, default, meaning and check.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::Scalar;
+use super::{CapacitySetting, Config, CountersSetting, LogFormat, LogLevel, ModeSetting};
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name with its table: `policy.min-rate`.
+    pub name: &'static str,
+    /// Its default as TOML.
+    pub default: &'static str,
+    /// What may be written, in words.
+    pub shape: &'static str,
+    /// What it does, in sentences.
+    pub doc: &'static str,
+    /// Whether `Open_vSwitch.external_ids:offloadd-*` may set it too.
+    pub in_ovsdb: bool,
+    /// Whether a reload is enough for a change.
+    pub reloads: bool,
+    /// Checks a value and puts it in its place.
+    pub set: fn(&mut Config, &Scalar) -> Result<(), String>,
+}
+
+const MODES: &[(&str, ModeSetting)] =
+    &[("auto", ModeSetting::Auto), ("observe", ModeSetting::Observe), ("steer", ModeSetting::Steer)];
+const COUNTERS: &[(&str, CountersSetting)] =
+    &[("exact", CountersSetting::Exact), ("fast", CountersSetting::Fast)];
+const FORMATS: &[(&str, LogFormat)] = &[
+    ("auto", LogFormat::Auto),
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+    ("journald", LogFormat::Journald),
+];
+
+const fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// Every key there is, in the order of the default file.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "mode",
+        default: "\"auto\"",
+        shape: "\"auto\", \"observe\" or \"steer\"",
+        doc: "What the daemon may do. \"observe\" reads and reports. \"steer\" moves flows that Open vSwitch has \
+              put in TC between software and hardware; it needs other_config:hw-offload=true and \
+              other_config:tc-policy=skip_hw in Open vSwitch, and refuses to start without. \"auto\" steers where \
+              both are set and observes elsewhere.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.one_of(MODES).map(|mode| config.mode = mode),
+    },
+    Key {
+        name: "ovs.database",
+        default: "\"default\"",
+        shape: "\"default\", \"unix:PATH\", \"tcp:HOST:PORT\" or \"ssl:HOST:PORT\"",
+        doc: "Open vSwitch's database. The default is db.sock in the run directory.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| {
+            let remote = value.string()?;
+            let known = ["unix:", "tcp:", "ssl:"].iter().any(|scheme| remote.starts_with(scheme));
+            config.ovs.database = match remote {
+                "default" => None,
+                remote if known => Some(remote.to_owned()),
+                _ => return Err("must begin with unix:, tcp: or ssl:".into()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "ovs.rundir",
+        default: "\"default\"",
+        shape: "\"default\" or an absolute path",
+        doc: "Run directory shared with Open vSwitch: its pidfiles, its control sockets and ours. The default is \
+              the environment's OVS_RUNDIR, or /var/run/openvswitch.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| absolute_or_default(value).map(|path| config.ovs.rundir = path),
+    },
+    Key {
+        name: "ovs.vswitchd-timeout",
+        default: "\"5 s\"",
+        shape: "time, 100 ms to 5 min",
+        doc: "Longest wait for an answer of ovs-vswitchd on its control socket. Its main thread may be busy; a \
+              command that was not answered in time is checked against the kernel before anything else is done.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.duration(ms(100), ms(300_000)).map(|time| config.ovs.vswitchd_timeout = time)
+        },
+    },
+    Key {
+        name: "control.socket",
+        default: "\"default\"",
+        shape: "\"default\" or an absolute path",
+        doc: "Control socket for ovs-offloadctl and ovs-appctl. The default is ovs-offloadd.PID.ctl in the run \
+              directory, which both find by themselves.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| absolute_or_default(value).map(|path| config.control.socket = path),
+    },
+    Key {
+        name: "log.level",
+        default: "\"info\"",
+        shape: "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        doc: "Least severe message that is logged. ovs-appctl -t ovs-offloadd vlog/set LEVEL changes it until the \
+              next reload.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.one_of(LogLevel::WORDS).map(|level| config.log.level = level),
+    },
+    Key {
+        name: "log.format",
+        default: "\"auto\"",
+        shape: "\"auto\", \"text\", \"json\" or \"journald\"",
+        doc: "Where and how messages are logged: text or json on standard error, or the journal's own protocol. \
+              \"auto\" takes the journal when started by systemd, else text.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| value.one_of(FORMATS).map(|format| config.log.format = format),
+    },
+    Key {
+        name: "steer.counters",
+        default: "\"fast\"",
+        shape: "\"exact\" or \"fast\"",
+        doc: "How a promotion treats a flow that has already counted packets. \"exact\" first has ovs-vswitchd \
+              modify the flow to what it is, so that OpenFlow counters never fall; it costs a command to \
+              ovs-vswitchd's main thread per promotion. \"fast\" only replaces the rule: on Open vSwitch 3.2 and \
+              later the OpenFlow counters of that flow fall once by what it had counted.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.one_of(COUNTERS).map(|counters| config.steer.counters = counters),
+    },
+    Key {
+        name: "policy.min-rate",
+        default: "\"2 Mbit/s\"",
+        shape: "rate",
+        doc: "Least rate of a flow that is promoted.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.rate().map(|rate| config.policy.min_rate = rate),
+    },
+    Key {
+        name: "policy.min-age",
+        default: "\"500 ms\"",
+        shape: "time, up to 1 h",
+        doc: "Least age of a flow that is promoted.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.duration(Duration::ZERO, ms(3_600_000)).map(|time| config.policy.min_age = time)
+        },
+    },
+    Key {
+        name: "policy.hysteresis",
+        default: "0.25",
+        shape: "number from 0 to 10, or a percentage",
+        doc: "Margin by which a newcomer must save more than the flow it displaces. 0.25 means a quarter more.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.ratio(0.0, 10.0).map(|ratio| config.policy.hysteresis = ratio),
+    },
+    Key {
+        name: "policy.min-residency",
+        default: "\"5 s\"",
+        shape: "time, up to 1 h",
+        doc: "Least stay in hardware before a flow may be displaced by a hotter one.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.duration(Duration::ZERO, ms(3_600_000)).map(|time| config.policy.min_residency = time)
+        },
+    },
+    Key {
+        name: "policy.epoch",
+        default: "\"1 s\"",
+        shape: "time, 50 ms to 1 min",
+        doc: "Time between two plans. Rates are measured over it.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.duration(ms(50), ms(60_000)).map(|time| config.policy.epoch = time),
+    },
+    Key {
+        name: "nic.capacity",
+        default: "\"learn\"",
+        shape: "\"learn\" or a whole number from 0 to 16777216",
+        doc: "Entries each NIC has room for. \"learn\" finds out from the NIC's refusals and tries again from time \
+              to time.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            config.nic.capacity = match value {
+                Scalar::Text(text) | Scalar::Loose(text) if text == "learn" => CapacitySetting::Learn,
+                Scalar::Text(_) => return Err("must be \"learn\" or a whole number without quotes".into()),
+                value => CapacitySetting::Entries(value.integer(0, 1 << 24)?),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "nic.installs-per-s",
+        default: "1000",
+        shape: "whole number from 1 to 1000000",
+        doc: "Most rules that are put in each NIC in a second.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.integer(1, 1_000_000).map(|number| config.nic.installs_per_s = number),
+    },
+    Key {
+        name: "dump.tc-interval",
+        default: "\"1 s\"",
+        shape: "time, 50 ms to 10 min",
+        doc: "Time between two readings of all TC filters, for their counters. Notifications tell of changes in \
+              between.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.duration(ms(50), ms(600_000)).map(|time| config.dump.tc_interval = time),
+    },
+    Key {
+        name: "dump.datapath-interval",
+        default: "\"2 s\"",
+        shape: "time, 50 ms to 10 min",
+        doc: "Time between two readings of the kernel datapath's flows, for their counters.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.duration(ms(50), ms(600_000)).map(|time| config.dump.datapath_interval = time)
+        },
+    },
+    Key {
+        name: "metrics.listen",
+        default: "\"127.0.0.1:9476\"",
+        shape: "\"ADDRESS:PORT\" or \"off\"",
+        doc: "Address of the Prometheus listener (plain HTTP, path /metrics). It has no authentication: leave it on \
+              a loopback address unless the network in front of it does.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| {
+            config.metrics.listen = match value.string()? {
+                "off" => None,
+                text => Some(text.parse::<SocketAddr>().map_err(|_| {
+                    format!("{text:?} is not ADDRESS:PORT, such as \"127.0.0.1:9476\", nor \"off\"")
+                })?),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "limits.flows-max",
+        default: "1000000",
+        shape: "whole number from 1000 to 16777216",
+        doc: "Most flows that are tracked. Those beyond stay in software and are counted in status.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| value.integer(1_000, 1 << 24).map(|number| config.limits.flows_max = number),
+    },
+    Key {
+        name: "limits.socket-buffer",
+        default: "16777216",
+        shape: "whole number of bytes from 65536 to 1073741824",
+        doc: "Receive buffer of each notification socket. When it overflows everything is read afresh, and status \
+              counts it.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| {
+            value.integer(1 << 16, 1 << 30).map(|number| config.limits.socket_buffer = number)
+        },
+    },
+    Key {
+        name: "limits.requests-in-flight",
+        default: "32",
+        shape: "whole number from 1 to 256",
+        doc: "Most requests sent to the kernel in one batch, before their answers are read.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| value.integer(1, 256).map(|number| config.limits.requests_in_flight = number),
+    },
+    Key {
+        name: "limits.control-clients",
+        default: "16",
+        shape: "whole number from 1 to 1024",
+        doc: "Most clients of the control socket, and of the metrics listener, at a time. Further ones wait.",
+        in_ovsdb: false,
+        reloads: false,
+        set: |config, value| value.integer(1, 1_024).map(|number| config.limits.control_clients = number),
+    },
+    Key {
+        name: "limits.record-bytes",
+        default: "1073741824",
+        shape: "whole number of bytes from 1048576 to 1099511627776",
+        doc: "Most bytes of an event log (--record). Recording ends there, and says so; the daemon goes on.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| {
+            value.integer(1 << 20, 1 << 40).map(|number| config.limits.record_bytes = number)
+        },
+    },
+];
+
+fn absolute_or_default(value: &Scalar) -> Result<Option<PathBuf>, String> {
+    match value.string()? {
+        "default" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+        _ => Err("must be an absolute path".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::literal;
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for key in KEYS {
+            let value = literal(key.default).unwrap_or_else(|error| panic!("{}: {error}", key.name));
+            (key.set)(&mut Config::default(), &value).unwrap_or_else(|error| panic!("{}: {error}", key.name));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_also_with_dots_as_dashes() {
+        let mut names: Vec<String> = KEYS.iter().map(|key| key.name.replace('.', "-")).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+    }
+
+    #[test]
+    fn every_key_refuses_something() {
+        for key in KEYS {
+            let nonsense = Scalar::Text("\u{0}nonsense".into());
+            assert!((key.set)(&mut Config::default(), &nonsense).is_err(), "{} takes anything", key.name);
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_noticed_and_nothing_else() {
+        let samples: &[(&str, &str)] = &[
+            ("mode", "\"observe\""),
+            ("ovs.database", "\"unix:/x\""),
+            ("ovs.rundir", "\"/x\""),
+            ("ovs.vswitchd-timeout", "\"1 s\""),
+            ("control.socket", "\"/x\""),
+            ("log.level", "\"warn\""),
+            ("log.format", "\"json\""),
+            ("steer.counters", "\"exact\""),
+            ("policy.min-rate", "\"1 bit/s\""),
+            ("policy.min-age", "\"1 s\""),
+            ("policy.hysteresis", "0.5"),
+            ("policy.min-residency", "\"1 s\""),
+            ("policy.epoch", "\"2 s\""),
+            ("nic.capacity", "64"),
+            ("nic.installs-per-s", "7"),
+            ("dump.tc-interval", "\"3 s\""),
+            ("dump.datapath-interval", "\"3 s\""),
+            ("metrics.listen", "\"off\""),
+            ("limits.flows-max", "5000"),
+            ("limits.socket-buffer", "65536"),
+            ("limits.requests-in-flight", "9"),
+            ("limits.control-clients", "9"),
+            ("limits.record-bytes", "1048576"),
+        ];
+        assert_eq!(samples.len(), KEYS.len());
+        for (key, (name, sample)) in KEYS.iter().zip(samples) {
+            assert_eq!(key.name, *name);
+            let old = Config::defaults();
+            let mut new = old.clone();
+            (key.set)(&mut new, &literal(sample).unwrap()).unwrap();
+            assert_ne!(old, new, "{name} changes nothing");
+            let expected: &[&str] = if key.reloads { &[] } else { &[key.name] };
+            assert_eq!(old.restart_needed(&new), expected);
+        }
+    }
+}

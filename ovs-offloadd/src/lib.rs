@@ -1,0 +1,7 @@
+//! The IO around the engine of ovs-offloadd: configuration, sockets, control commands, metrics.
+//!
+//! Decisions are made in `offload-engine`; what is here carries values to it and from it.
+
+pub mod config;
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,538 @@
+//! Ranks the megaflows of one NIC and decides which of them get an entry of its table.
+//!
+//! The caller tells what moved ([`Planner::observe`]), what policy says ([`Planner::set_verdict`]) and what the kernel
+//! confirmed ([`Planner::placed`], [`Planner::unplaced`], [`Planner::refused`]); [`Planner::plan`] answers with what to
+//! promote and what to demote. It holds exactly the megaflows the caller names, until [`Planner::forget`].
+//!
+//! The cost of a round is proportional to the megaflows that moved in it: a silent one is in no way touched, because
+//! fading keeps the order of any two of them (see `rate`), and time-outs are kept in order of time.
+
+mod capacity;
+mod explain;
+mod rate;
+mod seats;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::{Micros, Rate};
+use capacity::{Budget, Table};
+pub use explain::{Counts, Explanation, WaitingFor};
+use rate::{Moved, Pace};
+use seats::{Score, Seat, Seats};
+pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
+
+/// What to do now. Every id in it stays in flight until the caller reports the outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan<Id> {
+    /// Megaflows to place in hardware, the most urgent first. To be answered by [`Planner::placed`],
+    /// [`Planner::refused`] or [`Planner::forget`].
+    pub promote: Vec<Id>,
+    /// Megaflows to take out of hardware. To be answered by [`Planner::unplaced`], [`Planner::refused`] or
+    /// [`Planner::forget`].
+    pub demote: Vec<Id>,
+}
+
+impl<Id> Plan<Id> {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.promote.is_empty() && self.demote.is_empty()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Software,
+    Promoting { since: Micros },
+    Placed { since: Micros },
+    Demoting { since: Micros, placed: Micros },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    until: Micros,
+    refusal: Refusal,
+    refusals: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    verdict: Verdict,
+    first_seen: Micros,
+    moved: Moved,
+    pace: Pace,
+    state: State,
+    block: Option<Block>,
+    seat: Seat,
+}
+
+/// The planner of one NIC. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Planner<Id> {
+    settings: Settings,
+    advantage: i64,
+    flows: BTreeMap<Id, Flow>,
+    seats: Seats<Id>,
+    table: Table,
+    budget: Budget,
+    foreign: u32,
+    promoting: u32,
+    /// Entries that are ours, those being demoted included.
+    entries: u32,
+    demoting: u32,
+}
+
+impl<Id: Copy + Ord> Planner<Id> {
+    /// A planner that knows no megaflow.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            advantage: rate::advantage(settings.hysteresis_percent),
+            flows: BTreeMap::new(),
+            seats: Seats::new(),
+            table: Table::new(settings.capacity),
+            budget: Budget::new(),
+            foreign: 0,
+            promoting: 0,
+            entries: 0,
+            demoting: 0,
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes over new settings. Nothing moves that need not: rates, placements and what the driver taught stay.
+    pub fn set_settings(&mut self, now: Micros, settings: Settings) {
+        if settings == self.settings {
+            return;
+        }
+        self.settings = settings;
+        self.advantage = rate::advantage(settings.hysteresis_percent);
+        self.table.reconfigure(settings.capacity);
+        let ids: Vec<Id> = self.flows.keys().copied().collect();
+        for id in ids {
+            self.reseat(now, id);
+        }
+    }
+
+    /// Takes in what a megaflow moved since its counters were last read.
+    ///
+    /// A megaflow not known yet is taken up, competing on the default terms until [`Self::set_verdict`]. One that
+    /// did not move need not be reported: silence costs nothing and counts all the same.
+    pub fn observe(&mut self, now: Micros, id: Id, sample: Sample) {
+        let flow =
+            self.flows.entry(id).or_insert_with(|| Flow::new(Micros(now.0.saturating_sub(sample.over.0))));
+        let moved = (sample.packets > 0 || sample.bytes > 0) && sample.over > Micros::ZERO;
+        if moved {
+            flow.moved.packets = flow.moved.packets.saturating_add(sample.packets);
+            flow.moved.bytes = flow.moved.bytes.saturating_add(sample.bytes);
+            let age = now.since(flow.first_seen);
+            flow.pace.update(now, self.settings.half_life, age, flow.moved, sample);
+        }
+        if moved || flow.seat == Seat::Aside {
+            self.reseat(now, id);
+        }
+    }
+
+    /// What policy says about a megaflow; takes it up if it is not known yet.
+    pub fn set_verdict(&mut self, now: Micros, id: Id, verdict: Verdict) {
+        self.flows.entry(id).or_insert_with(|| Flow::new(now)).verdict = verdict;
+        self.reseat(now, id);
+    }
+
+    /// What policy said about a megaflow.
+    pub fn verdict(&self, id: Id) -> Option<Verdict> {
+        self.flows.get(&id).map(|flow| flow.verdict)
+    }
+
+    /// The kernel confirmed that the megaflow is in hardware, whether a plan asked for it or it was found there. Also
+    /// the answer that a demotion did not happen.
+    pub fn placed(&mut self, now: Micros, id: Id) {
+        let state = self.flows.entry(id).or_insert_with(|| Flow::new(now)).state;
+        let since = match state {
+            State::Placed { .. } => return,
+            State::Demoting { placed, .. } => placed,
+            State::Software | State::Promoting { .. } => now,
+        };
+        self.enter(id, State::Placed { since });
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.block = None;
+        }
+        self.table.took(now, self.entries.saturating_add(self.foreign), &self.settings);
+        self.reseat(now, id);
+    }
+
+    /// The kernel reports that the megaflow is not in hardware (any more), whether a plan asked for it or not.
+    pub fn unplaced(&mut self, now: Micros, id: Id) {
+        if self.flows.contains_key(&id) {
+            self.enter(id, State::Software);
+            self.reseat(now, id);
+        }
+    }
+
+    /// The kernel or the driver refused what the plan asked for: the megaflow stays where it is and is left alone for
+    /// a while, longer each time. A full table is no fault of the megaflow's: the first time it goes straight back in
+    /// line, behind a smaller table.
+    pub fn refused(&mut self, now: Micros, id: Id, refusal: Refusal) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let refusals = flow.block.map_or(0, |block| block.refusals).saturating_add(1);
+        let span = back_off(&self.settings, refusal, refusals);
+        flow.block = Some(Block { until: now.plus(span), refusal, refusals });
+        match flow.state {
+            State::Promoting { .. } => {
+                self.enter(id, State::Software);
+                if refusal == Refusal::TableFull {
+                    self.table.is_full(now, self.entries.saturating_add(self.foreign), &self.settings);
+                }
+            }
+            State::Demoting { placed, .. } => self.enter(id, State::Placed { since: placed }),
+            State::Software | State::Placed { .. } => {}
+        }
+        self.reseat(now, id);
+    }
+
+    /// Lifts a refusal: something changed that may make the driver answer differently (link, eswitch, settings).
+    pub fn unblock(&mut self, now: Micros, id: Id) {
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.block = None;
+            self.reseat(now, id);
+        }
+    }
+
+    /// The megaflow is gone, and its entry with it.
+    pub fn forget(&mut self, id: Id) {
+        self.enter(id, State::Software);
+        if let Some(flow) = self.flows.remove(&id) {
+            self.seats.leave(flow.seat, id);
+        }
+    }
+
+    /// How many entries of the same table others hold.
+    pub fn set_foreign_entries(&mut self, entries: u32) {
+        self.foreign = entries;
+    }
+
+    /// What to do now: first what policy demands, then free entries to the best, then entries of the weak to the
+    /// clearly better. Bounded by the table, by the install budget and by what is in flight.
+    ///
+    /// A demotion that makes room for a better megaflow comes without that one's promotion: the next plan after
+    /// [`Self::unplaced`] gives it. So plan again when demotions are confirmed; a plan with nothing to do is cheap.
+    pub fn plan(&mut self, now: Micros) -> Plan<Id> {
+        self.budget.refill(now, &self.settings);
+        while let Some(id) = self.seats.due(now) {
+            self.reseat(now, id);
+        }
+        let mut plan = Plan { promote: Vec::new(), demote: Vec::new() };
+        self.evict(now, &mut plan);
+        self.fill(now, &mut plan);
+        self.displace(now, &mut plan);
+        plan
+    }
+
+    /// Why the megaflow is where it is.
+    pub fn explain(&self, now: Micros, id: Id) -> Explanation {
+        let Some(flow) = self.flows.get(&id) else { return Explanation::Unknown };
+        match flow.state {
+            State::Promoting { since } => Explanation::Promoting { since },
+            State::Demoting { since, .. } => Explanation::Demoting { since },
+            State::Placed { since } => {
+                let (packets, bytes) = flow.pace.at_time(now, self.settings.half_life);
+                let saving = match self.settings.saving {
+                    Saving::ModelledCpu { .. } => self.settings.saving.of(packets, bytes) / 1_000,
+                    Saving::Bytes | Saving::Packets => self.settings.saving.of(packets, bytes),
+                };
+                let resident_for = since.plus(self.settings.min_residency).since(now);
+                Explanation::Placed { since, saving: u64::try_from(saving).unwrap_or(u64::MAX), resident_for }
+            }
+            State::Software => self.explain_software(now, id, flow),
+        }
+    }
+
+    /// Packets and bytes per second of a megaflow, as the planner sees it.
+    pub fn rates(&self, now: Micros, id: Id) -> Option<(u64, u64)> {
+        self.flows.get(&id).map(|flow| flow.pace.at_time(now, self.settings.half_life))
+    }
+
+    /// How the planner stands.
+    pub fn counts(&self) -> Counts {
+        let fits = self.table.fits();
+        Counts {
+            flows: self.flows.len() as u64,
+            waiting: self.seats.waiting_len() as u64,
+            promoting: self.promoting,
+            placed: self.entries,
+            demoting: self.demoting,
+            foreign: self.foreign,
+            capacity: (fits != u32::MAX).then_some(fits),
+            capacity_is_learned: self.table.is_learned(),
+        }
+    }
+
+    /// Demotes what policy sends to software, then what a smaller table has no room for.
+    fn evict(&mut self, now: Micros, plan: &mut Plan<Id>) {
+        let leaving: Vec<Id> = self.seats.leaving().take(self.in_flight_left()).collect();
+        for id in leaving {
+            self.demote(now, id, plan);
+        }
+        // What is being demoted already counts as gone here.
+        let wanted = self.in_use().saturating_sub(self.demoting);
+        let excess = wanted.saturating_sub(self.table.allows(now)) as usize;
+        let weakest: Vec<Id> =
+            self.seats.demotable().map(|(_, id)| id).take(excess.min(self.in_flight_left())).collect();
+        for id in weakest {
+            self.demote(now, id, plan);
+        }
+    }
+
+    /// Gives free entries to the best in line.
+    fn fill(&mut self, now: Micros, plan: &mut Plan<Id>) {
+        while self.budget.left() > 0 && self.in_flight_left() > 0 && self.free(now) > 0 {
+            let Some(id) = self.seats.best() else { return };
+            if !self.still_worth_it(now, id) {
+                continue;
+            }
+            self.budget.spend();
+            self.enter(id, State::Promoting { since: now });
+            self.reseat(now, id);
+            plan.promote.push(id);
+        }
+    }
+
+    /// Where no entry is free: demotes the weak for the clearly better, one for one.
+    fn displace(&mut self, now: Micros, plan: &mut Plan<Id>) {
+        if self.free(now) > 0 {
+            return;
+        }
+        let (faded, losers) = self.challenge(now);
+        for id in faded {
+            self.reseat(now, id);
+        }
+        for id in losers {
+            self.demote(now, id, plan);
+        }
+    }
+
+    /// Pairs those in line with the weakest of those with an entry. Returns those that are no longer fast enough to
+    /// be in line, and those whose entry is better used by another.
+    fn challenge(&self, now: Micros) -> (Vec<Id>, Vec<Id>) {
+        // Entries that are being freed already belong to the first in line.
+        let after = self.allows_ours(now).saturating_add(self.demoting);
+        let freeing = after.saturating_sub(self.entries + self.promoting);
+        let limit = (self.budget.left().saturating_sub(freeing) as usize).min(self.in_flight_left());
+        let mut spoken_for = freeing;
+        let mut faded = Vec::new();
+        let mut losers = Vec::new();
+        let mut weakest = self.seats.demotable();
+        for (score, id) in self.seats.waiting() {
+            if losers.len() >= limit {
+                break;
+            }
+            if !self.flows.get(&id).is_some_and(|flow| flow.is_fast_enough(now, &self.settings)) {
+                faded.push(id);
+            } else if spoken_for > 0 {
+                spoken_for -= 1;
+            } else {
+                match weakest.next() {
+                    Some((weak, loser)) if score.displaces(weak, self.advantage) => losers.push(loser),
+                    _ => break,
+                }
+            }
+        }
+        (faded, losers)
+    }
+
+    fn demote(&mut self, now: Micros, id: Id, plan: &mut Plan<Id>) {
+        let Some(State::Placed { since }) = self.flows.get(&id).map(|flow| flow.state) else { return };
+        self.enter(id, State::Demoting { since: now, placed: since });
+        self.reseat(now, id);
+        plan.demote.push(id);
+    }
+
+    /// Whether the megaflow is still fast enough after its silence; if not, it leaves the line.
+    fn still_worth_it(&mut self, now: Micros, id: Id) -> bool {
+        let worth = self.flows.get(&id).is_some_and(|flow| flow.is_fast_enough(now, &self.settings));
+        if !worth {
+            self.reseat(now, id);
+        }
+        worth
+    }
+
+    fn in_use(&self) -> u32 {
+        self.entries.saturating_add(self.foreign)
+    }
+
+    fn allows_ours(&self, now: Micros) -> u32 {
+        self.table.allows(now).saturating_sub(self.foreign)
+    }
+
+    fn free(&self, now: Micros) -> u32 {
+        self.table.allows(now).saturating_sub(self.in_use().saturating_add(self.promoting))
+    }
+
+    fn in_flight_left(&self) -> usize {
+        self.settings.in_flight_max.max(1).saturating_sub(self.promoting + self.demoting) as usize
+    }
+
+    /// Changes a megaflow's state and the counts with it.
+    fn enter(&mut self, id: Id, state: State) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        match flow.state {
+            State::Software => {}
+            State::Promoting { .. } => self.promoting -= 1,
+            State::Placed { .. } => self.entries -= 1,
+            State::Demoting { .. } => {
+                self.entries -= 1;
+                self.demoting -= 1;
+            }
+        }
+        flow.state = state;
+        match state {
+            State::Software => {}
+            State::Promoting { .. } => self.promoting += 1,
+            State::Placed { .. } => self.entries += 1,
+            State::Demoting { .. } => {
+                self.entries += 1;
+                self.demoting += 1;
+            }
+        }
+    }
+
+    /// Files a megaflow where it belongs now.
+    fn reseat(&mut self, now: Micros, id: Id) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let seat = flow.belongs(now, &self.settings);
+        if seat != flow.seat {
+            self.seats.leave(flow.seat, id);
+            self.seats.take(seat, id);
+            flow.seat = seat;
+        }
+    }
+
+    fn explain_software(&self, now: Micros, id: Id, flow: &Flow) -> Explanation {
+        if let Verdict::Software(because) = flow.verdict {
+            return Explanation::Policy(because);
+        }
+        if let Some(block) = flow.block.filter(|block| block.until > now) {
+            let Block { until, refusal, refusals } = block;
+            return Explanation::BlockedUntil { until, refusal, refusals };
+        }
+        if let Verdict::Auto(terms) = flow.verdict {
+            let needs = terms.min_rate.unwrap_or(self.settings.min_rate);
+            let ready = flow.old_enough_at(&terms, &self.settings);
+            if ready > now {
+                return Explanation::TooYoung { left: ready.since(now) };
+            }
+            let rate = flow.pace.in_unit_of(needs, now, self.settings.half_life);
+            if !rate::reaches(rate, needs) {
+                return Explanation::TooSlow { rate, needs };
+            }
+        }
+        let score = flow.score(&self.settings);
+        let (rank, of) = self.seats.rank(score, id);
+        let waiting_for = if self.free(now) == 0 {
+            WaitingFor::Entry
+        } else if self.budget.left() == 0 || self.in_flight_left() == 0 {
+            WaitingFor::Installs
+        } else {
+            WaitingFor::NextPlan
+        };
+        Explanation::Waiting { rank: rank as u64, of: of as u64, waiting_for }
+    }
+}
+
+impl Flow {
+    fn new(first_seen: Micros) -> Self {
+        Self {
+            verdict: Verdict::default(),
+            first_seen,
+            moved: Moved::default(),
+            pace: Pace::still(first_seen),
+            state: State::Software,
+            block: None,
+            seat: Seat::Aside,
+        }
+    }
+
+    /// The one place where a megaflow waits: follows from its state, its verdict and the time alone.
+    fn belongs(&self, now: Micros, settings: &Settings) -> Seat {
+        let blocked = self.block.map(|block| block.until).filter(|until| *until > now);
+        match (self.state, self.verdict) {
+            (State::Promoting { .. } | State::Demoting { .. }, _) => Seat::Aside,
+            (State::Software, Verdict::Software(_)) => Seat::Aside,
+            (State::Software | State::Placed { .. }, _) if blocked.is_some() => {
+                Seat::Until(blocked.unwrap_or(now))
+            }
+            (State::Placed { .. }, Verdict::Software(_)) => Seat::Leaving,
+            (State::Placed { since }, _) => {
+                let free_at = since.plus(settings.min_residency);
+                if free_at > now { Seat::Until(free_at) } else { Seat::Demotable(self.score(settings)) }
+            }
+            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.score(settings)),
+            (State::Software, Verdict::Auto(terms)) => {
+                let ready = self.old_enough_at(&terms, settings);
+                if ready > now {
+                    Seat::Until(ready)
+                } else if self.is_fast_enough(now, settings) {
+                    Seat::Waiting(self.score(settings))
+                } else {
+                    Seat::Aside
+                }
+            }
+        }
+    }
+
+    fn is_fast_enough(&self, now: Micros, settings: &Settings) -> bool {
+        match self.verdict {
+            Verdict::Software(_) => false,
+            Verdict::Hardware(_) => true,
+            Verdict::Auto(terms) => {
+                let needs = terms.min_rate.unwrap_or(settings.min_rate);
+                rate::reaches(self.pace.in_unit_of(needs, now, settings.half_life), needs)
+            }
+        }
+    }
+
+    /// When it is old enough; a time that has passed for one that has moved so much that its age does not matter.
+    fn old_enough_at(&self, terms: &Terms, settings: &Settings) -> Micros {
+        let min_age = terms.min_age.unwrap_or(settings.min_age);
+        let (moved, rate) = match terms.min_rate.unwrap_or(settings.min_rate) {
+            Rate::BytesPerSecond(rate) => (self.moved.bytes, rate),
+            Rate::PacketsPerSecond(rate) => (self.moved.packets, rate),
+        };
+        let enough = u128::from(rate) * u128::from(min_age.0) * u128::from(settings.early_factor);
+        if enough > 0 && u128::from(moved) * 1_000_000 >= enough {
+            self.first_seen
+        } else {
+            self.first_seen.plus(min_age)
+        }
+    }
+
+    fn score(&self, settings: &Settings) -> Score {
+        let (packets, bytes) = self.pace.scaled();
+        let (pinned, weight) = match self.verdict {
+            Verdict::Auto(terms) => (false, terms.weight.thousandths()),
+            Verdict::Hardware(_) => (true, 1_000),
+            Verdict::Software(_) => (false, 1),
+        };
+        let saving = settings.saving.of(packets, bytes).saturating_mul(u128::from(weight));
+        Score { pinned, key: rate::fade_invariant(saving, self.pace.at(), settings.half_life) }
+    }
+}
+
+/// How long a megaflow is left alone after its `refusals`-th refusal in a row.
+fn back_off(settings: &Settings, refusal: Refusal, refusals: u32) -> Micros {
+    let doublings = match refusal {
+        Refusal::Shape => return settings.shape_retry_after,
+        Refusal::TableFull if refusals == 1 => return Micros::ZERO,
+        Refusal::TableFull => refusals - 2,
+        Refusal::Transient => refusals - 1,
+    };
+    let span = settings.retry_after.0.saturating_mul(1_u64 << doublings.min(32));
+    Micros(span).min(settings.retry_after_max)
+}

@@ -1,1 +1,3 @@
 //! An OVSDB (RFC 7047) client.
+
+pub mod jsonrpc;

@@ -77,3 +77,290 @@ fn weight_counts_as_much_as_traffic() {
     planner.set_verdict(SECOND, 0, Verdict::Auto(terms));
     assert_eq!(planner.plan(SECOND).promote, [0]);
 }
+
+#[test]
+fn the_clearly_better_takes_the_entry_of_the_weakest() {
+    let settings = Settings { capacity: Capacity::Fixed(2), hysteresis_percent: 25, ..open() };
+    let mut planner = with_flows(settings, &[10, 20]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.observe(SECOND, 2, bytes(12_000));
+    assert!(planner.plan(SECOND).is_empty(), "20 percent more is not worth a move");
+    planner.observe(SECOND, 3, bytes(13_000));
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan, Plan { promote: [].into(), demote: [0].into() });
+    assert!(planner.plan(SECOND).is_empty(), "the entry that is being freed is spoken for");
+    planner.unplaced(SECOND, 0);
+    assert_eq!(planner.plan(SECOND).promote, [3]);
+}
+
+#[test]
+fn a_cold_megaflow_keeps_its_entry_while_the_table_has_room() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(2), ..open() }, &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    assert!(planner.plan(Micros::from_secs(3_600)).is_empty());
+}
+
+#[test]
+fn nobody_loses_an_entry_before_the_residency_is_over() {
+    let settings = Settings { capacity: Capacity::Fixed(1), min_residency: Micros::from_secs(2), ..open() };
+    let mut planner = with_flows(settings, &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.observe(at(1_500), 1, bytes(1_000_000));
+    assert!(planner.plan(at(2_999)).is_empty());
+    let Explanation::Placed { resident_for, .. } = planner.explain(at(2_500), 0) else { panic!("placed") };
+    assert_eq!(resident_for, at(500));
+    assert_eq!(planner.plan(at(3_000)).demote, [0]);
+}
+
+#[test]
+fn a_verdict_of_software_takes_the_entry_away_at_once() {
+    let mut planner = with_flows(Settings { min_residency: Micros::from_secs(60), ..open() }, &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.set_verdict(at(1_100), 0, Verdict::Software(Because::Default));
+    assert_eq!(planner.plan(at(1_100)).demote, [0]);
+}
+
+#[test]
+fn pinned_megaflows_take_entries_from_ranked_ones_and_never_lose_them_to_those() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(1), ..open() }, &[1_000]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.set_verdict(SECOND, 7, Verdict::Hardware(None));
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan.demote, [0]);
+    confirm(&mut planner, SECOND, &plan);
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan.promote, [7]);
+    confirm(&mut planner, SECOND, &plan);
+    assert!(planner.plan(Micros::from_secs(9)).is_empty());
+}
+
+#[test]
+fn a_young_megaflow_waits_until_it_is_old_enough() {
+    let mut planner = Planner::new(Settings { min_age: at(500), early_factor: 0, ..open() });
+    planner.observe(SECOND, 0, Sample { packets: 10, bytes: 10_000, over: at(100) });
+    assert_eq!(planner.explain(SECOND, 0), Explanation::TooYoung { left: at(400) });
+    assert!(planner.plan(at(1_399)).is_empty());
+    assert_eq!(planner.plan(at(1_400)).promote, [0], "without being observed again");
+}
+
+#[test]
+fn an_elephant_is_known_by_what_it_moved() {
+    let settings = Settings {
+        min_age: Micros::from_secs(10),
+        min_rate: Rate::BytesPerSecond(1_000),
+        early_factor: 8,
+        ..open()
+    };
+    let mut planner = Planner::new(settings);
+    planner.observe(SECOND, 0, Sample { packets: 60, bytes: 80_000, over: at(100) });
+    planner.observe(SECOND, 1, Sample { packets: 60, bytes: 79_999, over: at(100) });
+    assert_eq!(planner.plan(SECOND).promote, [0]);
+}
+
+#[test]
+fn slow_megaflows_stay_out_and_fast_ones_that_fell_silent_leave_the_line() {
+    let settings = Settings { min_rate: Rate::PacketsPerSecond(100), capacity: Capacity::Fixed(0), ..open() };
+    let mut planner = Planner::new(settings);
+    planner.observe(SECOND, 0, Sample { packets: 99, bytes: 1_000_000, over: SECOND });
+    planner.observe(SECOND, 1, Sample { packets: 150, bytes: 10_000, over: SECOND });
+    let slow = Explanation::TooSlow { rate: Rate::PacketsPerSecond(99), needs: Rate::PacketsPerSecond(100) };
+    assert_eq!(planner.explain(SECOND, 0), slow);
+    let waiting = Explanation::Waiting { rank: 1, of: 1, waiting_for: WaitingFor::Entry };
+    assert!(planner.plan(SECOND).is_empty());
+    assert_eq!(planner.explain(SECOND, 1), waiting);
+    // 75 packets per second are left after one half-life of silence.
+    planner.plan(Micros::from_secs(2));
+    assert_eq!(planner.counts().waiting, 0);
+}
+
+#[test]
+fn the_install_budget_bounds_promotions_and_the_line_moves_up_later() {
+    let settings = Settings { installs_per_s: 10, install_burst: 3, ..open() };
+    let mut planner = with_flows(settings, &[50, 40, 30, 20, 10]);
+    assert_eq!(planner.plan(SECOND).promote, [0, 1, 2]);
+    let waiting = Explanation::Waiting { rank: 1, of: 2, waiting_for: WaitingFor::Installs };
+    assert_eq!(planner.explain(SECOND, 3), waiting);
+    assert_eq!(planner.plan(at(1_100)).promote, [3]);
+    assert_eq!(planner.plan(at(1_200)).promote, [4]);
+}
+
+#[test]
+fn operations_in_flight_bound_a_plan() {
+    let mut planner = with_flows(Settings { in_flight_max: 2, ..open() }, &[50, 40, 30]);
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan.promote, [0, 1]);
+    assert!(planner.plan(at(1_001)).is_empty());
+    confirm(&mut planner, at(1_002), &plan);
+    assert_eq!(planner.plan(at(1_002)).promote, [2]);
+}
+
+#[test]
+fn a_full_table_teaches_its_size_and_the_refused_one_competes_again() {
+    let mut planner = with_flows(open(), &[30, 20, 10]);
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan.promote, [0, 1, 2]);
+    planner.placed(at(1_001), 0);
+    planner.placed(at(1_002), 1);
+    planner.refused(at(1_003), 2, Refusal::TableFull);
+    let counts = planner.counts();
+    assert_eq!((counts.capacity, counts.capacity_is_learned), (Some(2), true));
+    assert!(planner.plan(at(1_100)).is_empty());
+    planner.observe(at(1_500), 2, bytes(1_000_000));
+    assert_eq!(planner.plan(at(1_500)).demote, [1], "it may take the weakest entry");
+}
+
+#[test]
+fn after_a_full_table_one_entry_is_probed_once_the_back_off_is_over() {
+    let mut planner = with_flows(open(), &[30, 20, 10, 5]);
+    planner.plan(SECOND);
+    planner.placed(SECOND, 0);
+    planner.placed(SECOND, 1);
+    planner.refused(SECOND, 2, Refusal::TableFull);
+    planner.refused(SECOND, 3, Refusal::TableFull);
+    assert!(planner.plan(at(1_999)).is_empty());
+    assert_eq!(planner.plan(at(2_000)).promote, [2]);
+    assert!(planner.plan(at(2_001)).is_empty(), "one probe at a time");
+    planner.placed(at(2_002), 2);
+    assert_eq!(planner.counts().capacity, Some(3));
+}
+
+#[test]
+fn entries_of_others_count_against_the_table() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(3), ..open() }, &[30, 20, 10]);
+    planner.set_foreign_entries(2);
+    let plan = planner.plan(SECOND);
+    assert_eq!(plan.promote, [0]);
+    confirm(&mut planner, SECOND, &plan);
+    planner.set_foreign_entries(3);
+    assert_eq!(planner.plan(SECOND).demote, [0], "and make ours leave where the table is bounded");
+}
+
+#[test]
+fn a_table_that_is_configured_smaller_is_emptied_from_the_weak_end() {
+    let mut planner = with_flows(open(), &[10, 30, 20]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.set_settings(SECOND, Settings { capacity: Capacity::Fixed(1), ..open() });
+    assert_eq!(planner.plan(SECOND).demote, [0, 2]);
+}
+
+#[test]
+fn transient_refusals_back_off_and_double() {
+    let mut planner = with_flows(Settings { retry_after_max: Micros::from_secs(3), ..open() }, &[10]);
+    planner.plan(SECOND);
+    planner.refused(SECOND, 0, Refusal::Transient);
+    let blocked =
+        |until, refusals| Explanation::BlockedUntil { until, refusal: Refusal::Transient, refusals };
+    assert_eq!(planner.explain(SECOND, 0), blocked(at(2_000), 1));
+    assert!(planner.plan(at(1_999)).is_empty());
+    assert_eq!(planner.plan(at(2_000)).promote, [0]);
+    planner.refused(at(2_000), 0, Refusal::Transient);
+    assert_eq!(planner.explain(at(2_000), 0), blocked(at(4_000), 2));
+    planner.plan(at(4_000));
+    planner.refused(at(4_000), 0, Refusal::Transient);
+    assert_eq!(planner.explain(at(4_000), 0), blocked(at(7_000), 3), "never longer than the maximum");
+    planner.plan(at(7_000));
+    planner.placed(at(7_000), 0);
+    planner.unplaced(at(7_000), 0);
+    assert_eq!(planner.plan(at(7_000)).promote, [0], "a success forgives");
+}
+
+#[test]
+fn a_shape_the_driver_cannot_do_is_left_alone_until_unblocked() {
+    let mut planner = with_flows(open(), &[10]);
+    planner.plan(SECOND);
+    planner.refused(SECOND, 0, Refusal::Shape);
+    assert!(planner.plan(Micros::from_secs(600)).is_empty());
+    planner.unblock(Micros::from_secs(600), 0);
+    assert_eq!(planner.plan(Micros::from_secs(600)).promote, [0]);
+}
+
+#[test]
+fn a_demotion_that_was_refused_leaves_the_entry_in_use_and_is_tried_later() {
+    let mut planner = with_flows(open(), &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.set_verdict(SECOND, 0, Verdict::Software(Because::Default));
+    planner.plan(SECOND);
+    planner.refused(SECOND, 0, Refusal::Transient);
+    assert_eq!((planner.counts().placed, planner.counts().demoting), (1, 0));
+    assert!(planner.plan(at(1_999)).is_empty());
+    assert_eq!(planner.plan(at(2_000)).demote, [0]);
+}
+
+#[test]
+fn what_is_found_in_hardware_counts_and_may_stay() {
+    let mut planner: Planner<u32> = Planner::new(Settings { capacity: Capacity::Fixed(1), ..open() });
+    planner.placed(SECOND, 9);
+    planner.observe(at(2_000), 9, bytes(1_000));
+    planner.observe(at(2_000), 1, bytes(500));
+    assert!(planner.plan(at(2_000)).is_empty());
+    assert_eq!(planner.counts().placed, 1);
+}
+
+#[test]
+fn a_promotion_that_was_undone_from_outside_is_planned_again() {
+    let mut planner = with_flows(open(), &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.unplaced(at(1_200), 0);
+    assert_eq!(planner.plan(at(1_200)).promote, [0]);
+}
+
+#[test]
+fn forgetting_frees_entry_line_and_time_out() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(2), ..open() }, &[30, 20, 10]);
+    let plan = planner.plan(SECOND);
+    planner.placed(SECOND, plan.promote[0]);
+    for id in 0..3 {
+        planner.forget(id);
+    }
+    planner.forget(99);
+    assert_eq!(planner.counts(), Counts { capacity: Some(2), ..Counts::default() });
+    assert_eq!(planner.explain(SECOND, 0), Explanation::Unknown);
+}
+
+#[test]
+fn counters_read_for_the_first_time_are_a_baseline() {
+    let mut planner: Planner<u32> = Planner::new(Settings { min_rate: Rate::BytesPerSecond(1), ..open() });
+    planner.observe(SECOND, 0, Sample { packets: 1 << 40, bytes: 1 << 50, over: Micros::ZERO });
+    assert_eq!(planner.rates(SECOND, 0), Some((0, 0)));
+    assert!(planner.plan(SECOND).is_empty());
+}
+
+#[test]
+fn savings_are_measured_in_what_the_operator_chose() {
+    let settings = Settings { capacity: Capacity::Fixed(1), ..open() };
+    let best = |saving| {
+        let mut planner = Planner::new(Settings { saving, ..settings });
+        planner.observe(SECOND, 'b', Sample { packets: 10, bytes: 15_000, over: SECOND });
+        planner.observe(SECOND, 'p', Sample { packets: 100, bytes: 6_000, over: SECOND });
+        planner.plan(SECOND).promote
+    };
+    assert_eq!(best(Saving::Bytes), ['b']);
+    assert_eq!(best(Saving::Packets), ['p']);
+    assert_eq!(best(Saving::CPU), ['p']);
+    assert_eq!(best(Saving::ModelledCpu { ns_per_packet: 1, ps_per_byte: 1_000 }), ['b']);
+}
+
+#[test]
+fn no_install_happens_where_none_is_allowed() {
+    let mut planner = with_flows(Settings { installs_per_s: 0, ..open() }, &[10]);
+    assert!(planner.plan(Micros::from_secs(100)).is_empty());
+}
+
+#[test]
+fn a_reload_moves_nothing_that_need_not_move() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(2), ..open() }, &[30, 20, 10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    let settings = Settings { capacity: Capacity::Fixed(2), half_life: at(500), ..open() };
+    planner.set_settings(SECOND, settings);
+    assert!(planner.plan(SECOND).is_empty());
+    assert_eq!(planner.counts().placed, 2);
+}

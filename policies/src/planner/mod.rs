@@ -9,6 +9,7 @@
 
 mod capacity;
 mod explain;
+mod flow;
 mod rate;
 mod seats;
 mod settings;
@@ -18,11 +19,11 @@ mod tests;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::{Micros, Rate};
+use crate::Micros;
 use capacity::{Budget, Table};
 pub use explain::{Counts, Explanation, WaitingFor};
-use rate::{Moved, Pace};
-use seats::{Score, Seat, Seats};
+use flow::{Block, Flow, State, back_off};
+use seats::{Seat, Seats};
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
 /// What to do now. Every id in it stays in flight until the caller reports the outcome.
@@ -41,32 +42,6 @@ impl<Id> Plan<Id> {
     pub fn is_empty(&self) -> bool {
         self.promote.is_empty() && self.demote.is_empty()
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Software,
-    Promoting { since: Micros },
-    Placed { since: Micros },
-    Demoting { since: Micros, placed: Micros },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    until: Micros,
-    refusal: Refusal,
-    refusals: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Flow {
-    verdict: Verdict,
-    first_seen: Micros,
-    moved: Moved,
-    pace: Pace,
-    state: State,
-    block: Option<Block>,
-    seat: Seat,
 }
 
 /// The planner of one NIC. See the module's documentation.
@@ -444,95 +419,4 @@ impl<Id: Copy + Ord> Planner<Id> {
         };
         Explanation::Waiting { rank: rank as u64, of: of as u64, waiting_for }
     }
-}
-
-impl Flow {
-    fn new(first_seen: Micros) -> Self {
-        Self {
-            verdict: Verdict::default(),
-            first_seen,
-            moved: Moved::default(),
-            pace: Pace::still(first_seen),
-            state: State::Software,
-            block: None,
-            seat: Seat::Aside,
-        }
-    }
-
-    /// The one place where a megaflow waits: follows from its state, its verdict and the time alone.
-    fn belongs(&self, now: Micros, settings: &Settings) -> Seat {
-        let blocked = self.block.map(|block| block.until).filter(|until| *until > now);
-        match (self.state, self.verdict) {
-            (State::Promoting { .. } | State::Demoting { .. }, _) => Seat::Aside,
-            (State::Software, Verdict::Software(_)) => Seat::Aside,
-            (State::Software | State::Placed { .. }, _) if blocked.is_some() => {
-                Seat::Until(blocked.unwrap_or(now))
-            }
-            (State::Placed { .. }, Verdict::Software(_)) => Seat::Leaving,
-            (State::Placed { since }, _) => {
-                let free_at = since.plus(settings.min_residency);
-                if free_at > now { Seat::Until(free_at) } else { Seat::Demotable(self.score(settings)) }
-            }
-            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.score(settings)),
-            (State::Software, Verdict::Auto(terms)) => {
-                let ready = self.old_enough_at(&terms, settings);
-                if ready > now {
-                    Seat::Until(ready)
-                } else if self.is_fast_enough(now, settings) {
-                    Seat::Waiting(self.score(settings))
-                } else {
-                    Seat::Aside
-                }
-            }
-        }
-    }
-
-    fn is_fast_enough(&self, now: Micros, settings: &Settings) -> bool {
-        match self.verdict {
-            Verdict::Software(_) => false,
-            Verdict::Hardware(_) => true,
-            Verdict::Auto(terms) => {
-                let needs = terms.min_rate.unwrap_or(settings.min_rate);
-                rate::reaches(self.pace.in_unit_of(needs, now, settings.half_life), needs)
-            }
-        }
-    }
-
-    /// When it is old enough; a time that has passed for one that has moved so much that its age does not matter.
-    fn old_enough_at(&self, terms: &Terms, settings: &Settings) -> Micros {
-        let min_age = terms.min_age.unwrap_or(settings.min_age);
-        let (moved, rate) = match terms.min_rate.unwrap_or(settings.min_rate) {
-            Rate::BytesPerSecond(rate) => (self.moved.bytes, rate),
-            Rate::PacketsPerSecond(rate) => (self.moved.packets, rate),
-        };
-        let enough = u128::from(rate) * u128::from(min_age.0) * u128::from(settings.early_factor);
-        if enough > 0 && u128::from(moved) * 1_000_000 >= enough {
-            self.first_seen
-        } else {
-            self.first_seen.plus(min_age)
-        }
-    }
-
-    fn score(&self, settings: &Settings) -> Score {
-        let (packets, bytes) = self.pace.scaled();
-        let (pinned, weight) = match self.verdict {
-            Verdict::Auto(terms) => (false, terms.weight.thousandths()),
-            Verdict::Hardware(_) => (true, 1_000),
-            Verdict::Software(_) => (false, 1),
-        };
-        let saving = settings.saving.of(packets, bytes).saturating_mul(u128::from(weight));
-        Score { pinned, key: rate::fade_invariant(saving, self.pace.at(), settings.half_life) }
-    }
-}
-
-/// How long a megaflow is left alone after its `refusals`-th refusal in a row.
-fn back_off(settings: &Settings, refusal: Refusal, refusals: u32) -> Micros {
-    let doublings = match refusal {
-        Refusal::Shape => return settings.shape_retry_after,
-        Refusal::TableFull if refusals == 1 => return Micros::ZERO,
-        Refusal::TableFull => refusals - 2,
-        Refusal::Transient => refusals - 1,
-    };
-    let span = settings.retry_after.0.saturating_mul(1_u64 << doublings.min(32));
-    Micros(span).min(settings.retry_after_max)
 }

@@ -1,7 +1,7 @@
 //! Facts about the planner, stated through its public methods only.
 
 use super::*;
-use crate::{RuleId, Weight};
+use crate::{Rate, RuleId, Weight};
 
 const SECOND: Micros = Micros::from_secs(1);
 

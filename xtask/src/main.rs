@@ -1,3 +1,68 @@
-//! Set-up, demo and tests.
+//! Set-up, demo and tests: `cargo xtask help`.
 
-fn main() {}
+mod cache;
+mod command;
+mod debian;
+mod guest;
+mod host;
+mod image;
+mod kernel;
+mod lab;
+mod options;
+mod problem;
+mod programs;
+mod progress;
+mod simnic;
+mod virtme;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::guest::{Run, Work};
+use crate::lab::Lab;
+use crate::options::{Call, LabOptions};
+use crate::problem::Problem;
+
+fn main() -> ExitCode {
+    // The crate lies directly in the repository.
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let call = options::parse(std::env::args_os());
+    let result = call.and_then(|call| match call {
+        Call::Help => {
+            print!("{}", options::HELP);
+            Ok(())
+        }
+        Call::Lab(options) => lab(repository, options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            if !matches!(problem, Problem::Status(_)) {
+                eprintln!("xtask: {problem}");
+            }
+            ExitCode::from(problem.exit_code())
+        }
+    }
+}
+
+fn lab(repository: &Path, options: LabOptions) -> Result<(), Problem> {
+    let lab = Lab::open(repository)?;
+    let machine = lab.machine(options.choice)?;
+    let programs = programs::build(repository)?;
+    let interactive = options.command.is_empty();
+    let run = Run {
+        repository,
+        programs: &programs,
+        share: options.share.as_deref(),
+        logs: &repository.join("target/lab-logs/lab"),
+        topology: options.topology.as_deref(),
+        environment: Vec::new(),
+        quiet: false,
+        work: if interactive { Work::Shell } else { Work::Command(options.command) },
+        time_limit: options.time_limit.filter(|_| !interactive),
+    };
+    match run.on(&machine)? {
+        0 => Ok(()),
+        status => Err(Problem::Status(status)),
+    }
+}

@@ -1,0 +1,23 @@
+#!/bin/bash
+# The first program of a lab guest: completes the system, brings up the topology that was asked for, and runs the work.
+# /lab/work, written by xtask, sets `topology`, the working directory, the environment and the function `work`.
+
+export PATH=/lab/bin:/lab/topologies:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root TERM=${TERM:-linux} LANG=C.UTF-8
+export OVS_RUNDIR=/var/run/openvswitch OVN_RUNDIR=/var/run/ovn
+: >/logs/.started
+
+ip link set lo up
+mkdir -p /run/openvswitch /run/ovn /var/log/openvswitch
+mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+# What a test leaves running must not fill the console, and a warning of the kernel must be seen by who looks for it.
+sysctl -q -w kernel.printk='4 4 1 7' net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 2>/dev/null
+
+. /lab/work
+if [ -n "$topology" ]; then
+	"/lab/topologies/$topology.sh" up || { echo "the topology $topology did not come up" >&2; echo 2 >/logs/.status; exit 2; }
+fi
+work
+status=$?
+echo "$status" >/logs/.status
+exit "$status"

@@ -1,0 +1,3 @@
+#!/bin/bash
+# The demo topology: demo.sh up|down. See docs/lab.md.
+set -eu

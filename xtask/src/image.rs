@@ -1,0 +1,43 @@
+//! The guest's userland: a Debian tree as an ext4 image, which guests never change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cache::Cache;
+use crate::command::run_logged;
+use crate::debian::{Release, Tree};
+use crate::problem::{Doing, Problem};
+
+/// Size of the image's file system. The file is sparse, and a guest's own writes go to a temporary file.
+const IMAGE_SIZE: &str = "2G";
+
+/// The disk image of `release`'s userland: found in the cache or built.
+pub(crate) fn userland(cache: &Cache, repository: &Path, release: Release) -> Result<PathBuf, Problem> {
+    let images = repository.join("lab/images");
+    let packages = packages(&images.join("userland.packages"))?;
+    let customize = images.join("customize.sh");
+    let script = fs::read_to_string(&customize).doing(|| format!("read {}", customize.display()))?;
+    let list = packages.join(" ");
+    let title = format!("build the userland image of {release}");
+    let parts = [release.codename(), &list, &script, IMAGE_SIZE];
+    let entry = cache.entry(&format!("image-{release}"), &parts, &title, |dir| {
+        let tree = dir.join("tree");
+        let customize = Some(customize.as_path());
+        Tree { release, packages: &packages, customize }.make(&tree, &dir.join("mmdebstrap.log"))?;
+        let mut mke2fs = Command::new("mke2fs");
+        // No journal and no checksums: the image is thrown away with the guest, and they cost time without KVM.
+        mke2fs.args(["-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum", "-m", "0", "-d"]);
+        mke2fs.arg(&tree).arg(dir.join("root.ext4")).arg(IMAGE_SIZE);
+        run_logged(&mut mke2fs, &dir.join("mke2fs.log"))?;
+        fs::remove_dir_all(&tree).doing(|| format!("remove {}", tree.display()))
+    })?;
+    Ok(entry.join("root.ext4"))
+}
+
+/// The package names in a list: one per line, `#` begins a comment.
+pub(crate) fn packages(list: &Path) -> Result<Vec<String>, Problem> {
+    let text = fs::read_to_string(list).doing(|| format!("read {}", list.display()))?;
+    let names = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(names.filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}

@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::{Long, Short, Value, ValueExt};
+
+use crate::lab::Choice;
+use crate::problem::Problem;
+
+/// What `cargo xtask help` prints.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask COMMAND [OPTIONS]
+
+Commands:
+  demo    set everything up, then show real Open vSwitch flows move into a simulated SmartNIC
+  test    set everything up, then run every test, those in the lab guest included
+  lab     a shell in the lab guest, or a command of yours
+  help    this text
+
+Options of lab:
+  --release R       userland: trixie (default), bookworm or sid
+  --kernel K        kernel: trixie (default), sid, ct (with TC conntrack offload) or debug (KASAN, lockdep)
+  --topology T      what is up when the command starts: demo (default of a shell) or none (default of a command)
+  --share DIR       makes DIR readable and writable as /share, and the command's directory
+  --time-limit S    seconds after which a command's guest is stopped (default 1800; 0: never)
+  -- COMMAND…       runs COMMAND instead of a shell and ends with its exit status
+
+Exit codes: 0 success, 1 failure, 2 something is missing or wrong on this machine or in the call;
+`lab -- COMMAND` ends with COMMAND's own.
+";
+
+/// The longest a command of the caller may take, unless the caller says otherwise.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
+
+/// One call of xtask.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Print the help text.
+    Help,
+    /// Run a guest for the caller.
+    Lab(LabOptions),
+}
+
+/// Options of `lab`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LabOptions {
+    pub(crate) choice: Choice,
+    pub(crate) share: Option<PathBuf>,
+    pub(crate) topology: Option<String>,
+    pub(crate) time_limit: Option<Duration>,
+    /// Empty for a shell.
+    pub(crate) command: Vec<String>,
+}
+
+/// Reads the command line, the program's own name first.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Call, Problem> {
+    let mut parser = lexopt::Parser::from_iter(arguments);
+    let call = match parser.next().map_err(wrong)? {
+        None | Some(Short('h') | Long("help")) => return Ok(Call::Help),
+        Some(Value(command)) => match command.to_str() {
+            Some("help") => return Ok(Call::Help),
+            Some("lab") => parse_lab(&mut parser).map(Call::Lab),
+            _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
+        },
+        Some(other) => Err(other.unexpected()),
+    };
+    call.map_err(wrong)
+}
+
+fn wrong(error: lexopt::Error) -> Problem {
+    Problem::cannot(format!("{error}: see `cargo xtask help`."))
+}
+
+fn parse_lab(parser: &mut lexopt::Parser) -> Result<LabOptions, lexopt::Error> {
+    let mut options = LabOptions {
+        choice: Choice::default(),
+        share: None,
+        topology: None,
+        time_limit: Some(TIME_LIMIT),
+        command: Vec::new(),
+    };
+    let mut topology = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("release") => options.choice.release = parser.value()?.parse()?,
+            Long("kernel") => options.choice.kernel = parser.value()?.parse()?,
+            Long("share") => options.share = Some(parser.value()?.into()),
+            Long("topology") => topology = Some(parser.value()?.string()?),
+            Long("time-limit") => {
+                let limit = Duration::from_secs(parser.value()?.parse()?);
+                options.time_limit = Some(limit).filter(|limit| !limit.is_zero());
+            }
+            Value(word) => {
+                options.command.push(word.string()?);
+                for word in parser.raw_args()? {
+                    options.command.push(word.string()?);
+                }
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    options.topology = match topology.as_deref() {
+        Some("none") => None,
+        Some("demo") => topology,
+        Some(other) => return Err(format!("there is no topology `{other}`: use demo or none").into()),
+        None => options.command.is_empty().then(|| "demo".to_owned()),
+    };
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::Release;
+    use crate::kernel::Flavour;
+
+    fn call(words: &[&str]) -> Result<Call, Problem> {
+        parse(["xtask"].iter().chain(words).map(OsString::from))
+    }
+
+    #[test]
+    fn words_after_the_command_belong_to_it_whatever_they_look_like() {
+        let Ok(Call::Lab(options)) =
+            call(&["lab", "--release", "sid", "--kernel=ct", "--", "ls", "--release", "-l"])
+        else {
+            panic!("this is a call of lab")
+        };
+        assert_eq!(options.choice, Choice { release: Release::Sid, kernel: Flavour::Ct });
+        assert_eq!(options.command, ["ls", "--release", "-l"]);
+        assert_eq!(options.topology, None);
+    }
+
+    #[test]
+    fn a_shell_has_the_demo_topology_up() {
+        let Ok(Call::Lab(options)) = call(&["lab"]) else { panic!("this is a call of lab") };
+        assert_eq!(options.topology.as_deref(), Some("demo"));
+    }
+
+    #[test]
+    fn a_wrong_call_ends_with_code_2() {
+        for words in [
+            &["no-such"][..],
+            &["lab", "--release", "buzz"],
+            &["lab", "--topology", "ring"],
+            &["lab", "--no-such"],
+        ] {
+            let problem = call(words).expect_err("this call is wrong");
+            assert_eq!(problem.exit_code(), 2, "{words:?}: {problem}");
+        }
+    }
+}

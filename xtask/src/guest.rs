@@ -117,19 +117,14 @@ impl Run<'_> {
         if let Some(share) = self.share {
             command.arg("--rwdir").arg(mount("/share", share)?);
         }
-        // The kernel's warnings go to a serial port of their own, so that they do not mix with the command's output.
-        for option in
-            ["console=ttyS1", "loglevel=5", "mitigations=off", "net.ifnames=0", "panic=-1", "panic_on_oops=1"]
-        {
+        for option in ["loglevel=5", "mitigations=off", "net.ifnames=0", "panic_on_oops=1"] {
             command.args(["--kopt", option]);
         }
         match self.work {
             Work::Shell => command.args(["--shell", "/lab/start"]),
             Work::Command(_) => command.args(["--script-exec", "/lab/start"]),
         };
-        let console = self.logs.join("console.log");
-        let chardev = format!("file,id=kernel-log,path={}", console.display());
-        command.args(["--qemu-opts", "-snapshot", "-chardev", &chardev, "-serial", "chardev:kernel-log"]);
+        command.args(["--qemu-opts", "-snapshot"]);
         Ok(command)
     }
 
@@ -220,7 +215,7 @@ impl Job {
             linked.doing(|| format!("copy {} to {}", program.display(), to.display()))?;
         }
         copy_tree(&run.repository.join("lab/topologies"), &job.dir.join("topologies"))?;
-        job.script("qemu", "#!/bin/sh\nexec setpriv --pdeathsig KILL qemu-system-x86_64 \"$@\"\n")?;
+        job.script("qemu", &qemu_script(&run.logs.join("console.log")))?;
         let start = run.repository.join("lab/guest/start.sh");
         job.script("start", &fs::read_to_string(&start).doing(|| format!("read {}", start.display()))?)?;
         job.script("work", &work_script(run))?;
@@ -240,6 +235,16 @@ impl Drop for Job {
         // Left behind, it costs some space under target/ and nothing else.
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Starts QEMU so that it dies with its parent, and keeps in `log` what virtme-run throws away: the kernel's console.
+fn qemu_script(log: &Path) -> String {
+    format!(
+        "#!/bin/sh\nfor word; do\n\tshift\n\tif [ \"$word\" = file,id=console,path=/dev/null ]; then\n\t\t\
+         word=file,id=console,path={}\n\tfi\n\tset -- \"$@\" \"$word\"\ndone\n\
+         exec setpriv --pdeathsig KILL qemu-system-x86_64 \"$@\"\n",
+        quoted(&log.display().to_string())
+    )
 }
 
 /// Settings that lab/guest/start.sh reads, then what it runs.

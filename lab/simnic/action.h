@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a rule does with a packet, checked when the rule is installed so that
+ * the datapath has nothing left to refuse.
+ */
+#ifndef SIMNIC_ACTION_H
+#define SIMNIC_ACTION_H
+
+#include <net/flow_offload.h>
+
+#include "key.h"
+
+struct simnic;
+struct simnic_port;
+
+enum simnic_action_kind {
+	SIMNIC_ACT_REDIRECT,
+	SIMNIC_ACT_MIRROR,
+	SIMNIC_ACT_DROP,
+	SIMNIC_ACT_ACCEPT,
+	SIMNIC_ACT_TRAP,
+	SIMNIC_ACT_GOTO,
+	SIMNIC_ACT_VLAN_PUSH,
+	SIMNIC_ACT_VLAN_POP,
+	SIMNIC_ACT_VLAN_MANGLE,
+	SIMNIC_ACT_MANGLE,
+	SIMNIC_ACT_ADD,
+	SIMNIC_ACT_CSUM,
+	SIMNIC_ACT_KINDS,
+};
+
+struct simnic_action {
+	enum simnic_action_kind kind;
+	union {
+		struct simnic_port *port;	/* redirect, mirror */
+		u32 chain;			/* goto */
+		struct {
+			__be16 proto;
+			u16 tci;
+			bool keep_prio;		/* mangle leaves the PCP alone */
+		} vlan;
+		struct {
+			enum flow_action_mangle_base htype;
+			u32 offset;
+			u32 mask;		/* bits to keep */
+			u32 val;
+		} mangle;			/* mangle, add */
+		u32 csum_flags;			/* TCA_CSUM_UPDATE_FLAG_* */
+	};
+};
+
+/* What a rule's match promises about its packets. */
+struct simnic_shape {
+	__be16 n_proto;		/* 0: any */
+	u8 ip_proto;		/* 0: any */
+	bool two_vlans;
+};
+
+const char *simnic_action_name(enum simnic_action_kind kind);
+int simnic_actions_parse(struct simnic *nic, const struct flow_rule *flow,
+			 const struct simnic_shape *shape, struct simnic_action *actions,
+			 struct netlink_ext_ack *extack);
+bool simnic_action_edits(enum simnic_action_kind kind);
+
+#endif /* SIMNIC_ACTION_H */

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The simnic bus: devices come and go by writing to it, as on netdevsim's.
+ */
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "key.h"
+#include "simnic.h"
+
+/* Protects the list of devices and the wires between them. */
+DEFINE_MUTEX(simnic_bus_lock);
+
+static LIST_HEAD(simnic_bus_devs);	/* under simnic_bus_lock */
+
+static struct simnic_bus_dev *to_bus_dev(struct device *dev)
+{
+	return container_of(dev, struct simnic_bus_dev, dev);
+}
+
+static ssize_t sriov_totalvfs_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", to_bus_dev(dev)->vfs);
+}
+static DEVICE_ATTR_RO(sriov_totalvfs);
+
+static ssize_t sriov_numvfs_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", to_bus_dev(dev)->vfs);
+}
+static DEVICE_ATTR_RO(sriov_numvfs);
+
+static struct attribute *simnic_bus_dev_attrs[] = {
+	&dev_attr_sriov_totalvfs.attr,
+	&dev_attr_sriov_numvfs.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(simnic_bus_dev);
+
+static void simnic_bus_dev_release(struct device *dev)
+{
+	kfree(to_bus_dev(dev));
+}
+
+static const struct device_type simnic_bus_dev_type = {
+	.groups = simnic_bus_dev_groups,
+	.release = simnic_bus_dev_release,
+};
+
+static struct simnic_bus_dev *simnic_bus_find(unsigned int id)
+{
+	struct simnic_bus_dev *bus_dev;
+
+	lockdep_assert_held(&simnic_bus_lock);
+	list_for_each_entry(bus_dev, &simnic_bus_devs, list)
+		if (bus_dev->dev.id == id)
+			return bus_dev;
+	return NULL;
+}
+
+static const struct bus_type simnic_bus;
+
+static int simnic_bus_add(unsigned int id, unsigned int vfs)
+{
+	struct simnic_bus_dev *bus_dev;
+	int err;
+
+	if (id > SIMNIC_MAX_ID || vfs > SIMNIC_MAX_VFS)
+		return -ERANGE;
+	if (simnic_bus_find(id))
+		return -EEXIST;
+
+	bus_dev = kzalloc(sizeof(*bus_dev), GFP_KERNEL);
+	if (!bus_dev)
+		return -ENOMEM;
+	bus_dev->vfs = vfs;
+	bus_dev->dev.id = id;
+	bus_dev->dev.bus = &simnic_bus;
+	bus_dev->dev.type = &simnic_bus_dev_type;
+
+	err = device_register(&bus_dev->dev);
+	if (err) {
+		put_device(&bus_dev->dev);
+		return err;
+	}
+	if (!bus_dev->nic) {
+		err = bus_dev->probe_err ?: -ENODEV;
+		device_unregister(&bus_dev->dev);
+		return err;
+	}
+	list_add_tail(&bus_dev->list, &simnic_bus_devs);
+	return 0;
+}
+
+static void simnic_bus_del(struct simnic_bus_dev *bus_dev)
+{
+	lockdep_assert_held(&simnic_bus_lock);
+	simnic_nic_unwire(bus_dev->nic);
+	list_del(&bus_dev->list);
+	device_unregister(&bus_dev->dev);
+}
+
+static ssize_t new_device_store(const struct bus_type *bus, const char *buf, size_t count)
+{
+	unsigned int id, vfs;
+	int err;
+
+	if (sscanf(buf, "%u %u", &id, &vfs) != 2) {
+		pr_err("write \"ID VFS\" to make a device\n");
+		return -EINVAL;
+	}
+	mutex_lock(&simnic_bus_lock);
+	err = simnic_bus_add(id, vfs);
+	mutex_unlock(&simnic_bus_lock);
+	return err ?: count;
+}
+static BUS_ATTR_WO(new_device);
+
+static ssize_t del_device_store(const struct bus_type *bus, const char *buf, size_t count)
+{
+	struct simnic_bus_dev *bus_dev;
+	unsigned int id;
+	int err;
+
+	err = kstrtouint(buf, 10, &id);
+	if (err) {
+		pr_err("write \"ID\" to delete a device\n");
+		return err;
+	}
+	mutex_lock(&simnic_bus_lock);
+	bus_dev = simnic_bus_find(id);
+	if (bus_dev)
+		simnic_bus_del(bus_dev);
+	else
+		err = -ENODEV;
+	mutex_unlock(&simnic_bus_lock);
+	return err ?: count;
+}
+static BUS_ATTR_WO(del_device);
+
+/* "A B" joins two uplinks, "A" alone pulls A's cable out. */
+static ssize_t wire_store(const struct bus_type *bus, const char *buf, size_t count)
+{
+	struct simnic_bus_dev *a, *b = NULL;
+	unsigned int id_a, id_b;
+	int ends, err = 0;
+
+	ends = sscanf(buf, "%u %u", &id_a, &id_b);
+	if (ends < 1) {
+		pr_err("write \"A B\" to join two uplinks, \"A\" to part them\n");
+		return -EINVAL;
+	}
+	mutex_lock(&simnic_bus_lock);
+	a = simnic_bus_find(id_a);
+	if (ends == 2)
+		b = simnic_bus_find(id_b);
+	if (!a || (ends == 2 && !b))
+		err = -ENODEV;
+	else if (ends == 2)
+		err = simnic_nic_wire(a->nic, b->nic);
+	else
+		simnic_nic_unwire(a->nic);
+	mutex_unlock(&simnic_bus_lock);
+	return err ?: count;
+}
+
+static ssize_t wire_show(const struct bus_type *bus, char *buf)
+{
+	struct simnic_bus_dev *bus_dev;
+	struct simnic *peer;
+	ssize_t len = 0;
+
+	mutex_lock(&simnic_bus_lock);
+	list_for_each_entry(bus_dev, &simnic_bus_devs, list) {
+		peer = rcu_dereference_protected(bus_dev->nic->peer,
+						 lockdep_is_held(&simnic_bus_lock));
+		if (peer && bus_dev->nic->id < peer->id)
+			len += sysfs_emit_at(buf, len, "%u %u\n", bus_dev->nic->id, peer->id);
+	}
+	mutex_unlock(&simnic_bus_lock);
+	return len;
+}
+static BUS_ATTR_RW(wire);
+
+static struct attribute *simnic_bus_attrs[] = {
+	&bus_attr_new_device.attr,
+	&bus_attr_del_device.attr,
+	&bus_attr_wire.attr,
+	NULL
+};
+ATTRIBUTE_GROUPS(simnic_bus);
+
+static int simnic_bus_probe(struct device *dev)
+{
+	struct simnic_bus_dev *bus_dev = to_bus_dev(dev);
+
+	bus_dev->probe_err = simnic_nic_create(bus_dev);
+	return bus_dev->probe_err;
+}
+
+static void simnic_bus_remove(struct device *dev)
+{
+	simnic_nic_destroy(to_bus_dev(dev));
+}
+
+static int simnic_bus_num_vf(struct device *dev)
+{
+	return to_bus_dev(dev)->vfs;
+}
+
+static const struct bus_type simnic_bus = {
+	.name		= SIMNIC_NAME,
+	.dev_name	= SIMNIC_NAME,
+	.bus_groups	= simnic_bus_groups,
+	.probe		= simnic_bus_probe,
+	.remove		= simnic_bus_remove,
+	.num_vf		= simnic_bus_num_vf,
+};
+
+static struct device_driver simnic_driver = {
+	.name			= SIMNIC_NAME,
+	.bus			= &simnic_bus,
+	.owner			= THIS_MODULE,
+	.suppress_bind_attrs	= true,	/* a device lives from new_device to del_device */
+};
+
+static int __init simnic_init(void)
+{
+	int err;
+
+	simnic_key_init();
+	simnic_debugfs_init();
+	err = bus_register(&simnic_bus);
+	if (err)
+		goto err_debugfs;
+	err = driver_register(&simnic_driver);
+	if (err)
+		goto err_bus;
+	return 0;
+
+err_bus:
+	bus_unregister(&simnic_bus);
+err_debugfs:
+	simnic_debugfs_exit();
+	return err;
+}
+
+static void __exit simnic_exit(void)
+{
+	struct simnic_bus_dev *bus_dev, *next;
+
+	mutex_lock(&simnic_bus_lock);
+	list_for_each_entry_safe(bus_dev, next, &simnic_bus_devs, list)
+		simnic_bus_del(bus_dev);
+	mutex_unlock(&simnic_bus_lock);
+	driver_unregister(&simnic_driver);
+	bus_unregister(&simnic_bus);
+	simnic_debugfs_exit();
+	rcu_barrier();	/* call_rcu() callbacks are in this module's text */
+}
+
+module_init(simnic_init);
+module_exit(simnic_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Simulated switchdev SmartNIC");
+MODULE_VERSION(SIMNIC_VERSION);

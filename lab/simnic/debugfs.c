@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Settings, faults and the table's contents under /sys/kernel/debug/simnic.
+ */
+#include <linux/debugfs.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+
+#include "simnic.h"
+#include "table.h"
+
+#define SIMNIC_LINE_MAX	128
+
+static struct dentry *simnic_debugfs_root;
+
+static int simnic_table_size_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->table->max);
+	return 0;
+}
+
+/* A table that shrinks below what it holds keeps what it holds. */
+static int simnic_table_size_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val > SIMNIC_RULES_MAX)
+		return -ERANGE;
+	WRITE_ONCE(nic->table->max, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_table_size_fops, simnic_table_size_get, simnic_table_size_set,
+			 "%llu\n");
+
+static int simnic_install_delay_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->table->install_delay_us);
+	return 0;
+}
+
+static int simnic_install_delay_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val > SIMNIC_DELAY_MAX_US)
+		return -ERANGE;
+	WRITE_ONCE(nic->table->install_delay_us, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_install_delay_fops, simnic_install_delay_get,
+			 simnic_install_delay_set, "%llu\n");
+
+static int simnic_counter_delay_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->table->counter_delay_ms);
+	return 0;
+}
+
+static int simnic_counter_delay_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val > SIMNIC_DELAY_MAX_MS)
+		return -ERANGE;
+	simnic_table_set_counter_delay(nic->table, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_counter_delay_fops, simnic_counter_delay_get,
+			 simnic_counter_delay_set, "%llu\n");
+
+static int simnic_link_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->link);
+	return 0;
+}
+
+static int simnic_link_set(void *data, u64 val)
+{
+	if (val > 1)
+		return -EINVAL;
+	simnic_nic_set_link(data, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_link_fops, simnic_link_get, simnic_link_set, "%llu\n");
+
+static int simnic_reset_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val != 1)
+		return -EINVAL;
+	simnic_table_flush(nic->table);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_reset_fops, NULL, simnic_reset_set, "%llu\n");
+
+static int simnic_rules_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_table_show(nic->table, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_rules);
+
+static int simnic_refuse_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_refuse_show(&nic->table->refuse, seq);
+	return 0;
+}
+
+static int simnic_refuse_open(struct inode *inode, struct file *file)
+{
+	return single_open(file, simnic_refuse_file_show, inode->i_private);
+}
+
+static ssize_t simnic_refuse_write(struct file *file, const char __user *buf, size_t count,
+				   loff_t *pos)
+{
+	struct seq_file *seq = file->private_data;
+	struct simnic *nic = seq->private;
+	char line[SIMNIC_LINE_MAX];
+	int err = 0;
+
+	if (count >= sizeof(line))
+		return -E2BIG;
+	if (copy_from_user(line, buf, count))
+		return -EFAULT;
+	line[count] = '\0';
+	strim(line);
+	if (!strcmp(line, "clear"))
+		simnic_refuse_clear(&nic->table->refuse);
+	else
+		err = simnic_refuse_add(&nic->table->refuse, line);
+	return err ?: count;
+}
+
+static const struct file_operations simnic_refuse_fops = {
+	.owner		= THIS_MODULE,
+	.open		= simnic_refuse_open,
+	.read		= seq_read,
+	.write		= simnic_refuse_write,
+	.llseek		= seq_lseek,
+	.release	= single_release,
+};
+
+void simnic_debugfs_add(struct simnic *nic)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "%s%u", SIMNIC_NAME, nic->id);
+	nic->debugfs = debugfs_create_dir(name, simnic_debugfs_root);
+	debugfs_create_file("table_size", 0600, nic->debugfs, nic, &simnic_table_size_fops);
+	debugfs_create_file("install_delay_us", 0600, nic->debugfs, nic,
+			    &simnic_install_delay_fops);
+	debugfs_create_file("counter_delay_ms", 0600, nic->debugfs, nic,
+			    &simnic_counter_delay_fops);
+	debugfs_create_file("link", 0600, nic->debugfs, nic, &simnic_link_fops);
+	debugfs_create_file("reset", 0200, nic->debugfs, nic, &simnic_reset_fops);
+	debugfs_create_file("refuse", 0600, nic->debugfs, nic, &simnic_refuse_fops);
+	debugfs_create_file("rules", 0400, nic->debugfs, nic, &simnic_rules_fops);
+}
+
+/* Returns when nobody is in one of the files any more. */
+void simnic_debugfs_del(struct simnic *nic)
+{
+	debugfs_remove_recursive(nic->debugfs);
+}
+
+void simnic_debugfs_init(void)
+{
+	simnic_debugfs_root = debugfs_create_dir(SIMNIC_NAME, NULL);
+}
+
+void simnic_debugfs_exit(void)
+{
+	debugfs_remove_recursive(simnic_debugfs_root);
+}

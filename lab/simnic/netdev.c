@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The netdevs of a NIC: uplink, representors, VFs. Each receives from a bounded
+ * queue in NAPI context, so that no packet takes another's stack deeper: the
+ * sender only ever fills a queue.
+ */
+#include <linux/rtnetlink.h>
+
+#include "simnic.h"
+#include "tc.h"
+
+#define SIMNIC_MIN_MTU	ETH_MIN_MTU
+#define SIMNIC_MAX_MTU	9216
+
+/*
+ * A packet that never leaves memory needs no checksum until somebody changes
+ * it, and edit.c knows what to do then.
+ */
+#define SIMNIC_FEATURES	(NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_RXCSUM | NETIF_F_HIGHDMA | \
+			 NETIF_F_TSO | NETIF_F_TSO_ECN | NETIF_F_TSO_MANGLEID | NETIF_F_TSO6)
+#define SIMNIC_VLAN_FEATURES \
+			(NETIF_F_HW_VLAN_CTAG_TX | NETIF_F_HW_VLAN_CTAG_RX | \
+			 NETIF_F_HW_VLAN_STAG_TX | NETIF_F_HW_VLAN_STAG_RX)
+
+static int simnic_poll(struct napi_struct *napi, int budget)
+{
+	struct simnic_netdev *priv = container_of(napi, struct simnic_netdev, napi);
+	struct sk_buff *skb;
+	int done = 0;
+
+	while (done < budget) {
+		skb = skb_dequeue(&priv->queue);
+		if (!skb)
+			break;
+		simnic_receive(priv, skb);
+		done++;
+	}
+	if (done < budget)
+		napi_complete_done(napi, done);
+	return done;
+}
+
+/*
+ * Takes the packet, always. A netdev that is down has its queue purged only
+ * after a grace period from which netif_running() is false, so nothing is left
+ * behind.
+ */
+bool simnic_queue(struct simnic_port *port, struct net_device *dev, struct sk_buff *skb,
+		  enum simnic_queued queued)
+{
+	struct simnic_netdev *priv;
+
+	if (!dev || !netif_running(dev)) {
+		simnic_count_skb(port, SIMNIC_DROP_LINK, skb);
+		kfree_skb(skb);
+		return false;
+	}
+	priv = netdev_priv(dev);
+	if (skb_queue_len_lockless(&priv->queue) >= SIMNIC_QUEUE_LEN) {
+		simnic_count_skb(port, SIMNIC_DROP_QUEUE, skb);
+		kfree_skb(skb);
+		return false;
+	}
+	simnic_cb(skb)->queued = queued;
+	skb_queue_tail(&priv->queue, skb);
+	napi_schedule(&priv->napi);
+	return true;
+}
+
+static void simnic_carrier_changed(struct simnic_netdev *priv)
+{
+	struct simnic *nic = priv->port->nic;
+	struct simnic *peer = rcu_dereference_rtnl(nic->peer);
+
+	simnic_nic_update_carrier(nic);
+	if (peer)
+		simnic_nic_update_carrier(peer);
+}
+
+static int simnic_open(struct net_device *dev)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+
+	napi_enable(&priv->napi);
+	if (priv->role == SIMNIC_REP)
+		netif_carrier_on(dev);
+	simnic_carrier_changed(priv);
+	return 0;
+}
+
+static int simnic_stop(struct net_device *dev)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+
+	if (priv->role == SIMNIC_REP)
+		netif_carrier_off(dev);
+	simnic_carrier_changed(priv);
+	napi_disable(&priv->napi);
+	skb_queue_purge(&priv->queue);
+	return 0;
+}
+
+static int simnic_host_set_features(struct net_device *dev, netdev_features_t features)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+
+	if ((dev->features & NETIF_F_HW_TC) && !(features & NETIF_F_HW_TC) &&
+	    atomic_read(&priv->port->rules)) {
+		netdev_err(dev, "offloaded rules are active, hw-tc-offload stays on\n");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int simnic_uplink_parent_id(struct net_device *dev, struct netdev_phys_item_id *ppid)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+
+	if (!READ_ONCE(priv->port->nic->switchdev))
+		return -EOPNOTSUPP;
+	simnic_switch_id(priv->port->nic, ppid);
+	return 0;
+}
+
+static const struct net_device_ops simnic_uplink_ops = {
+	.ndo_open		= simnic_open,
+	.ndo_stop		= simnic_stop,
+	.ndo_start_xmit		= simnic_uplink_xmit,
+	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_validate_addr	= eth_validate_addr,
+	.ndo_get_stats64	= simnic_get_stats64,
+	.ndo_has_offload_stats	= simnic_has_offload_stats,
+	.ndo_get_offload_stats	= simnic_get_offload_stats,
+	.ndo_set_features	= simnic_host_set_features,
+	.ndo_setup_tc		= simnic_setup_tc,
+	.ndo_get_port_parent_id	= simnic_uplink_parent_id,
+};
+
+static const struct net_device_ops simnic_rep_ops = {
+	.ndo_open		= simnic_open,
+	.ndo_stop		= simnic_stop,
+	.ndo_start_xmit		= simnic_rep_xmit,
+	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_validate_addr	= eth_validate_addr,
+	.ndo_get_stats64	= simnic_get_stats64,
+	.ndo_has_offload_stats	= simnic_has_offload_stats,
+	.ndo_get_offload_stats	= simnic_get_offload_stats,
+	.ndo_set_features	= simnic_host_set_features,
+	.ndo_setup_tc		= simnic_setup_tc,
+};
+
+static const struct net_device_ops simnic_vf_ops = {
+	.ndo_open		= simnic_open,
+	.ndo_stop		= simnic_stop,
+	.ndo_start_xmit		= simnic_vf_xmit,
+	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_validate_addr	= eth_validate_addr,
+	.ndo_get_stats64	= simnic_get_stats64,
+};
+
+bool simnic_is_host_netdev(const struct net_device *dev)
+{
+	return dev->netdev_ops == &simnic_uplink_ops || dev->netdev_ops == &simnic_rep_ops;
+}
+
+static void simnic_netdev_setup(struct net_device *dev)
+{
+	ether_setup(dev);
+	dev->min_mtu = SIMNIC_MIN_MTU;
+	dev->max_mtu = SIMNIC_MAX_MTU;
+	dev->lltx = true;	/* the queues have their own locks */
+	dev->priv_flags |= IFF_NO_QUEUE | IFF_DISABLE_NETPOLL | IFF_LIVE_ADDR_CHANGE;
+	dev->features = SIMNIC_FEATURES | SIMNIC_VLAN_FEATURES;
+	dev->hw_features = dev->features;
+	dev->vlan_features = SIMNIC_FEATURES;
+}
+
+static void simnic_role_setup(struct net_device *dev, struct simnic_port *port,
+			      enum simnic_role role)
+{
+	u8 addr[ETH_ALEN];
+
+	ether_addr_copy(addr, port->hw_addr);
+	switch (role) {
+	case SIMNIC_UPLINK:
+		dev->netdev_ops = &simnic_uplink_ops;
+		dev->ethtool_ops = &simnic_host_ethtool_ops;
+		break;
+	case SIMNIC_REP:
+		dev->netdev_ops = &simnic_rep_ops;
+		dev->ethtool_ops = &simnic_host_ethtool_ops;
+		addr[4] = 0xff;	/* not the VF's */
+		break;
+	case SIMNIC_VF:
+		dev->netdev_ops = &simnic_vf_ops;
+		dev->ethtool_ops = &simnic_vf_ethtool_ops;
+		break;
+	}
+	if (role != SIMNIC_VF) {
+		dev->features |= NETIF_F_HW_TC;
+		dev->hw_features |= NETIF_F_HW_TC;
+		SET_NETDEV_DEVLINK_PORT(dev, &port->dl_port);
+	}
+	eth_hw_addr_set(dev, addr);
+}
+
+static void simnic_netdev_name(const struct simnic_port *port, enum simnic_role role, char *name)
+{
+	unsigned int id = port->nic->id;
+
+	switch (role) {
+	case SIMNIC_UPLINK:
+		snprintf(name, IFNAMSIZ, "sn%up0", id);
+		break;
+	case SIMNIC_REP:
+		snprintf(name, IFNAMSIZ, "sn%upf0vf%u", id, port->index - 1);
+		break;
+	case SIMNIC_VF:
+		snprintf(name, IFNAMSIZ, "sn%uv%u", id, port->index - 1);
+		break;
+	}
+}
+
+struct net_device *simnic_netdev_create(struct simnic_port *port, enum simnic_role role)
+{
+	struct simnic_netdev *priv;
+	struct net_device *dev;
+	char name[IFNAMSIZ];
+	int err;
+
+	simnic_netdev_name(port, role, name);
+	dev = alloc_netdev(sizeof(*priv), name, NET_NAME_PREDICTABLE, simnic_netdev_setup);
+	if (!dev)
+		return ERR_PTR(-ENOMEM);
+
+	priv = netdev_priv(dev);
+	priv->dev = dev;
+	priv->port = port;
+	priv->role = role;
+	skb_queue_head_init(&priv->queue);
+	netif_napi_add(dev, &priv->napi, simnic_poll);
+	simnic_role_setup(dev, port, role);
+	SET_NETDEV_DEV(dev, &port->nic->bus_dev->dev);
+	netif_carrier_off(dev);
+
+	/* Traffic may come as soon as it is registered and up. */
+	rcu_assign_pointer(*(role == SIMNIC_VF ? &port->vf : &port->host), dev);
+	err = register_netdev(dev);
+	if (err) {
+		RCU_INIT_POINTER(*(role == SIMNIC_VF ? &port->vf : &port->host), NULL);
+		synchronize_net();
+		netif_napi_del(&priv->napi);
+		free_netdev(dev);
+		return ERR_PTR(err);
+	}
+	return dev;
+}
+
+/* Nobody finds the netdev any more; unregistering waits for those who did. */
+void simnic_netdev_destroy(struct net_device *dev)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+
+	unregister_netdev(dev);
+	netif_napi_del(&priv->napi);
+	free_netdev(dev);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * simnic: a switchdev SmartNIC made of software.
+ *
+ * Terms, as everywhere in the kernel: the uplink is the port to the wire, a
+ * representor is the host's end of a VF's port, the slow path is what a packet
+ * takes when the rule table has no answer for it.
+ */
+#ifndef SIMNIC_H
+#define SIMNIC_H
+
+#include <linux/device.h>
+#include <linux/etherdevice.h>
+#include <linux/mutex.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <linux/u64_stats_sync.h>
+#include <net/devlink.h>
+
+#define SIMNIC_NAME		"simnic"
+#define SIMNIC_VERSION		"1.0"
+
+#define SIMNIC_MAX_ID		255
+#define SIMNIC_MAX_VFS		64
+#define SIMNIC_QUEUE_LEN	4096	/* packets a receive queue holds */
+
+struct simnic;
+struct simnic_table;
+
+/*
+ * Seen from the switch: IN comes from the VF or the wire into the switch, OUT
+ * goes to the VF or the wire. HW was forwarded by the switch itself, SLOW went
+ * through the host's stack. LOCAL is what a PF in legacy mode exchanges with
+ * VFs. The rest are drops, each for one cause.
+ */
+enum simnic_counter {
+	SIMNIC_IN_HW,
+	SIMNIC_IN_SLOW,
+	SIMNIC_OUT_HW,
+	SIMNIC_OUT_SLOW,
+	SIMNIC_LOCAL_IN,
+	SIMNIC_LOCAL_OUT,
+	SIMNIC_DROP_RULE,	/* a drop action, or a rule without a way out */
+	SIMNIC_DROP_LINK,	/* the other end is down or not there */
+	SIMNIC_DROP_QUEUE,	/* a receive queue was full */
+	SIMNIC_DROP_BAD,	/* too short, too long, or out of memory */
+	SIMNIC_COUNTERS,
+};
+
+struct simnic_counts {
+	u64 packets[SIMNIC_COUNTERS];
+	u64 bytes[SIMNIC_COUNTERS];
+	struct u64_stats_sync syncp;
+};
+
+/* A port of the switch. Port 0 is the uplink, port n is VF n - 1. */
+struct simnic_port {
+	struct simnic *nic;
+	unsigned int index;
+	struct net_device __rcu *host;	/* uplink netdev or representor */
+	struct net_device __rcu *vf;	/* NULL for the uplink */
+	struct devlink_port dl_port;
+	u8 hw_addr[ETH_ALEN];		/* what devlink says the VF's MAC is */
+	struct simnic_counts __percpu *counts;
+	atomic_t rules;			/* rules of this ingress port */
+};
+
+/* What a netdev of ours is. */
+enum simnic_role {
+	SIMNIC_UPLINK,
+	SIMNIC_REP,
+	SIMNIC_VF,
+};
+
+/* Private part of each netdev. */
+struct simnic_netdev {
+	struct net_device *dev;
+	struct simnic_port *port;
+	enum simnic_role role;
+	struct napi_struct napi;
+	struct sk_buff_head queue;
+};
+
+/* The device on the bus. */
+struct simnic_bus_dev {
+	struct device dev;
+	struct list_head list;
+	unsigned int vfs;
+	struct simnic *nic;
+	int probe_err;
+};
+
+/* The NIC: what the devlink instance is about. */
+struct simnic {
+	struct simnic_bus_dev *bus_dev;
+	struct devlink *devlink;
+	unsigned int id;
+	unsigned int nports;
+	bool switchdev;			/* eswitch mode, under the devlink lock */
+	bool link;			/* the wire's state at this end */
+	struct simnic __rcu *peer;	/* at the other end of the wire */
+	struct simnic_table *table;
+	struct dentry *debugfs;
+	struct list_head block_cbs;	/* under rtnl */
+	struct simnic_port ports[] __counted_by(nports);
+};
+
+/* How a queued packet is to be treated when its netdev is polled. */
+enum simnic_queued {
+	SIMNIC_QUEUED_UP,	/* data at the network header: up the stack */
+	SIMNIC_QUEUED_FRAME,	/* data at the MAC header: up the stack */
+	SIMNIC_QUEUED_WIRE,	/* data at the MAC header: into the switch */
+};
+
+struct simnic_cb {
+	enum simnic_queued queued;
+	struct simnic_port *out;	/* of a mirrored copy that waits */
+};
+
+static inline struct simnic_cb *simnic_cb(struct sk_buff *skb)
+{
+	BUILD_BUG_ON(sizeof(struct simnic_cb) > sizeof(skb->cb));
+	return (struct simnic_cb *)skb->cb;
+}
+
+static inline bool simnic_port_is_uplink(const struct simnic_port *port)
+{
+	return port->index == 0;
+}
+
+static inline struct simnic_port *simnic_uplink(struct simnic *nic)
+{
+	return &nic->ports[0];
+}
+
+/* bus.c */
+extern struct mutex simnic_bus_lock;	/* devices and wires */
+
+/* nic.c */
+int simnic_nic_create(struct simnic_bus_dev *bus_dev);
+void simnic_nic_destroy(struct simnic_bus_dev *bus_dev);
+int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack);
+int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack);
+int simnic_nic_wire(struct simnic *a, struct simnic *b);
+void simnic_nic_unwire(struct simnic *nic);
+void simnic_nic_set_link(struct simnic *nic, bool up);
+void simnic_nic_update_carrier(struct simnic *nic);
+
+/* devlink.c */
+extern const struct devlink_ops simnic_devlink_ops;
+int simnic_devlink_port_add(struct simnic_port *port);
+void simnic_devlink_port_del(struct simnic_port *port);
+void simnic_switch_id(const struct simnic *nic, struct netdev_phys_item_id *ppid);
+
+/* netdev.c */
+struct net_device *simnic_netdev_create(struct simnic_port *port, enum simnic_role role);
+void simnic_netdev_destroy(struct net_device *dev);
+bool simnic_is_host_netdev(const struct net_device *dev);
+bool simnic_queue(struct simnic_port *port, struct net_device *dev, struct sk_buff *skb,
+		  enum simnic_queued queued);
+
+/* ethtool.c */
+extern const struct ethtool_ops simnic_host_ethtool_ops;
+extern const struct ethtool_ops simnic_vf_ethtool_ops;
+void simnic_count(struct simnic_port *port, enum simnic_counter counter, u64 packets, u64 bytes);
+void simnic_count_skb(struct simnic_port *port, enum simnic_counter counter,
+		      const struct sk_buff *skb);
+void simnic_counts_sum(const struct simnic_port *port, struct simnic_counts *sum);
+void simnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *stats);
+bool simnic_has_offload_stats(const struct net_device *dev, int attr_id);
+int simnic_get_offload_stats(int attr_id, const struct net_device *dev, void *data);
+
+/* forward.c */
+void simnic_frame_size(const struct sk_buff *skb, u64 *packets, u64 *bytes);
+bool simnic_prepare(struct simnic_port *port, struct sk_buff *skb);
+void simnic_to_vf(struct simnic_port *port, struct sk_buff *skb, enum simnic_counter counter);
+void simnic_to_wire(struct simnic *nic, struct sk_buff *skb, enum simnic_counter counter);
+netdev_tx_t simnic_vf_xmit(struct sk_buff *skb, struct net_device *dev);
+netdev_tx_t simnic_rep_xmit(struct sk_buff *skb, struct net_device *dev);
+netdev_tx_t simnic_uplink_xmit(struct sk_buff *skb, struct net_device *dev);
+void simnic_receive(struct simnic_netdev *priv, struct sk_buff *skb);
+
+/* legacy.c */
+void simnic_legacy_from_vf(struct simnic_port *port, struct sk_buff *skb);
+void simnic_legacy_from_pf(struct simnic *nic, struct sk_buff *skb);
+void simnic_legacy_from_wire(struct simnic *nic, struct sk_buff *skb);
+
+/* debugfs.c */
+void simnic_debugfs_init(void);
+void simnic_debugfs_exit(void);
+void simnic_debugfs_add(struct simnic *nic);
+void simnic_debugfs_del(struct simnic *nic);
+
+#endif /* SIMNIC_H */

@@ -3,5 +3,9 @@
 //! Decisions are made in `offload-engine`; what is here carries values to it and from it.
 
 pub mod config;
+pub mod ctl;
 #[cfg(test)]
 mod golden;
+pub mod io;
+pub mod logging;
+pub mod metrics;

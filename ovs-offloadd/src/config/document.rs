@@ -62,7 +62,8 @@ pub fn reference_page() -> String {
          The file wins over the database, because it belongs to the machine's administrator; what names a \
          socket or an address can be set in the file only. If one of them is wrong, all that came from the \
          database stays as it was, and the log and `status` say why.",
-        "Times are written with us, ms, s, min, h or d; rates with bit/s, kbit/s, Mbit/s, Gbit/s or Tbit/s.",
+        "Times are written with us, ms, s, min, h or d; rates with bit/s or pkt/s, \
+         and k, M, G or T before it.",
     ] {
         out.push_str(&fold(paragraph, "", 116));
         out.push('\n');

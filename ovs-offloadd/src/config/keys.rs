@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::Scalar;
-use super::{CapacitySetting, Config, CountersSetting, LogFormat, LogLevel, ModeSetting};
+use super::{CapacitySetting, Config, CountersSetting, LogFormat, LogLevel, ModeSetting, SavingSetting};
 
 /// A key of the configuration.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ const MODES: &[(&str, ModeSetting)] =
     &[("auto", ModeSetting::Auto), ("observe", ModeSetting::Observe), ("steer", ModeSetting::Steer)];
 const COUNTERS: &[(&str, CountersSetting)] =
     &[("exact", CountersSetting::Exact), ("fast", CountersSetting::Fast)];
+const SAVINGS: &[(&str, SavingSetting)] =
+    &[("bytes", SavingSetting::Bytes), ("packets", SavingSetting::Packets), ("cpu", SavingSetting::Cpu)];
 const FORMATS: &[(&str, LogFormat)] = &[
     ("auto", LogFormat::Auto),
     ("text", LogFormat::Text),
@@ -138,6 +140,16 @@ pub static KEYS: &[Key] = &[
         set: |config, value| value.one_of(COUNTERS).map(|counters| config.steer.counters = counters),
     },
     Key {
+        name: "policy.saving",
+        default: "\"bytes\"",
+        shape: "\"bytes\", \"packets\" or \"cpu\"",
+        doc: "What an entry is there to save: bytes or packets that no longer cross the CPU, or the CPU time they are \
+              estimated to take.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.one_of(SAVINGS).map(|saving| config.policy.saving = saving),
+    },
+    Key {
         name: "policy.min-rate",
         default: "\"2 Mbit/s\"",
         shape: "rate",
@@ -168,7 +180,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "policy.min-residency",
-        default: "\"5 s\"",
+        default: "\"2 s\"",
         shape: "time, up to 1 h",
         doc: "Least stay in hardware before a flow may be displaced by a hotter one.",
         in_ovsdb: true,
@@ -179,9 +191,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "policy.epoch",
-        default: "\"1 s\"",
+        default: "\"500 ms\"",
         shape: "time, 50 ms to 1 min",
-        doc: "Time between two plans. Rates are measured over it.",
+        doc: "Time between two readings of all TC filters. After each of them rates are known afresh and the plan is \
+              made anew.",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.duration(ms(50), ms(60_000)).map(|time| config.policy.epoch = time),
@@ -213,14 +226,13 @@ pub static KEYS: &[Key] = &[
         set: |config, value| value.integer(1, 1_000_000).map(|number| config.nic.installs_per_s = number),
     },
     Key {
-        name: "dump.tc-interval",
-        default: "\"1 s\"",
-        shape: "time, 50 ms to 10 min",
-        doc: "Time between two readings of all TC filters, for their counters. Notifications tell of changes in \
-              between.",
+        name: "nic.install-burst",
+        default: "500",
+        shape: "whole number from 1 to 1000000",
+        doc: "Most rules that are put in each NIC at once after a quiet time; no more than a second's worth.",
         in_ovsdb: true,
         reloads: true,
-        set: |config, value| value.duration(ms(50), ms(600_000)).map(|time| config.dump.tc_interval = time),
+        set: |config, value| value.integer(1, 1_000_000).map(|number| config.nic.install_burst = number),
     },
     Key {
         name: "dump.datapath-interval",
@@ -351,6 +363,7 @@ mod tests {
             ("log.level", "\"warn\""),
             ("log.format", "\"json\""),
             ("steer.counters", "\"exact\""),
+            ("policy.saving", "\"cpu\""),
             ("policy.min-rate", "\"1 bit/s\""),
             ("policy.min-age", "\"1 s\""),
             ("policy.hysteresis", "0.5"),
@@ -358,7 +371,7 @@ mod tests {
             ("policy.epoch", "\"2 s\""),
             ("nic.capacity", "64"),
             ("nic.installs-per-s", "7"),
-            ("dump.tc-interval", "\"3 s\""),
+            ("nic.install-burst", "7"),
             ("dump.datapath-interval", "\"3 s\""),
             ("metrics.listen", "\"off\""),
             ("limits.flows-max", "5000"),

@@ -14,7 +14,7 @@ mod value;
 
 pub use document::{default_file, reference_page};
 pub use file::{Assignment, ConfigError, ConfigErrors, Origin, assignments_in};
-pub use value::{BitsPerSecond, Scalar, show_duration};
+pub use value::{RateSetting, Scalar, show_duration};
 
 /// What the daemon may do to Open vSwitch's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +46,18 @@ pub enum CapacitySetting {
     Learn,
     /// Known.
     Entries(u64),
+}
+
+/// What an entry is there to save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SavingSetting {
+    /// Bytes.
+    #[default]
+    Bytes,
+    /// Packets.
+    Packets,
+    /// CPU time, by a model of the software datapath.
+    Cpu,
 }
 
 /// Least severe message that is logged.
@@ -156,15 +168,17 @@ pub struct Steer {
 /// Which flows earn an entry.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
+    /// What an entry is there to save.
+    pub saving: SavingSetting,
     /// Least rate of a flow that is promoted.
-    pub min_rate: BitsPerSecond,
+    pub min_rate: RateSetting,
     /// Least age of a flow that is promoted.
     pub min_age: Duration,
     /// Margin by which a newcomer must beat the flow it displaces, as a fraction.
     pub hysteresis: f64,
     /// Least stay in hardware before a flow may be displaced.
     pub min_residency: Duration,
-    /// Time between two plans.
+    /// Time between two readings of all TC filters, and two plans.
     pub epoch: Duration,
 }
 
@@ -175,13 +189,13 @@ pub struct Nic {
     pub capacity: CapacitySetting,
     /// Most installs in a second, per NIC.
     pub installs_per_s: u64,
+    /// Most installs at once, per NIC.
+    pub install_burst: u64,
 }
 
 /// How often state is read afresh.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Dump {
-    /// TC filters, for their counters and as a check on notifications.
-    pub tc_interval: Duration,
     /// The kernel datapath's flows.
     pub datapath_interval: Duration,
 }
@@ -346,7 +360,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         assert_eq!(from_text("").unwrap(), Config::defaults());
         assert_eq!(Config::defaults().mode, ModeSetting::Auto);
-        assert_eq!(Config::defaults().policy.min_rate, BitsPerSecond(2_000_000));
+        assert_eq!(Config::defaults().policy.min_rate, RateSetting::Bits(2_000_000));
     }
 
     #[test]
@@ -359,7 +373,7 @@ mod tests {
         .unwrap();
         let high = assignments_in(Path::new("c.toml"), "[policy]\nmin-rate = \"7 Mbit/s\"\n").unwrap();
         let config = Config::from_layers(&[&low, &high]).unwrap();
-        assert_eq!(config.policy.min_rate, BitsPerSecond(7_000_000));
+        assert_eq!(config.policy.min_rate, RateSetting::Bits(7_000_000));
         assert_eq!(config.nic.capacity, CapacitySetting::Entries(64));
     }
 

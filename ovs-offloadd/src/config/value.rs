@@ -19,9 +19,20 @@ pub enum Scalar {
     Loose(String),
 }
 
-/// A rate in bits per second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct BitsPerSecond(pub u64);
+/// A rate, in the unit it was written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateSetting {
+    /// Bits per second.
+    Bits(u64),
+    /// Packets per second.
+    Packets(u64),
+}
+
+impl Default for RateSetting {
+    fn default() -> Self {
+        Self::Bits(0)
+    }
+}
 
 impl Scalar {
     fn text(&self) -> Option<&str> {
@@ -92,8 +103,8 @@ impl Scalar {
         }
     }
 
-    /// A bit rate with its unit.
-    pub fn rate(&self) -> Result<BitsPerSecond, String> {
+    /// A rate with its unit.
+    pub fn rate(&self) -> Result<RateSetting, String> {
         let text = self.text().ok_or_else(|| {
             format!("must be a rate with its unit in quotes, such as \"2 Mbit/s\", not {}", self.kind())
         })?;
@@ -134,20 +145,26 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wanted())
 }
 
-fn rate(text: &str) -> Result<BitsPerSecond, String> {
-    let wanted =
-        || format!("{text:?} is not a rate: write a number and one of bit/s, kbit/s, Mbit/s, Gbit/s, Tbit/s");
-    let (number, unit) = number_and_unit(text).ok_or_else(wanted)?;
-    let factor = match unit {
-        "bit/s" => 1.0,
-        "kbit/s" => 1e3,
-        "Mbit/s" => 1e6,
-        "Gbit/s" => 1e9,
-        "Tbit/s" => 1e12,
-        _ => return Err(wanted()),
+fn rate(text: &str) -> Result<RateSetting, String> {
+    let wanted = || {
+        format!(
+            "{text:?} is not a rate: write a number and one of bit/s, pkt/s, with k, M, G or T before it for more"
+        )
     };
-    let bits = number * factor;
-    if bits <= 1e18 { Ok(BitsPerSecond(bits as u64)) } else { Err(wanted()) }
+    let (number, unit) = number_and_unit(text).ok_or_else(wanted)?;
+    let (factor, unit) = match unit.split_at_checked(1) {
+        Some(("k", unit)) => (1e3, unit),
+        Some(("M", unit)) => (1e6, unit),
+        Some(("G", unit)) => (1e9, unit),
+        Some(("T", unit)) => (1e12, unit),
+        _ => (1.0, unit),
+    };
+    let value = number * factor;
+    match unit {
+        "bit/s" if value <= 1e18 => Ok(RateSetting::Bits(value as u64)),
+        "pkt/s" if value <= 1e18 => Ok(RateSetting::Packets(value as u64)),
+        _ => Err(wanted()),
+    }
 }
 
 /// A time as a person reads it: `500 ms`, `3d 4h`.
@@ -182,8 +199,10 @@ mod tests {
 
     #[test]
     fn a_rate_needs_its_unit_and_its_case() {
-        assert_eq!(rate("2 Mbit/s"), Ok(BitsPerSecond(2_000_000)));
-        assert_eq!(rate("1.5 Gbit/s"), Ok(BitsPerSecond(1_500_000_000)));
+        assert_eq!(rate("2 Mbit/s"), Ok(RateSetting::Bits(2_000_000)));
+        assert_eq!(rate("1.5 Gbit/s"), Ok(RateSetting::Bits(1_500_000_000)));
+        assert_eq!(rate("10 kpkt/s"), Ok(RateSetting::Packets(10_000)));
+        assert_eq!(rate("7 bit/s"), Ok(RateSetting::Bits(7)));
         assert!(rate("2 mbit/s").is_err());
         assert!(rate("2").is_err());
         assert!(rate("99999999999 Tbit/s").is_err());

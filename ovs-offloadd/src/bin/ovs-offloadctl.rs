@@ -1,0 +1,113 @@
+//! ovs-offloadctl: asks and commands ovs-offloadd over its control socket.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser as _};
+use ovs_offloadd::config::default_rundir;
+use ovs_offloadd::ctl::{Asked, Cli, Local, OutputFormat, Query, Verb, to_request};
+use ovs_offloadd::io::rundir::{NotRunning, control_socket};
+use ovs_offloadd::io::unixctl::{Client, CommandError};
+
+/// The daemon refused, or found nothing.
+const REFUSED: u8 = 1;
+/// Wrong usage, or no daemon.
+const UNUSABLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.verb {
+        Verb::Asked(query) => ask(&cli, query),
+        Verb::Local(local) => run_local(local),
+    };
+    match outcome {
+        Ok(text) => print(&text),
+        Err((status, sentence)) => {
+            eprintln!("ovs-offloadctl: {sentence}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    match write!(std::io::stdout(), "{text}{newline}") {
+        Ok(()) => ExitCode::SUCCESS,
+        // As with `| head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ovs-offloadctl: cannot write the answer: {error}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+type Outcome = Result<String, (u8, String)>;
+
+fn ask(cli: &Cli, query: &Query) -> Outcome {
+    let socket = find_socket(cli).map_err(|sentence| (UNUSABLE, sentence))?;
+    let width = std::io::stdout()
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok())
+        .flatten()
+        .map(|size| size.ws_col)
+        .filter(|width| *width > 0 && cli.output == OutputFormat::Table);
+    let (method, params) = to_request(&Asked { query: query.clone(), output: cli.output, width });
+    let params: Vec<&str> = params.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| (UNUSABLE, format!("cannot start: {error}")))?;
+    let mut client = Client::new(socket);
+    runtime.block_on(client.command(&method, &params, Duration::from_secs(cli.timeout))).map_err(|error| {
+        match error {
+            CommandError::Refused(sentence) => (REFUSED, sentence),
+            CommandError::Unreachable { .. } => {
+                (UNUSABLE, format!("{error}; does ovs-offloadd run, and may you use its socket?"))
+            }
+            CommandError::Unanswered { .. } => {
+                (UNUSABLE, format!("{error}; it may be busy, or the command may still be carried out"))
+            }
+        }
+    })
+}
+
+fn find_socket(cli: &Cli) -> Result<PathBuf, String> {
+    if cli.target.contains('/') {
+        return Ok(PathBuf::from(&cli.target));
+    }
+    let rundir = cli.rundir.clone().unwrap_or_else(default_rundir);
+    control_socket(&rundir, &cli.target).map_err(|error| match error {
+        NotRunning::NoPidfile { .. } | NotRunning::Stale { .. } => {
+            format!("{error}; start it with: systemctl start {}", cli.target)
+        }
+        NotRunning::Unreadable { .. } => format!("{error}; are you root?"),
+    })
+}
+
+fn run_local(local: &Local) -> Outcome {
+    match local {
+        Local::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ovs-offloadctl", &mut text);
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        }
+        Local::Man { directory: Some(directory) } => write_pages(directory)
+            .map_err(|error| (UNUSABLE, format!("cannot write to {}: {error}", directory.display()))),
+        Local::Man { directory: None } => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut text)
+                .map_err(|error| (UNUSABLE, error.to_string()))?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        }
+    }
+}
+
+fn write_pages(directory: &Path) -> std::io::Result<String> {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Cli::command(), directory)?;
+    Ok(String::new())
+}

@@ -1,0 +1,403 @@
+//! Commands and options, and how they travel as a unixctl method with string parameters.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use netlink_wire::Ufid;
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// ovs-offloadctl's command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ovs-offloadctl",
+    version,
+    about = "Ask and command ovs-offloadd: which datapath flows live in the SmartNIC, and why the others do not",
+    after_help = "Exit status: 0 done, 1 the daemon refused or found nothing, 2 wrong usage or no daemon.",
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// Daemon to talk to: a program name whose pidfile is in the run directory, or the path of a control socket
+    #[arg(short, long, global = true, default_value = "ovs-offloadd", value_name = "NAME|SOCKET")]
+    pub target: String,
+    /// Run directory [default: $OVS_RUNDIR or /var/run/openvswitch]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub rundir: Option<PathBuf>,
+    /// Longest wait for an answer, in seconds
+    #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Everything ovs-offloadctl can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Asked of the daemon.
+    #[command(flatten)]
+    Asked(Query),
+    /// Done without the daemon.
+    #[command(flatten)]
+    Local(Local),
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Query {
+    /// Show mode, connections, traffic by placement, NICs and refusals at a glance
+    Status,
+    /// Datapath flows
+    #[command(subcommand)]
+    Flow(FlowQuery),
+    /// Ports of Open vSwitch bridges
+    #[command(subcommand)]
+    Port(PortQuery),
+    /// NICs with an embedded switch
+    #[command(subcommand)]
+    Nic(NicQuery),
+    /// Refusals by reason
+    #[command(subcommand)]
+    Refusal(RefusalQuery),
+    /// Read the configuration again; a wrong one changes nothing
+    Reload,
+    /// Empty the hardware and keep it empty, or use it again
+    Drain {
+        /// Use the hardware again
+        #[arg(long)]
+        off: bool,
+    },
+    /// Show the daemon's version
+    Version,
+}
+
+/// About flows.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum FlowQuery {
+    /// List flows with their placement, its reason, and their rate
+    List(FlowListArgs),
+    /// Explain one flow: where it is, why, and what it would take to move it
+    Why {
+        /// The flow's id as Open vSwitch prints it, with or without `ufid:`
+        ufid: Ufid,
+    },
+}
+
+/// About ports.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum PortQuery {
+    /// List ports with their NIC and their packets by placement
+    List,
+}
+
+/// About NICs.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum NicQuery {
+    /// List NICs with entries used, capacity, installs and refusals
+    List,
+}
+
+/// About refusals.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum RefusalQuery {
+    /// List what was refused, by reason, with the driver's own words
+    List,
+}
+
+/// Which flows to list.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct FlowListArgs {
+    /// Only flows placed there
+    #[arg(long, value_enum)]
+    pub placement: Option<PlacementFilter>,
+    /// Only flows that come in by this port
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// Only flows of this NIC
+    #[arg(long, value_name = "NUMBER")]
+    pub nic: Option<u16>,
+    /// Only flows whose reason contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only flows whose match contains this text
+    #[arg(long = "match", value_name = "TEXT")]
+    pub key: Option<String>,
+    /// What to sort by, greatest first
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: FlowOrder,
+    /// Turn the order round
+    #[arg(long)]
+    pub reverse: bool,
+    /// Most flows to list; 0 lists all
+    #[arg(long, default_value_t = 50, value_name = "NUMBER")]
+    pub limit: usize,
+}
+
+/// A placement to filter by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlacementFilter {
+    /// In hardware.
+    Hardware,
+    /// In software, whether in TC or in the kernel datapath.
+    Software,
+}
+
+/// What flows can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FlowOrder {
+    /// Bits per second now.
+    #[default]
+    Rate,
+    /// Packets since first seen.
+    Packets,
+    /// Bytes since first seen.
+    Bytes,
+    /// Time since first seen.
+    Age,
+    /// Name of the port.
+    Port,
+}
+
+/// What needs no daemon.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Local {
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every command
+    Man {
+        /// Directory to write ovs-offloadctl.1 and a page for each command to
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// A query with what the answer should look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// What is asked.
+    pub query: Query,
+    /// How to print it.
+    pub output: OutputFormat,
+    /// Widest table, in columns; none for a program or a pipe.
+    pub width: Option<u16>,
+}
+
+/// The server's half of the command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ovs-offloadd",
+    no_binary_name = true,
+    disable_help_flag = true,
+    disable_help_subcommand = true
+)]
+struct Request {
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: OutputFormat,
+    #[arg(long, global = true)]
+    width: Option<u16>,
+    #[command(subcommand)]
+    query: Query,
+}
+
+/// A request that is not a command of ours, in one sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotACommand(pub String);
+
+/// Reads a unixctl request.
+///
+/// # Errors
+/// A sentence as Open vSwitch's daemons say it.
+pub fn parse_request(method: &str, params: &[String]) -> Result<Asked, NotACommand> {
+    if !methods().iter().any(|(name, _)| name == method) {
+        return Err(NotACommand(format!(
+            "\"{method}\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
+        )));
+    }
+    let words = method.split('/').map(str::to_owned).chain(params.iter().cloned());
+    let request = Request::try_parse_from(words).map_err(|error| {
+        let text = error.to_string();
+        let sentence = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        NotACommand(format!("\"{method}\" command: {sentence}"))
+    })?;
+    Ok(Asked { query: request.query, output: request.output, width: request.width })
+}
+
+/// Writes a query as a unixctl request.
+pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
+    let (method, mut params) = match &asked.query {
+        Query::Status => ("status", Vec::new()),
+        Query::Flow(FlowQuery::List(list)) => ("flow/list", list_params(list)),
+        Query::Flow(FlowQuery::Why { ufid }) => ("flow/why", vec![ufid.to_string()]),
+        Query::Port(PortQuery::List) => ("port/list", Vec::new()),
+        Query::Nic(NicQuery::List) => ("nic/list", Vec::new()),
+        Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
+        Query::Reload => ("reload", Vec::new()),
+        Query::Drain { off } => ("drain", off.then(|| "--off".to_owned()).into_iter().collect()),
+        Query::Version => ("version", Vec::new()),
+    };
+    if asked.output == OutputFormat::Json {
+        params.push("--output=json".to_owned());
+    }
+    if let Some(width) = asked.width {
+        params.push(format!("--width={width}"));
+    }
+    (method.to_owned(), params)
+}
+
+fn list_params(list: &FlowListArgs) -> Vec<String> {
+    let word = |value: &dyn ToString| value.to_string();
+    let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
+    let options = [
+        ("placement", list.placement.and_then(|it| it.to_possible_value()).map(name)),
+        ("port", list.port.clone()),
+        ("nic", list.nic.map(|nic| word(&nic))),
+        ("reason", list.reason.clone()),
+        ("match", list.key.clone()),
+        ("sort", list.sort.to_possible_value().map(name)),
+        ("limit", Some(word(&list.limit))),
+    ];
+    let mut params: Vec<String> = options
+        .into_iter()
+        .filter_map(|(option, value)| value.map(|value| format!("--{option}={value}")))
+        .collect();
+    if list.reverse {
+        params.push("--reverse".to_owned());
+    }
+    params
+}
+
+/// Every unixctl method with its usage, sorted by name.
+pub fn methods() -> Vec<(String, String)> {
+    let command = Request::command();
+    let mut found = Vec::new();
+    for noun in command.get_subcommands() {
+        let mut verbs = noun.get_subcommands().peekable();
+        if verbs.peek().is_none() {
+            found.push((noun.get_name().to_owned(), usage(noun)));
+        }
+        for verb in verbs {
+            found.push((format!("{}/{}", noun.get_name(), verb.get_name()), usage(verb)));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn usage(command: &clap::Command) -> String {
+    let words = command.get_arguments().map(|argument| {
+        let value = argument
+            .get_value_names()
+            .and_then(|names| names.first())
+            .map_or_else(|| argument.get_id().to_string().to_uppercase(), ToString::to_string);
+        match (argument.get_long(), argument.get_action().takes_values()) {
+            (Some(long), true) => format!("[--{long}={value}]"),
+            (Some(long), false) => format!("[--{long}]"),
+            (None, _) => value,
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_command_line(words: &str) -> Query {
+        let words = std::iter::once("ovs-offloadctl").chain(words.split(' '));
+        match Cli::try_parse_from(words).unwrap().verb {
+            Verb::Asked(query) => query,
+            Verb::Local(local) => panic!("{local:?}"),
+        }
+    }
+
+    #[test]
+    fn every_query_survives_its_way_over_the_socket() {
+        for words in [
+            "status",
+            "flow list",
+            "flow list --placement hardware --port sn0pf0vf1 --nic 0 --reason cold --match tcp --sort bytes \
+             --reverse --limit 7",
+            "flow why ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01",
+            "flow why a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01",
+            "port list",
+            "nic list",
+            "refusal list",
+            "reload",
+            "drain",
+            "drain --off",
+            "version",
+        ] {
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            for (output, width) in [(OutputFormat::Table, Some(80)), (OutputFormat::Json, None)] {
+                let asked = Asked { query: from_command_line(&words), output, width };
+                let (method, params) = to_request(&asked);
+                assert_eq!(parse_request(&method, &params), Ok(asked), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_query_is_listed_with_its_usage() {
+        let listed = methods();
+        let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "drain",
+                "flow/list",
+                "flow/why",
+                "nic/list",
+                "port/list",
+                "refusal/list",
+                "reload",
+                "status",
+                "version"
+            ]
+        );
+        assert_eq!(listed[0].1, "[--off]");
+        assert_eq!(listed[2].1, "UFID");
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused_as_open_vswitch_does() {
+        let NotACommand(sentence) = parse_request("flow/lst", &[]).unwrap_err();
+        assert_eq!(
+            sentence,
+            "\"flow/lst\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
+        );
+        assert!(parse_request("flow", &[]).is_err());
+        assert!(parse_request("completions", &["bash".into()]).is_err(), "local commands stay local");
+    }
+
+    #[test]
+    fn wrong_parameters_are_one_sentence() {
+        for (method, params) in
+            [("flow/why", vec!["zz".to_owned()]), ("status", vec!["x".to_owned()]), ("flow/why", vec![])]
+        {
+            let NotACommand(sentence) = parse_request(method, &params).unwrap_err();
+            assert!(sentence.starts_with(&format!("\"{method}\" command: ")), "{sentence}");
+            assert!(!sentence.contains('\n'), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        Request::command().debug_assert();
+    }
+}

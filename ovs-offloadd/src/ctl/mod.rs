@@ -1,0 +1,12 @@
+//! The control commands: one definition for ovs-offloadctl, for ovs-appctl and for the server that answers both.
+//!
+//! A command `flow list --limit 5` is the unixctl method `flow/list` with the parameters `--limit`, `5`.
+
+mod args;
+pub mod text;
+pub mod views;
+
+pub use args::{
+    Asked, Cli, FlowListArgs, FlowOrder, Local, NotACommand, OutputFormat, PlacementFilter, Query, Verb,
+    methods, parse_request, to_request,
+};

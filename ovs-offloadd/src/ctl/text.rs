@@ -1,0 +1,426 @@
+//! Views as text for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use super::views::{Amount, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView};
+use crate::config::show_duration;
+
+/// `48,211`.
+pub fn number(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Three digits and a unit: `38.2 Gbit/s`.
+fn scaled(value: f64, unit: &str) -> String {
+    const PREFIXES: [&str; 5] = ["", "k", "M", "G", "T"];
+    let mut value = value;
+    let mut prefix = 0;
+    while value >= 999.5 && prefix + 1 < PREFIXES.len() {
+        value /= 1000.0;
+        prefix += 1;
+    }
+    let digits = match value {
+        _ if prefix == 0 || value >= 99.95 => 0,
+        _ if value >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$} {}{unit}", PREFIXES[prefix])
+}
+
+/// Bytes per second as a bit rate.
+pub fn bit_rate(bytes_per_s: u64) -> String {
+    scaled(bytes_per_s as f64 * 8.0, "bit/s")
+}
+
+/// Packets per second.
+pub fn packet_rate(packets_per_s: u64) -> String {
+    scaled(packets_per_s as f64, "pkt/s")
+}
+
+/// `97.4%`, cut and not rounded, so that only all is 100%.
+pub fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", (share * 1000.0).floor() / 10.0))
+}
+
+/// The first letters of a table head's words stay as they are: heads are lower case like the keys in JSON.
+fn table(head: &[(&str, bool)], width: Option<u16>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    match width {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(width);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
+    table.set_header(head.iter().map(|(name, _)| Cell::new(name)));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (index, (_, right)) in head.iter().enumerate() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, 2));
+            if *right {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    let mut out = String::new();
+    for line in table.to_string().lines() {
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+/// The status at a glance.
+pub fn status(view: &StatusView) -> String {
+    let mut out = String::new();
+    let draining = if view.draining { ", draining" } else { "" };
+    let _ = writeln!(
+        out,
+        "ovs-offloadd {}   mode {}{draining}   up {}   OVS {}   kernel {}",
+        view.version,
+        view.mode,
+        show_duration(Duration::from_secs(view.uptime_s)),
+        view.ovs_version.as_deref().unwrap_or("unknown"),
+        view.kernel
+    );
+    let mut line = |name: &str, text: String| {
+        let _ = writeln!(out, "{name:<13} {text}");
+    };
+    if let Some(note) = &view.mode_note {
+        line("", note.clone());
+    }
+    let connections: Vec<String> = view.connections.iter().map(connection).collect();
+    line("connections", connections.join("   "));
+    line("flows", flows(view));
+    line("traffic", traffic(&view.rate, &view.traffic));
+    for nic in &view.nics {
+        line(&format!("nic {}", nic.nic), nic_line(nic));
+    }
+    const REFUSALS_SHOWN: usize = 5;
+    for (index, refusal) in view.refused.iter().take(REFUSALS_SHOWN).enumerate() {
+        let name = if index == 0 { "refused" } else { "" };
+        line(
+            name,
+            format!("{} flows, {}: {}", number(refusal.flows), bit_rate(refusal.rate.bytes), refusal.text),
+        );
+    }
+    if view.refused.len() > REFUSALS_SHOWN {
+        line("", format!("{} more kinds: ovs-offloadctl refusal list", view.refused.len() - REFUSALS_SHOWN));
+    }
+    if let Some(error) = &view.config_error {
+        line("configuration", format!("the old one is in force: {error}"));
+    }
+    if !view.restart_needed.is_empty() {
+        line("configuration", format!("a restart is needed for {}", view.restart_needed.join(", ")));
+    }
+    for note in &view.notes {
+        line("note", note.clone());
+    }
+    out
+}
+
+fn connection(connection: &super::views::ConnectionView) -> String {
+    let state = if connection.up { "ok" } else { "DOWN" };
+    let losses = match (connection.name, connection.losses) {
+        ("netlink", losses) => format!(" ({} overruns)", number(losses)),
+        (_, 0) => String::new(),
+        (_, losses) => format!(" (lost {} times)", number(losses)),
+    };
+    let detail = connection.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+    format!("{} {state}{losses}{detail}", connection.name)
+}
+
+fn flows(view: &StatusView) -> String {
+    let flows = &view.flows;
+    let software = flows.tc_software + flows.datapath;
+    let reasons: Vec<String> = flows
+        .software_by_reason
+        .iter()
+        .map(|count| format!("{} {}", number(count.flows), count.reason.replace('_', " ")))
+        .collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let untracked = match flows.untracked {
+        0 => String::new(),
+        more => format!("; {} beyond limits.flows-max", number(more)),
+    };
+    format!(
+        "{}: {} in hardware; {} in software{reasons}{untracked}",
+        number(flows.total),
+        number(flows.hardware),
+        number(software)
+    )
+}
+
+fn traffic(rate: &Split, since_start: &Split) -> String {
+    let now = match rate.packets() {
+        0 => "nothing now".to_owned(),
+        packets => format!(
+            "{} of {} and {} of {} in hardware",
+            percent(rate.bytes_share()),
+            bit_rate(rate.bytes()),
+            percent(rate.packets_share()),
+            packet_rate(packets)
+        ),
+    };
+    match since_start.packets() {
+        0 => now,
+        _ => format!(
+            "{now}; since start {} of bytes and {} of packets",
+            percent(since_start.bytes_share()),
+            percent(since_start.packets_share())
+        ),
+    }
+}
+
+fn nic_line(nic: &NicView) -> String {
+    let capacity = match (nic.capacity, nic.capacity_learned) {
+        (Some(capacity), false) => number(capacity),
+        (Some(capacity), true) => format!("{} (learned)", number(capacity)),
+        (None, _) => "an unknown number".to_owned(),
+    };
+    format!(
+        "{} {}   entries {} of {capacity}   installs {}/s of {}/s",
+        nic.driver,
+        nic.devlink,
+        number(nic.entries),
+        number(nic.installs_per_s),
+        number(nic.installs_per_s_max)
+    )
+}
+
+fn amounts(split: &Split) -> [String; 2] {
+    let cell = |amount: Amount| number(amount.packets);
+    [cell(split.hardware), cell(split.software)]
+}
+
+/// Flows in rows; `total` counts those that fit the filter.
+pub fn flow_list(flows: &[FlowView], total: u64, width: Option<u16>) -> String {
+    let head = [
+        ("ufid", false),
+        ("placement", false),
+        ("reason", false),
+        ("port", false),
+        ("rate", true),
+        ("hw packets", true),
+        ("sw packets", true),
+        ("age", true),
+        ("match", false),
+    ];
+    let rows = flows.iter().map(|flow| {
+        let [hardware, software] = amounts(&flow.traffic);
+        vec![
+            flow.ufid.clone(),
+            flow.placement.to_owned(),
+            flow.reason.replace('_', " "),
+            flow.port.clone().unwrap_or_else(|| "-".to_owned()),
+            bit_rate(flow.rate.bytes()),
+            hardware,
+            software,
+            show_duration(Duration::from_millis(flow.age_ms)),
+            flow.key.clone(),
+        ]
+    });
+    let mut out = table(&head, width, rows);
+    let more = total.saturating_sub(flows.len() as u64);
+    if more > 0 {
+        let _ = writeln!(out, "and {} more (--limit 0 lists all)", number(more));
+    }
+    out
+}
+
+/// One flow explained.
+pub fn flow_why(view: &FlowWhy) -> String {
+    let flow = &view.flow;
+    let mut out = String::new();
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "{name:<10} {text}");
+    };
+    line("flow", &flow.ufid);
+    line("match", &flow.key);
+    if let Some(actions) = &view.actions {
+        line("actions", actions);
+    }
+    line("port", flow.port.as_deref().unwrap_or("unknown"));
+    line("placement", &format!("{} ({})", flow.placement, flow.reason.replace('_', " ")));
+    if let Some(address) = &view.address {
+        line("tc", address);
+    }
+    line(
+        "carried",
+        &format!(
+            "{} packets in hardware, {} in software; now {}",
+            number(flow.traffic.hardware.packets),
+            number(flow.traffic.software.packets),
+            bit_rate(flow.rate.bytes())
+        ),
+    );
+    for (index, sentence) in view.why.iter().enumerate() {
+        line(if index == 0 { "why" } else { "" }, sentence);
+    }
+    out
+}
+
+/// Ports in rows.
+pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
+    let head = [
+        ("port", false),
+        ("bridge", false),
+        ("kind", false),
+        ("nic", false),
+        ("offload", false),
+        ("flows", true),
+        ("in hw", true),
+        ("rate", true),
+        ("hw packets", true),
+        ("sw packets", true),
+        ("iface-id", false),
+    ];
+    let rows = ports.iter().map(|port| {
+        let [hardware, software] = amounts(&port.traffic);
+        vec![
+            port.name.clone(),
+            port.bridge.clone(),
+            port.kind.to_owned(),
+            port.nic.map_or_else(|| "-".to_owned(), |nic| nic.to_string()),
+            if port.hw_tc_offload { "on" } else { "off" }.to_owned(),
+            number(port.flows),
+            number(port.flows_hardware),
+            bit_rate(port.rate.bytes()),
+            hardware,
+            software,
+            port.iface_id.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    table(&head, width, rows)
+}
+
+/// NICs in rows.
+pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
+    let head = [
+        ("nic", false),
+        ("driver", false),
+        ("devlink", false),
+        ("eswitch", false),
+        ("switch id", false),
+        ("entries", true),
+        ("capacity", true),
+        ("installs", true),
+        ("installs/s", true),
+        ("refusals", true),
+    ];
+    let rows = nics.iter().map(|nic| {
+        let learned = if nic.capacity_learned { " (learned)" } else { "" };
+        let capacity = nic.capacity.map_or_else(|| "unknown".to_owned(), number);
+        vec![
+            nic.nic.to_string(),
+            nic.driver.clone(),
+            nic.devlink.clone(),
+            nic.eswitch_mode.clone(),
+            nic.switch_id.clone(),
+            number(nic.entries),
+            format!("{capacity}{learned}"),
+            number(nic.installs),
+            format!("{} of {}", number(nic.installs_per_s), number(nic.installs_per_s_max)),
+            number(nic.refusals),
+        ]
+    });
+    table(&head, width, rows)
+}
+
+/// Refusals in rows.
+pub fn refusal_list(refusals: &[RefusalView], width: Option<u16>) -> String {
+    let head = [("reason", false), ("flows", true), ("rate", true), ("in its words", false)];
+    let rows = refusals.iter().map(|refusal| {
+        vec![
+            refusal.reason.replace('_', " "),
+            number(refusal.flows),
+            bit_rate(refusal.rate.bytes),
+            refusal.text.clone(),
+        ]
+    });
+    table(&head, width, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::views::sample::{self, split};
+
+    #[test]
+    fn numbers_are_as_people_write_them() {
+        assert_eq!(number(0), "0");
+        assert_eq!(number(999), "999");
+        assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(bit_rate(0), "0 bit/s");
+        assert_eq!(bit_rate(125), "1.00 kbit/s");
+        assert_eq!(bit_rate(4_775_000_000), "38.2 Gbit/s");
+        assert_eq!(packet_rate(5_600_000), "5.60 Mpkt/s");
+        assert_eq!(bit_rate(u64::MAX), "147573953 Tbit/s");
+    }
+
+    #[test]
+    fn only_all_is_a_hundred_percent() {
+        assert_eq!(percent(Some(0.99999)), "99.9%");
+        assert_eq!(percent(Some(1.0)), "100.0%");
+        assert_eq!(percent(None), "-");
+    }
+
+    #[test]
+    fn the_status_answers_at_a_glance() {
+        let expected = "\
+ovs-offloadd 0.1.0   mode steer   up 3d 4h   OVS 3.5.0   kernel 6.12.117
+connections   ovsdb ok   vswitchd DOWN (lost 2 times): not running   netlink ok (0 overruns)
+flows         48,211: 1,020 in hardware; 47,191 in software (47,112 cold, 79 table full)
+traffic       97.4% of 8.00 Mbit/s and 97.4% of 1.00 kpkt/s in hardware; since start 96.8% of bytes and 96.8% of packets
+nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   installs 41/s of 1,000/s
+refused       18 flows, 90.0 Mbit/s: chain out of range
+configuration the old one is in force: c.toml:1:1: unknown key x
+";
+        assert_eq!(status(&sample::status()), expected);
+    }
+
+    #[test]
+    fn a_flow_list_says_what_it_leaves_out() {
+        let flow = FlowView {
+            ufid: "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".into(),
+            placement: "hardware",
+            reason: "hot",
+            port: Some("sn0pf0vf0".into()),
+            nic: Some(0),
+            key: "ip,tcp".into(),
+            age_ms: 61_000,
+            traffic: split(1_000, 2),
+            rate: split(1, 0),
+        };
+        let text = flow_list(&[flow], 3, None);
+        let lines: Vec<&str> = text.lines().collect();
+        let ends = |line: &str, end: &str| assert!(line.ends_with(end), "{line}");
+        assert_eq!(lines.len(), 3);
+        ends(lines[0], "hw packets  sw packets      age  match");
+        ends(lines[1], "     1,000           2  1min 1s  ip,tcp");
+        assert_eq!(lines[2], "and 2 more (--limit 0 lists all)");
+    }
+
+    #[test]
+    fn an_empty_list_is_its_head() {
+        assert_eq!(nic_list(&[], None).lines().count(), 1);
+        assert_eq!(refusal_list(&[], None).lines().count(), 1);
+        assert_eq!(port_list(&[], None).lines().count(), 1);
+    }
+}

@@ -1,0 +1,331 @@
+//! What the control commands and the metrics show, as plain values: taken from the engine at one moment.
+//!
+//! Their JSON form is the `--output json` of ovs-offloadctl: names carry units, and fields are only ever added.
+
+use serde::Serialize;
+
+/// Packets and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, Ethernet headers included.
+    pub bytes: u64,
+}
+
+/// An amount by where the packets were forwarded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Split {
+    /// By the host's CPUs.
+    pub software: Amount,
+    /// By the NIC.
+    pub hardware: Amount,
+}
+
+impl Split {
+    /// Share of the bytes that went through hardware, 0 to 1; none if nothing moved.
+    pub fn bytes_share(&self) -> Option<f64> {
+        share(self.hardware.bytes, self.software.bytes)
+    }
+
+    /// Share of the packets that went through hardware, 0 to 1; none if nothing moved.
+    pub fn packets_share(&self) -> Option<f64> {
+        share(self.hardware.packets, self.software.packets)
+    }
+
+    /// Packets in all.
+    pub fn packets(&self) -> u64 {
+        self.hardware.packets.saturating_add(self.software.packets)
+    }
+
+    /// Bytes in all.
+    pub fn bytes(&self) -> u64 {
+        self.hardware.bytes.saturating_add(self.software.bytes)
+    }
+}
+
+fn share(part: u64, rest: u64) -> Option<f64> {
+    let whole = part as f64 + rest as f64;
+    (whole > 0.0).then(|| part as f64 / whole)
+}
+
+/// A connection to something outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConnectionView {
+    /// `ovsdb`, `vswitchd` or `netlink`.
+    pub name: &'static str,
+    /// Whether it is up.
+    pub up: bool,
+    /// What there is to say beside, such as why it is down.
+    pub detail: Option<String>,
+    /// Times that messages were lost on it, or that it was lost.
+    pub losses: u64,
+}
+
+/// Flows that are in software for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReasonCount {
+    /// The reason, a word of a closed set.
+    pub reason: &'static str,
+    /// Flows.
+    pub flows: u64,
+}
+
+/// Numbers of flows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FlowCounts {
+    /// All that are known.
+    pub total: u64,
+    /// In hardware.
+    pub hardware: u64,
+    /// In TC, in software.
+    pub tc_software: u64,
+    /// In the kernel datapath.
+    pub datapath: u64,
+    /// Those in software by reason, the most frequent first.
+    pub software_by_reason: Vec<ReasonCount>,
+    /// Not tracked, because `limits.flows-max` is reached.
+    pub untracked: u64,
+}
+
+/// What was refused for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RefusalView {
+    /// The reason, a word of a closed set.
+    pub reason: &'static str,
+    /// The driver's or the kernel's own words.
+    pub text: String,
+    /// Flows that are in software for it now.
+    pub flows: u64,
+    /// What they carry now, per second.
+    pub rate: Amount,
+}
+
+/// A NIC.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NicView {
+    /// Its number.
+    pub nic: u16,
+    /// Driver.
+    pub driver: String,
+    /// Devlink handle.
+    pub devlink: String,
+    /// `phys_switch_id`.
+    pub switch_id: String,
+    /// Eswitch mode.
+    pub eswitch_mode: String,
+    /// Entries used.
+    pub entries: u64,
+    /// Entries there is room for, if known.
+    pub capacity: Option<u64>,
+    /// Whether the capacity was learned from refusals.
+    pub capacity_learned: bool,
+    /// Rules installed since start.
+    pub installs: u64,
+    /// Rules installed in the last second or so.
+    pub installs_per_s: u64,
+    /// Most that may be.
+    pub installs_per_s_max: u64,
+    /// Refusals since start.
+    pub refusals: u64,
+}
+
+/// A port of an Open vSwitch bridge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PortView {
+    /// Netdev name.
+    pub name: String,
+    /// Netdev index.
+    pub ifindex: u32,
+    /// Number in the kernel datapath.
+    pub dp_port: Option<u32>,
+    /// Bridge.
+    pub bridge: String,
+    /// `representor`, `uplink`, `tunnel`, `internal`, `other`.
+    pub kind: &'static str,
+    /// The NIC it belongs to.
+    pub nic: Option<u16>,
+    /// `hw-tc-offload`.
+    pub hw_tc_offload: bool,
+    /// `external_ids:iface-id`.
+    pub iface_id: Option<String>,
+    /// Flows that come in by it.
+    pub flows: u64,
+    /// Those of them in hardware.
+    pub flows_hardware: u64,
+    /// What came in by it since start.
+    pub traffic: Split,
+    /// What comes in by it, per second.
+    pub rate: Split,
+}
+
+/// A flow in a list.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FlowView {
+    /// The flow's id.
+    pub ufid: String,
+    /// `hardware`, `tc-software`, `datapath` or `gone`.
+    pub placement: &'static str,
+    /// Why it is there, a word of a closed set.
+    pub reason: &'static str,
+    /// Name of the port it comes in by.
+    pub port: Option<String>,
+    /// The NIC of that port.
+    pub nic: Option<u16>,
+    /// What it matches.
+    pub key: String,
+    /// Time since first seen, in milliseconds.
+    pub age_ms: u64,
+    /// What it carried since first seen.
+    pub traffic: Split,
+    /// What it carries, per second.
+    pub rate: Split,
+}
+
+/// Why a flow is where it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FlowWhy {
+    /// The flow.
+    pub flow: FlowView,
+    /// Where its rule is in TC.
+    pub address: Option<String>,
+    /// What it does with packets.
+    pub actions: Option<String>,
+    /// Sentences, the most important first.
+    pub why: Vec<String>,
+}
+
+/// The daemon at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StatusView {
+    /// Our version.
+    pub version: &'static str,
+    /// `observe` or `steer`.
+    pub mode: &'static str,
+    /// Why not the mode that was asked for.
+    pub mode_note: Option<String>,
+    /// Hardware is kept empty on request.
+    pub draining: bool,
+    /// Time since start, in seconds.
+    pub uptime_s: u64,
+    /// Open vSwitch's version, if known.
+    pub ovs_version: Option<String>,
+    /// The kernel's release.
+    pub kernel: String,
+    /// What we are connected to.
+    pub connections: Vec<ConnectionView>,
+    /// Numbers of flows.
+    pub flows: FlowCounts,
+    /// What is carried now, per second.
+    pub rate: Split,
+    /// What was carried since start.
+    pub traffic: Split,
+    /// NICs.
+    pub nics: Vec<NicView>,
+    /// What was refused, the most flows first.
+    pub refused: Vec<RefusalView>,
+    /// What is wrong with the configuration, if the running one is not the written one.
+    pub config_error: Option<String>,
+    /// Keys whose change waits for a restart.
+    pub restart_needed: Vec<&'static str>,
+    /// Other things that need attention.
+    pub notes: Vec<String>,
+}
+
+/// Views for tests.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    pub(crate) fn split(hardware: u64, software: u64) -> Split {
+        let amount = |packets: u64| Amount { packets, bytes: packets * 1000 };
+        Split { software: amount(software), hardware: amount(hardware) }
+    }
+
+    pub(crate) fn status() -> StatusView {
+        StatusView {
+            version: "0.1.0",
+            mode: "steer",
+            mode_note: None,
+            draining: false,
+            uptime_s: 273_600,
+            ovs_version: Some("3.5.0".into()),
+            kernel: "6.12.117".into(),
+            connections: vec![
+                ConnectionView { name: "ovsdb", up: true, detail: None, losses: 0 },
+                ConnectionView { name: "vswitchd", up: false, detail: Some("not running".into()), losses: 2 },
+                ConnectionView { name: "netlink", up: true, detail: None, losses: 0 },
+            ],
+            flows: FlowCounts {
+                total: 48_211,
+                hardware: 1_020,
+                tc_software: 47_000,
+                datapath: 191,
+                software_by_reason: vec![
+                    ReasonCount { reason: "cold", flows: 47_112 },
+                    ReasonCount { reason: "table_full", flows: 79 },
+                ],
+                untracked: 0,
+            },
+            rate: split(974, 26),
+            traffic: split(9_680, 320),
+            nics: vec![NicView {
+                nic: 0,
+                driver: "mlx5_core".into(),
+                devlink: "pci/0000:03:00.0".into(),
+                switch_id: "00".into(),
+                eswitch_mode: "switchdev".into(),
+                entries: 1_020,
+                capacity: Some(1_024),
+                capacity_learned: true,
+                installs: 5_000,
+                installs_per_s: 41,
+                installs_per_s_max: 1_000,
+                refusals: 3,
+            }],
+            refused: vec![RefusalView {
+                reason: "driver",
+                text: "chain out of range".into(),
+                flows: 18,
+                rate: Amount { packets: 1, bytes: 11_250_000 },
+            }],
+            config_error: Some("c.toml:1:1: unknown key x".into()),
+            restart_needed: vec![],
+            notes: vec![],
+        }
+    }
+
+    pub(crate) fn port(name: &str) -> PortView {
+        PortView {
+            name: name.into(),
+            ifindex: 7,
+            dp_port: Some(2),
+            bridge: "br0".into(),
+            kind: "representor",
+            nic: Some(0),
+            hw_tc_offload: true,
+            iface_id: None,
+            flows: 3,
+            flows_hardware: 1,
+            traffic: split(7, 1),
+            rate: split(0, 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_nothing_is_no_share() {
+        assert_eq!(Split::default().bytes_share(), None);
+        let split = Split {
+            software: Amount { packets: 1, bytes: u64::MAX },
+            hardware: Amount { packets: 3, bytes: u64::MAX },
+        };
+        assert_eq!(split.packets_share(), Some(0.75));
+        assert_eq!(split.bytes_share(), Some(0.5));
+        assert_eq!(split.bytes(), u64::MAX);
+    }
+}

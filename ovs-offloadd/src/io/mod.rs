@@ -1,0 +1,8 @@
+//! Files, sockets and processes: everything that reaches outside.
+//!
+//! The only place where `unsafe` may stand. Nothing here decides.
+
+pub mod netlink;
+pub mod rundir;
+pub mod sysfs;
+pub mod unixctl;

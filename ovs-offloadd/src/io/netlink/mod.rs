@@ -1,0 +1,9 @@
+//! Netlink sockets on tokio: bytes in, bytes out, overruns told.
+//!
+//! Messages are cut and read by `netlink-wire`; this knows sockets, sequence numbers and groups.
+
+mod pipeline;
+mod socket;
+
+pub use pipeline::{InFlight, Pipeline};
+pub use socket::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};

@@ -1,5 +1,43 @@
 #![no_std]
 #![forbid(unsafe_code)]
 //! The decisions of ovs-offloadd: events in, effects out, time passed in.
+//!
+//! [`Engine::handle`] takes one [`Event`] with its time and returns the [`Effect`]s to carry out; every effect with an
+//! operation id is answered by an event. The engine reads no clock, opens no socket and draws no random number, so a
+//! recorded log of events replays bit for bit.
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod counters;
+pub mod dpctl;
+mod engine;
+pub mod event;
+mod history;
+mod ledger;
+pub mod ovs;
+mod placing;
+pub mod ports;
+mod race;
+pub mod refusal;
+mod rule;
+pub mod settings;
+mod steer;
+mod view;
+mod watch;
+mod world;
+
+pub use counters::{Count, Traffic};
+pub use engine::Engine;
+pub use event::{
+    Acked, Answer, Author, CommandError, Effect, Event, Megaflow, OpId, Peer, Refused, Replacement, Round,
+};
+pub use ledger::{Goal, Home};
+pub use ovs::{Mode, ModeWanted, OvsSettings, OvsVersion, TcPolicy};
+pub use policies::Micros;
+pub use ports::{NicFacts, NicId, PortFacts, PortKind};
+pub use refusal::Refusal;
+pub use settings::{Counters, Settings};
+pub use view::{FlowView, NicView, Placement, PortView, Status};
+pub use world::Tally;

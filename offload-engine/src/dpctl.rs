@@ -1,0 +1,127 @@
+//! The text in which `ovs-vswitchd` prints a datapath flow, and the one in which it reads it back.
+//!
+//! Clean promotion asks `ovs-vswitchd` to modify a flow to what it already is (`dpctl/mod-flow`), with the strings of
+//! `dpctl/get-flow -m --no-names`. The two commands disagree in one place: the parser wants `recirc(5)` where the
+//! printer writes `recirc(0x5)` (OVS, `lib/odp-util.c`, `parse_odp_action` and `format_odp_action`).
+
+use alloc::string::String;
+use netlink_wire::Ufid;
+
+/// Longest flow text accepted, in bytes. A megaflow prints in about 1 KiB; the control socket is not ours to trust.
+pub const FLOW_TEXT_MAX: usize = 64 * 1024;
+
+/// A datapath flow in `ovs-vswitchd`'s words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowText {
+    /// The flow's id.
+    pub ufid: Ufid,
+    /// Key and mask, as `dpctl/mod-flow` reads them.
+    pub key: String,
+    /// Actions, as `dpctl/mod-flow` reads them.
+    pub actions: String,
+}
+
+/// Why a flow's text could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTextError {
+    /// Longer than [`FLOW_TEXT_MAX`].
+    TooLong,
+    /// Not one line that starts with `ufid:`.
+    NoUfid,
+    /// No `, packets:` between the key and the rest.
+    NoStatistics,
+    /// No `actions:`.
+    NoActions,
+}
+
+impl core::fmt::Display for FlowTextError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "ovs-vswitchd's flow text is longer than 64 KiB",
+            Self::NoUfid => "ovs-vswitchd's flow text does not start with a ufid",
+            Self::NoStatistics => "ovs-vswitchd's flow text has no packet count",
+            Self::NoActions => "ovs-vswitchd's flow text has no actions",
+        })
+    }
+}
+
+impl FlowText {
+    /// Reads the reply of `dpctl/get-flow -m --no-names ufid:…`.
+    pub fn parse(reply: &str) -> Result<Self, FlowTextError> {
+        if reply.len() > FLOW_TEXT_MAX {
+            return Err(FlowTextError::TooLong);
+        }
+        let line = reply.trim();
+        let (ufid, rest) = line.split_once(", ").ok_or(FlowTextError::NoUfid)?;
+        let ufid = ufid
+            .strip_prefix("ufid:")
+            .and_then(|hex| hex.parse().ok())
+            .filter(|_| !line.contains('\n'))
+            .ok_or(FlowTextError::NoUfid)?;
+        let (key, rest) = rest.split_once(", packets:").ok_or(FlowTextError::NoStatistics)?;
+        let (_, actions) = rest.split_once(", actions:").ok_or(FlowTextError::NoActions)?;
+        if actions.is_empty() {
+            return Err(FlowTextError::NoActions);
+        }
+        Ok(Self { ufid, key: key.into(), actions: decimal_recirc(actions) })
+    }
+}
+
+/// Rewrites every `recirc(0xN)` to decimal.
+fn decimal_recirc(actions: &str) -> String {
+    const OPEN: &str = "recirc(0x";
+    let mut out = String::with_capacity(actions.len());
+    let mut rest = actions;
+    while let Some(at) = rest.find(OPEN) {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        let digits = &after[OPEN.len()..];
+        let end = digits.find(')').unwrap_or(digits.len());
+        match u32::from_str_radix(&digits[..end], 16) {
+            Ok(id) => out.push_str(&alloc::format!("recirc({id}")),
+            Err(_) => out.push_str(&after[..OPEN.len() + end]),
+        }
+        rest = &digits[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    // `ovs-appctl dpctl/get-flow -m --no-names ufid:…`, OVS 3.5.0.
+    const REPLY: &str = "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01, skb_priority(0/0),skb_mark(0/0),ct_state(0/0),ct_zone(0/0),\
+ct_mark(0/0),ct_label(0/0),recirc_id(0),dp_hash(0/0),in_port(2),packet_type(ns=0/0,id=0/0),eth(src=0a:00:00:00:00:01,dst=0a:00:00:00:00:02),\
+eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6,tos=0/0,ttl=0/0,frag=no),tcp(src=0/0,dst=0/0), packets:14, bytes:1372, used:0.150s, \
+offloaded:yes, dp:tc, actions:ct(zone=3,nat),recirc(0x5)\n";
+
+    #[test]
+    fn recirc_is_written_as_the_parser_reads_it() {
+        let flow = FlowText::parse(REPLY).unwrap();
+        assert_eq!(flow.actions, "ct(zone=3,nat),recirc(5)");
+        assert_eq!(decimal_recirc("1,recirc(0xff),recirc(0x10)"), "1,recirc(255),recirc(16)");
+        assert_eq!(decimal_recirc("recirc(0xzz)"), "recirc(0xzz)");
+        assert_eq!(decimal_recirc("recirc(0x"), "recirc(0x");
+    }
+
+    #[test]
+    fn key_has_neither_ufid_nor_statistics() {
+        let flow = FlowText::parse(REPLY).unwrap();
+        assert_eq!(flow.ufid.to_string(), "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01");
+        assert!(flow.key.starts_with("skb_priority(0/0)"), "{}", flow.key);
+        assert!(flow.key.ends_with("tcp(src=0/0,dst=0/0)"), "{}", flow.key);
+    }
+
+    #[test]
+    fn text_that_is_not_one_whole_flow_is_refused() {
+        assert_eq!(FlowText::parse(""), Err(FlowTextError::NoUfid));
+        assert_eq!(FlowText::parse("recirc_id(0), packets:1, actions:2"), Err(FlowTextError::NoUfid));
+        assert_eq!(FlowText::parse(&REPLY.replace(", packets:14", "")), Err(FlowTextError::NoStatistics));
+        assert_eq!(FlowText::parse(REPLY.split(", actions").next().unwrap()), Err(FlowTextError::NoActions));
+        assert_eq!(FlowText::parse(&REPLY.repeat(2)), Err(FlowTextError::NoUfid));
+        assert_eq!(FlowText::parse(&"x".repeat(FLOW_TEXT_MAX + 1)), Err(FlowTextError::TooLong));
+    }
+}

@@ -1,0 +1,240 @@
+//! Events in, effects out.
+
+use crate::event::{Effect, Event, Peer};
+use crate::history::History;
+use crate::ovs::Mode;
+use crate::placing::{Observe, Placing};
+use crate::settings::Settings;
+use crate::steer::Steer;
+use crate::watch::Change;
+use crate::world::World;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use netlink_wire::Ufid;
+use policies::Micros;
+use tc_flower::Location;
+
+/// The decisions of ovs-offloadd.
+///
+/// Feed every event to [`Engine::handle`] with its time and carry out the effects it returns; send [`Event::Wake`]
+/// when [`Engine::wake_at`] has come. The same events at the same times give the same effects.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) world: World,
+    pub(crate) mode: Mode,
+    pub(crate) placing: Box<dyn Placing>,
+    pub(crate) started: Micros,
+    pub(crate) peers: BTreeMap<Peer, bool>,
+    pub(crate) history: History,
+    pub(crate) draining: bool,
+    next_epoch: Micros,
+    next_datapath_round: Micros,
+    journal: BTreeSet<Ufid>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet. It observes until it is told otherwise.
+    pub fn new(now: Micros, settings: Settings) -> Self {
+        Self {
+            world: World::new(settings),
+            mode: Mode::Observe,
+            placing: Box::new(Observe::default()),
+            started: now,
+            peers: BTreeMap::new(),
+            history: History::default(),
+            draining: false,
+            next_epoch: now,
+            next_datapath_round: now,
+            journal: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one event; appends what is to be done about it to `fx`, in order.
+    pub fn handle(&mut self, now: Micros, event: Event, fx: &mut Vec<Effect>) {
+        let first = fx.len();
+        let settles = matches!(event, Event::Answer { .. } | Event::JournalFound(_));
+        match event {
+            Event::Answer { op, answer } => self.placing.answered(&mut self.world, now, op, answer, fx),
+            Event::Wake => self.wake(now, fx),
+            Event::FilterNew { .. }
+            | Event::FilterGone { .. }
+            | Event::FiltersGone { .. }
+            | Event::FilterCounted { .. }
+            | Event::FilterDumped { .. }
+            | Event::FiltersDumped { .. }
+            | Event::Megaflow { .. }
+            | Event::MegaflowGone(_)
+            | Event::MegaflowsDumped { .. } => self.reported(now, event, fx),
+            _ => self.told(now, event, fx),
+        }
+        self.follow_mode(now, fx);
+        if settles || fx[first..].iter().any(Effect::changes_something) {
+            self.keep_journal(first, fx);
+        }
+    }
+
+    /// When the engine next wants [`Event::Wake`].
+    pub fn wake_at(&self) -> Micros {
+        let placing = self.placing.wake_at(&self.world).unwrap_or(self.next_epoch);
+        self.next_epoch.min(self.next_datapath_round).min(placing)
+    }
+
+    /// What TC and the kernel datapath report.
+    fn reported(&mut self, now: Micros, event: Event, fx: &mut Vec<Effect>) {
+        let world = &mut self.world;
+        let change = match event {
+            Event::FilterNew { report, author } => world.filter_new(now, report, author),
+            Event::FilterGone { report, .. } => world.filter_gone(now, &report),
+            Event::FilterCounted { round, counters } => world.filter_counted(now, &counters, round),
+            Event::FilterDumped { round, report } => world.filter_dumped(now, report, round),
+            Event::Megaflow { round, flow } => world.megaflow(now, &flow, round),
+            Event::MegaflowGone(flow) => world.megaflow_gone(now, &flow),
+            Event::MegaflowsDumped { round, complete } => {
+                world.megaflows_dumped(now, round, complete);
+                Change::Nothing
+            }
+            Event::FiltersGone { location, chain, prio } => {
+                let changes = world.filters_gone(now, location, chain, prio);
+                return self.act_on(now, changes, fx);
+            }
+            Event::FiltersDumped { round, location, complete } => {
+                let was_under_way = !world.sweep.outstanding.is_empty();
+                let changes = world.filters_dumped(now, location, round, complete);
+                self.act_on(now, changes, fx);
+                if was_under_way && self.world.sweep.outstanding.is_empty() {
+                    self.history.note(now, self.world.totals.all);
+                    self.placing.epoch(&mut self.world, now, fx);
+                }
+                return;
+            }
+            _ => Change::Nothing,
+        };
+        self.act_on(now, [change], fx);
+    }
+
+    fn act_on(&mut self, now: Micros, changes: impl IntoIterator<Item = Change>, fx: &mut Vec<Effect>) {
+        for change in changes {
+            self.placing.changed(&mut self.world, now, change, fx);
+        }
+    }
+
+    /// What OVSDB, links, the operator and the daemon itself tell.
+    fn told(&mut self, now: Micros, event: Event, fx: &mut Vec<Effect>) {
+        match event {
+            Event::Settings(settings) => {
+                self.world.settings = *settings;
+                self.placing.reconfigured(&mut self.world, now);
+            }
+            Event::Ovs(ovs) => self.world.ovs = ovs,
+            Event::Peer { peer, up } => self.peer(now, peer, up, fx),
+            Event::Nic(nic) => self.world.ports.set_nic(*nic),
+            Event::NicGone(nic) => self.world.ports.remove_nic(nic),
+            Event::NicReset(nic) => self.placing.nic_reset(&mut self.world, now, nic, fx),
+            Event::Port(port) => {
+                let location = port.location;
+                let before = self.world.ports.set(*port);
+                if before.is_none_or(|before| before.location != location) {
+                    self.world.read_in_full.insert(location);
+                    self.next_epoch = now;
+                }
+                self.placing.ports_changed(&mut self.world, now);
+            }
+            Event::PortGone(ifindex) => {
+                if let Some(port) = self.world.ports.remove(ifindex) {
+                    self.port_gone(now, port.location, fx);
+                }
+            }
+            Event::TcOverrun => {
+                self.world.tally.overruns += 1;
+                self.world.read_in_full.extend(self.world.ports.locations());
+                self.placing.overrun(&self.world);
+                self.next_epoch = now;
+            }
+            Event::DatapathOverrun => {
+                self.world.tally.overruns += 1;
+                self.placing.overrun(&self.world);
+                self.next_datapath_round = now;
+            }
+            Event::JournalFound(flows) => {
+                let flows: BTreeSet<Ufid> = flows.into_iter().collect();
+                self.journal.extend(flows.iter().copied());
+                self.placing.take_suspects(flows);
+            }
+            Event::Drain(on) => {
+                self.draining = on;
+                self.placing.drain(&mut self.world, now, on, fx);
+            }
+            _ => {}
+        }
+    }
+
+    fn peer(&mut self, now: Micros, peer: Peer, up: bool, fx: &mut Vec<Effect>) {
+        self.peers.insert(peer, up);
+        if peer == Peer::Vswitchd {
+            self.world.vswitchd_up = up;
+            if up {
+                self.placing.vswitchd_up(&mut self.world, now, fx);
+            }
+        }
+    }
+
+    fn port_gone(&mut self, now: Micros, location: Location, fx: &mut Vec<Effect>) {
+        self.world.read_in_full.remove(&location);
+        if self.world.ports.at(location).is_none() {
+            self.world.sweep.outstanding.remove(&location);
+            let changes = self.world.filters_gone(now, location, None, None);
+            self.act_on(now, changes, fx);
+        }
+        self.placing.ports_changed(&mut self.world, now);
+    }
+
+    fn wake(&mut self, now: Micros, fx: &mut Vec<Effect>) {
+        if now >= self.next_epoch {
+            self.next_epoch = now.plus(self.world.settings.epoch);
+            if self.world.ports.locations().is_empty() {
+                self.placing.epoch(&mut self.world, now, fx);
+            } else {
+                self.world.start_sweep(fx);
+            }
+        }
+        if now >= self.next_datapath_round {
+            self.next_datapath_round = now.plus(self.world.settings.datapath_interval);
+            self.world.start_datapath_round(fx);
+        }
+        self.placing.wake(&mut self.world, now, fx);
+    }
+
+    /// Changes the mode when the settings ask for it and nothing is under way.
+    fn follow_mode(&mut self, now: Micros, fx: &mut Vec<Effect>) {
+        let wanted = Mode::choose(self.world.settings.mode, &self.world.ovs);
+        if wanted == self.mode || !self.world.ops.is_empty() {
+            return;
+        }
+        let suspects = self.placing.give_suspects();
+        self.placing = match wanted {
+            Mode::Observe => Box::new(Observe::default()),
+            Mode::Steer => Box::new(Steer::default()),
+        };
+        self.mode = wanted;
+        self.placing.take_suspects(suspects);
+        self.placing.drain(&mut self.world, now, self.draining, fx);
+        // A new mode learns of every filter as if it were found now.
+        let locations = self.world.ports.locations();
+        self.world.read_in_full.extend(locations);
+        for ufid in self.world.ledger.select(|entry| entry.filter.is_some()) {
+            self.placing.changed(&mut self.world, now, Change::Found { ufid }, fx);
+        }
+    }
+
+    /// Notes in the journal what gets under way, before it does.
+    fn keep_journal(&mut self, first: usize, fx: &mut Vec<Effect>) {
+        let in_flight = self.placing.in_flight(&self.world);
+        let more = !in_flight.is_subset(&self.journal);
+        let done = in_flight.is_empty() && !self.journal.is_empty();
+        if more || done {
+            fx.insert(first, Effect::Journal(in_flight.iter().copied().collect()));
+            self.journal = in_flight;
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What happens to the engine, and what it wants done.
+//!
+//! Contract with the shell that carries it out:
+//! - every effect with an [`OpId`] is answered by exactly one [`Event::Answer`] with that id, refusals and lost
+//!   connections included;
+//! - TC notifications that were queued when an answer arrived are delivered before that answer: the order of changes
+//!   in TC is what races are judged by;
+//! - [`Effect::Journal`] is on stable ground (a file that survives the process) before the effect after it starts.
+
+use crate::counters::Count;
+use crate::dpctl::{FlowText, FlowTextError};
+use crate::ovs::OvsSettings;
+use crate::ports::{NicFacts, NicId, PortFacts};
+use crate::settings::Settings;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
+use tc_flower::{Chain, Filter, FilterCounters, FilterReport, Location, Prio, ReplaceActions};
+
+/// One thing asked of the shell, to tell its answer by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u64);
+
+/// One pass over the filters of a location or over the kernel datapath's flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Round(pub u64);
+
+/// Who made a change that a notification tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// We did, in this operation (the notification carries our socket's port id and the request's sequence number).
+    Us(OpId),
+    /// Open vSwitch, or anybody else.
+    Other,
+}
+
+/// Who the daemon is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// ovsdb-server.
+    Ovsdb,
+    /// ovs-vswitchd's control socket.
+    Vswitchd,
+    /// The kernel's netlink sockets.
+    Netlink,
+}
+
+/// A filter to write in the place of the one at its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The filter, with the flags it is to have.
+    pub filter: Filter,
+    /// Whether the kernel makes new actions or keeps those that are there.
+    pub actions: ReplaceActions,
+}
+
+/// What a filter replacement or removal came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// The driver's or kernel's text, if any.
+    pub extack: Option<String>,
+}
+
+/// The kernel refused a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The error number.
+    pub errno: Errno,
+    /// The extended ack's text, if any.
+    pub extack: Option<String>,
+}
+
+/// What ovs-vswitchd's control socket answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// It answered with an error; its words.
+    Failed(String),
+    /// The connection was lost before the answer: the command may or may not have been carried out.
+    Lost,
+    /// It answered what we cannot read.
+    Unreadable(FlowTextError),
+}
+
+/// The answer to one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Effect::Replace`].
+    Replaced {
+        /// The filter as it was the moment before, if it could be read.
+        before: Option<Box<FilterReport>>,
+        /// What the kernel said to the replacement.
+        result: Result<Acked, Refused>,
+    },
+    /// To [`Effect::ReadFlow`].
+    FlowRead(Result<FlowText, CommandError>),
+    /// To [`Effect::ModifyFlow`] and [`Effect::DeleteFlow`].
+    CommandDone(Result<(), CommandError>),
+}
+
+/// A flow of the OVS kernel datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Megaflow {
+    /// Its id. A flow that was installed without one cannot be told from others and is left out.
+    pub ufid: Ufid,
+    /// The port it comes in by; a notification of its deletion does not tell.
+    pub in_port: Option<DpPort>,
+    /// What it moved since it was installed, where that is told.
+    pub counted: Option<Count>,
+    /// What of it TC cannot express, in words, where that can be seen: the likely reason for its being here.
+    pub unfit: Option<String>,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The configuration was read or reloaded.
+    Settings(Box<Settings>),
+    /// OVSDB told what Open vSwitch's settings are.
+    Ovs(OvsSettings),
+    /// A connection came up or went down.
+    Peer {
+        /// Which.
+        peer: Peer,
+        /// Whether it is up.
+        up: bool,
+    },
+    /// A NIC appeared or changed.
+    Nic(Box<NicFacts>),
+    /// A NIC is gone.
+    NicGone(NicId),
+    /// A NIC lost all its rules, though TC may still say `in_hw`.
+    NicReset(NicId),
+    /// A port appeared or changed.
+    Port(Box<PortFacts>),
+    /// A port's netdev is gone.
+    PortGone(Ifindex),
+    /// Notification: a filter was made or changed.
+    FilterNew {
+        /// The filter in full.
+        report: Box<FilterReport>,
+        /// Who did it.
+        author: Author,
+    },
+    /// Notification: a filter was deleted.
+    FilterGone {
+        /// The filter with its last counters.
+        report: Box<FilterReport>,
+        /// Who did it.
+        author: Author,
+    },
+    /// Notification: filters went away together, without a message of their own.
+    FiltersGone {
+        /// Where.
+        location: Location,
+        /// Of this chain only.
+        chain: Option<Chain>,
+        /// Of this priority only.
+        prio: Option<Prio>,
+    },
+    /// A terse dump came past a filter.
+    FilterCounted {
+        /// Which dump.
+        round: Round,
+        /// Where it is and what it counted.
+        counters: FilterCounters,
+    },
+    /// A full dump came past a filter.
+    FilterDumped {
+        /// Which dump.
+        round: Round,
+        /// The filter.
+        report: Box<FilterReport>,
+    },
+    /// A dump of one location ended.
+    FiltersDumped {
+        /// Which dump.
+        round: Round,
+        /// Where.
+        location: Location,
+        /// Whether it saw everything. A dump that the kernel marks interrupted did not.
+        complete: bool,
+    },
+    /// Notification or dump: a flow of the kernel datapath.
+    Megaflow {
+        /// The dump, or nothing for a notification.
+        round: Option<Round>,
+        /// The flow.
+        flow: Box<Megaflow>,
+    },
+    /// Notification: a flow of the kernel datapath was deleted.
+    MegaflowGone(Box<Megaflow>),
+    /// A dump of the kernel datapath's flows ended.
+    MegaflowsDumped {
+        /// Which dump.
+        round: Round,
+        /// Whether it saw everything.
+        complete: bool,
+    },
+    /// TC notifications were lost.
+    TcOverrun,
+    /// OVS datapath notifications were lost.
+    DatapathOverrun,
+    /// The answer to an operation.
+    Answer {
+        /// Which.
+        op: OpId,
+        /// What it says.
+        answer: Answer,
+    },
+    /// What an earlier daemon had in flight when it ended; sent once, before anything else of TC.
+    JournalFound(Vec<Ufid>),
+    /// The operator wants hardware emptied (`true`) or used again.
+    Drain(bool),
+    /// The time the engine asked to be woken at has come.
+    Wake,
+}
+
+/// What the engine wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Dump the filters of a location.
+    DumpFilters {
+        /// To tell it by.
+        round: Round,
+        /// Where.
+        location: Location,
+        /// Counters, flags and cookies only.
+        terse: bool,
+    },
+    /// Dump the kernel datapath's flows.
+    DumpMegaflows {
+        /// To tell it by.
+        round: Round,
+    },
+    /// Read the filter, then at once replace it: two requests in one batch.
+    Replace {
+        /// To tell the answer by.
+        op: OpId,
+        /// The replacement; never with `NLM_F_CREATE`.
+        request: Box<Replacement>,
+    },
+    /// `dpctl/get-flow`.
+    ReadFlow {
+        /// To tell the answer by.
+        op: OpId,
+        /// Which.
+        ufid: Ufid,
+    },
+    /// `dpctl/mod-flow` to what the flow already is.
+    ModifyFlow {
+        /// To tell the answer by.
+        op: OpId,
+        /// The flow as read.
+        flow: Box<FlowText>,
+    },
+    /// `dpctl/del-flow`: OVS decides about its next packet afresh.
+    DeleteFlow {
+        /// To tell the answer by.
+        op: OpId,
+        /// Which.
+        ufid: Ufid,
+    },
+    /// Note the flows that have a command in flight, in place of those noted before.
+    Journal(Vec<Ufid>),
+}
+
+impl Effect {
+    /// Whether it changes anything outside of the daemon.
+    pub fn changes_something(&self) -> bool {
+        matches!(self, Self::Replace { .. } | Self::ModifyFlow { .. } | Self::DeleteFlow { .. })
+    }
+}

@@ -1,0 +1,246 @@
+//! Every megaflow the engine knows, wherever it lives.
+//!
+//! Holds and indexes; decides nothing.
+
+use crate::counters::{Meter, Traffic};
+use crate::event::{OpId, Round};
+use crate::ports::NicId;
+use crate::refusal::Refusal;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use netlink_wire::{Ifindex, Ufid};
+use policies::Micros;
+use tc_flower::{Chain, EtherType, FilterAddress, FilterReport, Handle, Location, Prio};
+
+/// Where a megaflow lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In TC, at this address.
+    Tc(FilterAddress),
+    /// In the OVS kernel datapath: Open vSwitch could not put it into TC.
+    Datapath,
+    /// Nowhere any more; remembered for a moment, since Open vSwitch changes a flow by deleting and making it anew.
+    Gone {
+        /// When it went.
+        since: Micros,
+    },
+}
+
+/// The two views of a filter in TC.
+#[derive(Clone, Debug)]
+pub(crate) struct TcFilter {
+    /// What Open vSwitch last wrote.
+    pub(crate) owner: Box<FilterReport>,
+    /// What is there now: the owner's rule, with the flags and action indexes of whoever wrote last.
+    pub(crate) live: Box<FilterReport>,
+}
+
+/// What is under way for a megaflow.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Stage {
+    /// Nothing.
+    #[default]
+    Resting,
+    /// `dpctl/get-flow` was sent.
+    Reading {
+        /// Its id.
+        op: OpId,
+        /// The filter when it was sent.
+        base: Box<FilterReport>,
+    },
+    /// `dpctl/mod-flow` was sent.
+    Modifying {
+        /// Its id.
+        op: OpId,
+        /// The filter when it was sent.
+        base: Box<FilterReport>,
+        /// What Open vSwitch wrote since, oldest first.
+        seen: Vec<FilterReport>,
+        /// Open vSwitch put the flow into its own datapath meanwhile.
+        left_tc: bool,
+    },
+    /// A replacement was sent.
+    Replacing {
+        /// Its id.
+        op: OpId,
+        /// What it is for.
+        goal: Goal,
+        /// The rule it carries.
+        wrote: Box<FilterReport>,
+        /// The meter of the filter it replaces, set aside once the new one has been notified.
+        old_meter: Option<Meter>,
+    },
+    /// `dpctl/del-flow` was sent, since nobody can tell whose change came last.
+    Clearing {
+        /// Its id.
+        op: OpId,
+    },
+}
+
+/// What a replacement is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Into hardware.
+    Promote,
+    /// Back to software, counters kept.
+    Demote,
+    /// Open vSwitch's own rule, which a command of ours undid.
+    Repair,
+}
+
+/// One megaflow.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) home: Home,
+    pub(crate) filter: Option<TcFilter>,
+    /// The port its packets come in by.
+    pub(crate) port: Option<Ifindex>,
+    pub(crate) nic: Option<NicId>,
+    pub(crate) first_seen: Micros,
+    /// When Open vSwitch last made or changed it.
+    pub(crate) changed: Micros,
+    pub(crate) meter: Meter,
+    /// When the meter was last read, for rates.
+    pub(crate) read_at: Option<Micros>,
+    /// Dump readings of rounds up to this one may tell of an earlier filter and are not counted.
+    pub(crate) stale_through: Round,
+    /// The last dump that saw it.
+    pub(crate) seen: Round,
+    pub(crate) totals: Traffic,
+    /// Bytes and packets per second over the last two readings.
+    pub(crate) rate: Traffic,
+    pub(crate) stage: Stage,
+    pub(crate) refusal: Option<Refusal>,
+    /// For a flow of the kernel datapath: what of it TC cannot express.
+    pub(crate) unfit: Option<String>,
+    /// Readings in a row in which a rule said to be in hardware counted in software only.
+    pub(crate) idle_in_hw: u8,
+}
+
+impl Entry {
+    pub(crate) fn new(now: Micros, home: Home) -> Self {
+        Self {
+            home,
+            filter: None,
+            port: None,
+            nic: None,
+            first_seen: now,
+            changed: now,
+            meter: Meter::default(),
+            read_at: None,
+            stale_through: Round(0),
+            seen: Round(0),
+            totals: Traffic::default(),
+            rate: Traffic::default(),
+            stage: Stage::Resting,
+            refusal: None,
+            unfit: None,
+            idle_in_hw: 0,
+        }
+    }
+
+    /// Whether the last report showed the rule in hardware.
+    pub(crate) fn in_hw(&self) -> bool {
+        matches!(self.home, Home::Tc(_)) && self.filter.as_ref().is_some_and(|filter| filter.live.is_in_hw())
+    }
+
+    pub(crate) fn address(&self) -> Option<FilterAddress> {
+        match self.home {
+            Home::Tc(address) => Some(address),
+            Home::Datapath | Home::Gone { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_resting(&self) -> bool {
+        matches!(self.stage, Stage::Resting)
+    }
+
+    /// The operation under way.
+    pub(crate) fn op(&self) -> Option<OpId> {
+        match self.stage {
+            Stage::Resting => None,
+            Stage::Reading { op, .. }
+            | Stage::Modifying { op, .. }
+            | Stage::Replacing { op, .. }
+            | Stage::Clearing { op } => Some(op),
+        }
+    }
+}
+
+/// All megaflows, found by ufid and by address in TC.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    entries: BTreeMap<Ufid, Entry>,
+    by_address: BTreeMap<FilterAddress, Ufid>,
+}
+
+impl Ledger {
+    pub(crate) fn get(&self, ufid: Ufid) -> Option<&Entry> {
+        self.entries.get(&ufid)
+    }
+
+    pub(crate) fn get_mut(&mut self, ufid: Ufid) -> Option<&mut Entry> {
+        self.entries.get_mut(&ufid)
+    }
+
+    pub(crate) fn at(&self, address: FilterAddress) -> Option<Ufid> {
+        self.by_address.get(&address).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Ufid, &Entry)> {
+        self.entries.iter().map(|(ufid, entry)| (*ufid, entry))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The entry of `ufid`, made if there is none.
+    pub(crate) fn entry(&mut self, ufid: Ufid, now: Micros, home: Home) -> &mut Entry {
+        self.entries.entry(ufid).or_insert_with(|| Entry::new(now, home))
+    }
+
+    /// Moves a megaflow, keeping the address index true. Whatever else was indexed at the address loses it.
+    pub(crate) fn set_home(&mut self, ufid: Ufid, home: Home) {
+        let Some(entry) = self.entries.get_mut(&ufid) else { return };
+        if let Home::Tc(old) = entry.home
+            && self.by_address.get(&old) == Some(&ufid)
+        {
+            self.by_address.remove(&old);
+        }
+        entry.home = home;
+        if let Home::Tc(address) = home {
+            self.by_address.insert(address, ufid);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, ufid: Ufid) -> Option<Entry> {
+        self.set_home(ufid, Home::Gone { since: Micros::ZERO });
+        self.entries.remove(&ufid)
+    }
+
+    /// Megaflows in TC at `location`, of one chain or priority only where these are given.
+    pub(crate) fn in_scope(&self, location: Location, chain: Option<Chain>, prio: Option<Prio>) -> Vec<Ufid> {
+        let first = FilterAddress {
+            location,
+            chain: Chain(0),
+            prio: Prio(0),
+            protocol: EtherType(0),
+            handle: Handle(0),
+        };
+        self.by_address
+            .range(first..)
+            .take_while(|(address, _)| address.location == location)
+            .filter(|(address, _)| chain.is_none_or(|chain| address.chain == chain))
+            .filter(|(address, _)| prio.is_none_or(|prio| address.prio == prio))
+            .map(|(_, ufid)| *ufid)
+            .collect()
+    }
+
+    /// Megaflows of which `pick` is true.
+    pub(crate) fn select(&self, pick: impl Fn(&Entry) -> bool) -> Vec<Ufid> {
+        self.entries.iter().filter(|(_, entry)| pick(entry)).map(|(ufid, _)| *ufid).collect()
+    }
+}

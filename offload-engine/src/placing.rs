@@ -1,0 +1,99 @@
+//! The seam between what is known and what is done about it: one implementation per mode.
+
+use crate::event::{Answer, Effect, OpId};
+use crate::ports::NicId;
+use crate::watch::Change;
+use crate::world::World;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use netlink_wire::Ufid;
+use policies::Micros;
+use policies::planner::{Counts, Explanation};
+
+/// What a mode does when something happens. What it leaves out, it does not care about.
+pub(crate) trait Placing: core::fmt::Debug {
+    /// Something changed in TC or the kernel datapath, or was read there.
+    fn changed(&mut self, _world: &mut World, _now: Micros, _change: Change, _fx: &mut Vec<Effect>) {}
+
+    /// Every location has been read: time to decide.
+    fn epoch(&mut self, world: &mut World, now: Micros, _fx: &mut Vec<Effect>) {
+        world.forget_gone(now);
+    }
+
+    /// An operation was answered.
+    fn answered(
+        &mut self,
+        world: &mut World,
+        _now: Micros,
+        op: OpId,
+        _answer: Answer,
+        _fx: &mut Vec<Effect>,
+    ) {
+        world.ops.remove(&op);
+    }
+
+    /// The settings changed.
+    fn reconfigured(&mut self, _world: &mut World, _now: Micros) {}
+
+    /// Ports or NICs changed.
+    fn ports_changed(&mut self, _world: &mut World, _now: Micros) {}
+
+    /// A NIC lost all its rules.
+    fn nic_reset(&mut self, _world: &mut World, _now: Micros, _nic: NicId, _fx: &mut Vec<Effect>) {}
+
+    /// ovs-vswitchd's control socket answers again.
+    fn vswitchd_up(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// TC notifications were lost.
+    fn overrun(&mut self, _world: &World) {}
+
+    /// The operator wants hardware emptied, or used again.
+    fn drain(&mut self, _world: &mut World, _now: Micros, _on: bool, _fx: &mut Vec<Effect>) {}
+
+    /// Flows that a command of ours may have left wrong, by an earlier daemon or by an earlier mode.
+    fn take_suspects(&mut self, flows: BTreeSet<Ufid>);
+
+    /// Gives up those flows, at the change to another mode.
+    fn give_suspects(&mut self) -> BTreeSet<Ufid>;
+
+    /// Megaflows to note in the journal: those with a command under way or of unknown outcome.
+    fn in_flight(&self, world: &World) -> BTreeSet<Ufid>;
+
+    /// When it next wants to be asked, apart from the epochs.
+    fn wake_at(&self, _world: &World) -> Option<Micros> {
+        None
+    }
+
+    /// The time it asked for has come.
+    fn wake(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// Why a megaflow is where it is.
+    fn explain(&self, _world: &World, _now: Micros, _ufid: Ufid) -> Option<Explanation> {
+        None
+    }
+
+    /// How the planner of a NIC stands.
+    fn counts(&self, _nic: NicId) -> Option<Counts> {
+        None
+    }
+}
+
+/// Observe mode: counts, explains, changes nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Observe {
+    suspects: BTreeSet<Ufid>,
+}
+
+impl Placing for Observe {
+    fn take_suspects(&mut self, flows: BTreeSet<Ufid>) {
+        self.suspects.extend(flows);
+    }
+
+    fn give_suspects(&mut self) -> BTreeSet<Ufid> {
+        core::mem::take(&mut self.suspects)
+    }
+
+    fn in_flight(&self, _world: &World) -> BTreeSet<Ufid> {
+        self.suspects.clone()
+    }
+}

@@ -1,0 +1,170 @@
+//! Why a megaflow is not in hardware, in words a person can act on.
+
+use alloc::string::String;
+use core::fmt;
+use netlink_wire::Errno;
+
+/// Longest driver text kept, in bytes: texts become metric labels and table rows.
+pub const REASON_TEXT_MAX: usize = 160;
+
+/// What the kernel or the driver answered to a rule it did not take.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// The table has no free entry.
+    TableFull,
+    /// The driver does not take such a rule; its own words, where it has any.
+    Driver(String),
+    /// The driver did not take the rule and gave no reason.
+    DriverSilent,
+    /// The kernel refused the request.
+    Kernel {
+        /// The error number.
+        errno: Errno,
+        /// The extended ack's text, empty where there is none.
+        text: String,
+    },
+    /// The rule has something we do not understand, so it is not touched.
+    NotUnderstood(String),
+    /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
+    NoOffloadPort,
+    /// Its counters cannot be carried across promotion.
+    Counters(String),
+}
+
+/// How a [`Refusal`] is dealt with: the one place where retries are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The table is full: try when an entry is free.
+    WhenRoom,
+    /// Passing trouble: try again soon.
+    Soon,
+    /// This shape is not taken: try again only after a long time or when something changed.
+    WhenChanged,
+}
+
+impl Refusal {
+    /// Reads a driver's answer to a rule the kernel accepted and the driver did not.
+    ///
+    /// With no flags a driver's failure is a success that is `not_in_hw`: the errno is lost, the text is all there
+    /// is (Linux, `net/sched/cls_flower.c`, `fl_hw_replace_filter`).
+    pub fn from_driver(text: Option<&str>) -> Self {
+        let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else {
+            return Self::DriverSilent;
+        };
+        if tells_full_table(text) { Self::TableFull } else { Self::Driver(bounded(text)) }
+    }
+
+    /// Reads the kernel's refusal of the request itself.
+    pub fn from_kernel(errno: Errno, text: Option<&str>) -> Self {
+        if errno == Errno::ENOSPC || text.is_some_and(tells_full_table) {
+            return Self::TableFull;
+        }
+        Self::Kernel { errno, text: bounded(text.unwrap_or_default().trim()) }
+    }
+
+    /// The flow's counters could not be saved; `why` in ovs-vswitchd's words.
+    pub fn counters(why: &str) -> Self {
+        Self::Counters(bounded(why.trim()))
+    }
+
+    /// What to do about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::TableFull => Retry::WhenRoom,
+            Self::Kernel { errno, .. } if is_passing(*errno) => Retry::Soon,
+            Self::Counters(_) => Retry::Soon,
+            Self::Driver(_)
+            | Self::DriverSilent
+            | Self::Kernel { .. }
+            | Self::NotUnderstood(_)
+            | Self::NoOffloadPort => Retry::WhenChanged,
+        }
+    }
+
+    /// A short word for metrics, from a closed set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::TableFull => "table_full",
+            Self::Driver(_) => "driver",
+            Self::DriverSilent => "driver_silent",
+            Self::Kernel { .. } => "kernel",
+            Self::NotUnderstood(_) => "not_understood",
+            Self::NoOffloadPort => "no_offload_port",
+            Self::Counters(_) => "counters",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableFull => f.write_str("the NIC's rule table is full"),
+            Self::Driver(text) => write!(f, "the driver says: {text}"),
+            Self::DriverSilent => f.write_str("the driver refused the rule without a reason"),
+            Self::Kernel { errno, text } if text.is_empty() => write!(f, "the kernel says: {errno}"),
+            Self::Kernel { errno, text } => write!(f, "the kernel says: {errno}: {text}"),
+            Self::NotUnderstood(what) => write!(f, "not understood, so left alone: {what}"),
+            Self::NoOffloadPort => {
+                f.write_str("the ingress port is not a port of a switchdev NIC with hw-tc-offload on")
+            }
+            Self::Counters(why) => write!(f, "its OpenFlow counters could not be carried over: {why}"),
+        }
+    }
+}
+
+/// Whether an error may be gone a moment later.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::EBUSY | Errno::EINTR | Errno::ENOMEM | Errno::EEXIST)
+}
+
+/// Whether a driver's text says that the table is full. Drivers have no common wording.
+fn tells_full_table(text: &str) -> bool {
+    const WORDS: [&str; 5] = ["table full", "table is full", "no space", "no free", "enospc"];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
+}
+
+/// Cuts `text` to [`REASON_TEXT_MAX`] bytes at a character's end, control characters made spaces.
+fn bounded(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if out.len() + c.len_utf8() > REASON_TEXT_MAX {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn full_table_is_told_by_errno_and_by_text() {
+        assert_eq!(Refusal::from_kernel(Errno::ENOSPC, None), Refusal::TableFull);
+        assert_eq!(Refusal::from_driver(Some("simnic: hardware table full.")), Refusal::TableFull);
+        assert_eq!(Refusal::TableFull.retry(), Retry::WhenRoom);
+    }
+
+    #[test]
+    fn shape_that_the_driver_does_not_take_waits_for_a_change() {
+        let refusal = Refusal::from_driver(Some("Requested chain is out of supported range"));
+        assert_eq!(refusal.retry(), Retry::WhenChanged);
+        assert_eq!(refusal.to_string(), "the driver says: Requested chain is out of supported range");
+    }
+
+    #[test]
+    fn driver_without_words_is_said_to_be_silent() {
+        assert_eq!(Refusal::from_driver(None), Refusal::DriverSilent);
+        assert_eq!(Refusal::from_driver(Some("  ")), Refusal::DriverSilent);
+    }
+
+    #[test]
+    fn text_of_a_driver_is_bounded_and_on_one_line() {
+        let Refusal::Driver(text) = Refusal::from_driver(Some(&"é\n".repeat(500))) else { panic!() };
+        assert!(text.len() <= REASON_TEXT_MAX);
+        assert!(!text.contains('\n'));
+    }
+}

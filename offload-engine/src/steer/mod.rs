@@ -1,0 +1,290 @@
+//! Steer mode: Open vSwitch writes the TC filters, we move them between software and hardware.
+//!
+//! A filter is only ever replaced where one is, never made. Every replacement is checked afterwards against what Open
+//! vSwitch last wrote, in the order of notifications, and put right at once where it undid a change.
+
+mod clean;
+mod placement;
+mod recovery;
+
+use crate::event::{Answer, Effect, OpId};
+use crate::ledger::{Home, Stage};
+use crate::placing::Placing;
+use crate::ports::NicId;
+use crate::refusal::{Refusal, Retry};
+use crate::rule::can_be_replaced;
+use crate::watch::Change;
+use crate::world::World;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use netlink_wire::Ufid;
+use policies::Micros;
+use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
+
+/// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
+const LOST_AFTER: u8 = 2;
+
+/// What steer mode keeps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steer {
+    planners: BTreeMap<NicId, Planner<Ufid>>,
+    /// Megaflows that ought to be in hardware: promoted or found there, and not demoted by us since.
+    wanted: BTreeSet<Ufid>,
+    /// Clean promotions that wait: for their flow to settle, or for room on ovs-vswitchd's control socket.
+    waiting: BTreeMap<Ufid, Micros>,
+    /// Megaflows for which a command's outcome is unknown; Open vSwitch will be asked to decide afresh.
+    suspects: BTreeSet<Ufid>,
+    /// Megaflows that their planner was told are in hardware.
+    told_placed: BTreeSet<Ufid>,
+    draining: bool,
+}
+
+impl Placing for Steer {
+    fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
+        match change {
+            Change::Made { ufid, was_in_hw, quiet_for } => {
+                self.judge(world, now, ufid);
+                self.made(world, now, ufid, was_in_hw, quiet_for, fx);
+            }
+            Change::Found { ufid } => {
+                self.judge(world, now, ufid);
+                self.told_placement(world, now, ufid);
+            }
+            Change::Read { ufid, moved, over } => {
+                self.told_placement(world, now, ufid);
+                let total = moved.total();
+                if let Some(planner) = self.planner_of(world, ufid) {
+                    let over = over.unwrap_or_default();
+                    let sample = Sample { packets: total.packets, bytes: total.bytes, over };
+                    planner.observe(now, ufid, sample);
+                }
+                self.look_for_loss(world, now, ufid, fx);
+            }
+            Change::Left { ufid } => {
+                self.tell_unplaced(world, now, ufid);
+            }
+            Change::Clobbered { victim } => {
+                // With something under way for it, the check at the end of that puts it right.
+                if world.ledger.get(victim).is_some_and(|entry| entry.is_resting()) {
+                    world.tally.races_repaired += 1;
+                    self.repair(world, victim, fx);
+                }
+            }
+            Change::Ours { .. } | Change::Nothing => {}
+        }
+    }
+
+    fn reconfigured(&mut self, world: &mut World, now: Micros) {
+        for planner in self.planners.values_mut() {
+            planner.set_settings(now, world.settings.planner);
+        }
+    }
+
+    fn ports_changed(&mut self, world: &mut World, now: Micros) {
+        let moved: Vec<_> = world
+            .ledger
+            .iter()
+            .filter_map(|(ufid, entry)| Some((ufid, entry.nic, world.port_at(entry.address()?.location).1)))
+            .filter(|(_, before, after)| before != after)
+            .collect();
+        for (ufid, before, after) in moved {
+            if let Some(planner) = before.and_then(|nic| self.planners.get_mut(&nic)) {
+                planner.forget(ufid);
+                self.told_placed.remove(&ufid);
+            }
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.nic = after;
+            }
+            self.judge(world, now, ufid);
+        }
+    }
+
+    fn nic_reset(&mut self, world: &mut World, now: Micros, nic: NicId, fx: &mut Vec<Effect>) {
+        let lost = world.ledger.select(|entry| entry.nic == Some(nic) && entry.in_hw() && entry.is_resting());
+        for ufid in lost {
+            self.place_anew(world, now, ufid, fx);
+        }
+    }
+
+    fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        for ufid in world.forget_gone(now) {
+            self.forget(ufid);
+        }
+        self.clear_suspects(world, now, fx);
+        self.plan(world, now, fx);
+        self.start_waiting(world, now, fx);
+    }
+
+    fn drain(&mut self, world: &mut World, now: Micros, on: bool, fx: &mut Vec<Effect>) {
+        self.draining = on;
+        if !on {
+            return;
+        }
+        self.waiting.clear();
+        for ufid in world.ledger.select(|entry| entry.in_hw() && entry.is_resting()) {
+            self.demote(world, now, ufid, fx);
+        }
+    }
+
+    fn answered(&mut self, world: &mut World, now: Micros, op: OpId, answer: Answer, fx: &mut Vec<Effect>) {
+        let Some(ufid) = world.ops.remove(&op) else { return };
+        let Some(entry) = world.ledger.get_mut(ufid) else { return };
+        if entry.op() != Some(op) {
+            return;
+        }
+        let stage = core::mem::take(&mut entry.stage);
+        match (stage, answer) {
+            (Stage::Replacing { goal, wrote, old_meter, .. }, Answer::Replaced { before, result }) => {
+                self.replaced(world, now, ufid, (goal, wrote, old_meter), before, result, fx);
+            }
+            (Stage::Reading { base, .. }, Answer::FlowRead(read)) => {
+                self.flow_read(world, now, ufid, base, read, fx);
+            }
+            (Stage::Modifying { base, seen, left_tc, .. }, Answer::CommandDone(done)) => {
+                self.flow_modified(world, now, ufid, (base, seen, left_tc), done, fx);
+            }
+            (Stage::Clearing { .. }, Answer::CommandDone(done)) => self.flow_cleared(ufid, done),
+            // An answer of another kind than the question's breaks the contract; nothing can be concluded.
+            _ => {
+                self.suspects.insert(ufid);
+            }
+        }
+        self.start_waiting(world, now, fx);
+    }
+
+    fn vswitchd_up(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.clear_suspects(world, now, fx);
+        self.start_waiting(world, now, fx);
+    }
+
+    fn overrun(&mut self, world: &World) {
+        self.suspect_what_is_under_way(world);
+    }
+
+    fn take_suspects(&mut self, flows: BTreeSet<Ufid>) {
+        self.suspects.extend(flows);
+    }
+
+    fn give_suspects(&mut self) -> BTreeSet<Ufid> {
+        core::mem::take(&mut self.suspects)
+    }
+
+    fn in_flight(&self, world: &World) -> BTreeSet<Ufid> {
+        let writing = world.ops.values().filter(|ufid| {
+            world.ledger.get(**ufid).is_some_and(|entry| !matches!(entry.stage, Stage::Reading { .. }))
+        });
+        writing.chain(&self.suspects).copied().collect()
+    }
+
+    fn wake_at(&self, world: &World) -> Option<Micros> {
+        self.has_room_on_socket(world).then(|| self.waiting.values().min().copied()).flatten()
+    }
+
+    fn wake(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.start_waiting(world, now, fx);
+    }
+
+    fn explain(&self, world: &World, now: Micros, ufid: Ufid) -> Option<Explanation> {
+        let nic = world.ledger.get(ufid)?.nic?;
+        Some(self.planners.get(&nic)?.explain(now, ufid))
+    }
+
+    fn counts(&self, nic: NicId) -> Option<Counts> {
+        Some(self.planners.get(&nic)?.counts())
+    }
+}
+
+impl Steer {
+    /// Asks every planner what to do, and does it.
+    fn plan(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        // Without ovs-vswitchd nobody revalidates what is placed.
+        if self.draining || !world.vswitchd_up {
+            return;
+        }
+        let nics: Vec<NicId> = self.planners.keys().copied().collect();
+        for nic in nics {
+            let Some(planner) = self.planners.get_mut(&nic) else { continue };
+            let plan = planner.plan(now);
+            for ufid in plan.demote {
+                self.demote(world, now, ufid, fx);
+            }
+            for ufid in plan.promote {
+                self.promote(world, now, ufid, fx);
+            }
+        }
+    }
+
+    /// Decides whether a megaflow may compete at all, and tells its planner.
+    fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+        let Some(entry) = world.ledger.get_mut(ufid) else { return };
+        let Some(filter) = &entry.filter else { return };
+        let Some(nic) = entry.nic else {
+            entry.refusal = Some(Refusal::NoOffloadPort);
+            return;
+        };
+        let verdict = match can_be_replaced(&filter.owner) {
+            Ok(()) => {
+                if matches!(entry.refusal, Some(Refusal::NoOffloadPort | Refusal::NotUnderstood(_))) {
+                    entry.refusal = None;
+                }
+                Verdict::default()
+            }
+            Err(why) => {
+                entry.refusal = Some(why);
+                Verdict::Software(Because::NotPlaceable)
+            }
+        };
+        let settings = world.settings.planner;
+        let planner = self.planners.entry(nic).or_insert_with(|| Planner::new(settings));
+        planner.set_verdict(now, ufid, verdict);
+    }
+
+    fn planner_of(&mut self, world: &World, ufid: Ufid) -> Option<&mut Planner<Ufid>> {
+        self.planners.get_mut(&world.ledger.get(ufid)?.nic?)
+    }
+
+    fn tell_placed(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        if self.told_placed.contains(&ufid) {
+            return;
+        }
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.placed(now, ufid);
+            self.told_placed.insert(ufid);
+        }
+    }
+
+    fn tell_unplaced(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        self.told_placed.remove(&ufid);
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.unplaced(now, ufid);
+        }
+    }
+
+    fn forget(&mut self, ufid: Ufid) {
+        for planner in self.planners.values_mut() {
+            planner.forget(ufid);
+        }
+        self.told_placed.remove(&ufid);
+        self.wanted.remove(&ufid);
+        self.waiting.remove(&ufid);
+    }
+
+    fn refuse(&mut self, world: &mut World, now: Micros, ufid: Ufid, refusal: Refusal) {
+        let told = match refusal.retry() {
+            Retry::WhenRoom => planner::Refusal::TableFull,
+            Retry::Soon => planner::Refusal::Transient,
+            Retry::WhenChanged => planner::Refusal::Shape,
+        };
+        if let Some(entry) = world.ledger.get_mut(ufid) {
+            entry.refusal = Some(refusal);
+        }
+        self.told_placed.remove(&ufid);
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.refused(now, ufid, told);
+        }
+    }
+
+    fn is_in_tc(world: &World, ufid: Ufid) -> bool {
+        world.ledger.get(ufid).is_some_and(|entry| matches!(entry.home, Home::Tc(_)))
+    }
+}

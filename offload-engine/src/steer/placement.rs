@@ -1,0 +1,267 @@
+//! Replacements: into hardware, back to software, and back to what Open vSwitch wrote.
+
+use super::{LOST_AFTER, Steer};
+use crate::counters::Meter;
+use crate::event::{Acked, Effect, Refused};
+use crate::ledger::{Goal, Home, Stage};
+use crate::refusal::Refusal;
+use crate::rule::{self, same_rule};
+use crate::world::World;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use netlink_wire::{Errno, Ufid};
+use policies::Micros;
+use tc_flower::{FilterFlags, FilterReport};
+
+impl Steer {
+    /// Open vSwitch made or changed a filter.
+    pub(super) fn made(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        was_in_hw: bool,
+        quiet_for: Micros,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        let (in_hw, resting) = (entry.in_hw(), entry.is_resting());
+        if in_hw {
+            // Open vSwitch offloads by itself (tc-policy is not skip_hw).
+            self.told_placement(world, now, ufid);
+            return;
+        }
+        if was_in_hw {
+            world.tally.undone += 1;
+        }
+        self.tell_unplaced(world, now, ufid);
+        // A fresh filter has counted nothing: now is the time to promote it again. A flow that Open vSwitch changes
+        // all the time is left to the planner.
+        if self.wanted.contains(&ufid) && resting && !self.draining && quiet_for >= world.settings.settle {
+            self.replace(world, ufid, Goal::Promote, fx);
+        }
+    }
+
+    /// The planner wants `ufid` in hardware.
+    pub(super) fn promote(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let ready = world.ledger.get(ufid).is_some_and(|entry| entry.is_resting() && entry.filter.is_some());
+        if !ready {
+            self.tell_unplaced(world, now, ufid);
+            return;
+        }
+        if self.needs_clean_promotion(world, ufid) {
+            self.wait_for_clean_promotion(world, now, ufid);
+        } else {
+            self.replace(world, ufid, Goal::Promote, fx);
+        }
+    }
+
+    /// `ufid` leaves hardware.
+    pub(super) fn demote(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        self.wanted.remove(&ufid);
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        if !entry.in_hw() || !entry.is_resting() {
+            self.tell_unplaced(world, now, ufid);
+            return;
+        }
+        self.replace(world, ufid, Goal::Demote, fx);
+    }
+
+    /// Writes Open vSwitch's own rule back over one that a command of ours put there.
+    pub(super) fn repair(&mut self, world: &mut World, ufid: Ufid, fx: &mut Vec<Effect>) {
+        self.replace(world, ufid, Goal::Repair, fx);
+    }
+
+    /// Sends a replacement of the filter where it is now.
+    pub(super) fn replace(&mut self, world: &mut World, ufid: Ufid, goal: Goal, fx: &mut Vec<Effect>) {
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        let (Some(address), Some(filter)) = (entry.address(), &entry.filter) else { return };
+        // What is there may be what a raced command put there: never carry that on.
+        let goal = if same_rule(&filter.owner, &filter.live) { goal } else { Goal::Repair };
+        let request = match goal {
+            Goal::Promote => rule::into_hardware(&filter.owner, address),
+            Goal::Demote => rule::into_software(&filter.live, address),
+            Goal::Repair => rule::as_written(&filter.owner, address),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => {
+                if let Some(entry) = world.ledger.get_mut(ufid) {
+                    entry.refusal = Some(refusal);
+                }
+                if goal == Goal::Repair {
+                    self.suspects.insert(ufid);
+                }
+                return;
+            }
+        };
+        let wrote = filter.owner.clone();
+        let op = world.new_op(ufid);
+        if let Some(entry) = world.ledger.get_mut(ufid) {
+            entry.stage = Stage::Replacing { op, goal, wrote, old_meter: None };
+        }
+        fx.push(Effect::Replace { op, request: Box::new(request) });
+    }
+
+    /// A replacement was answered.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one answer and of the stage it ends")]
+    pub(super) fn replaced(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        (goal, wrote, old_meter): (Goal, Box<FilterReport>, Option<Meter>),
+        before: Option<Box<FilterReport>>,
+        result: Result<Acked, Refused>,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let (Some(before), Some(meter)) = (&before, old_meter) {
+            world.count_replaced(before, meter);
+        }
+        match result {
+            Err(refused) => self.not_replaced(world, now, ufid, goal, refused),
+            Ok(acked) => {
+                if self.put_right(world, now, ufid, &wrote, before.as_deref(), fx) {
+                    return;
+                }
+                self.done(world, now, ufid, goal, acked, fx);
+            }
+        }
+    }
+
+    fn not_replaced(&mut self, world: &mut World, now: Micros, ufid: Ufid, goal: Goal, refused: Refused) {
+        let gone = refused.errno == Errno::ENOENT;
+        match goal {
+            Goal::Promote if gone => {
+                self.tell_unplaced(world, now, ufid);
+            }
+            Goal::Promote => {
+                self.wanted.remove(&ufid);
+                let refusal = Refusal::from_kernel(refused.errno, refused.extack.as_deref());
+                self.refuse(world, now, ufid, refusal);
+            }
+            Goal::Demote => self.told_placement(world, now, ufid),
+            Goal::Repair if gone => {}
+            // What Open vSwitch wants could not be written: it has to decide afresh.
+            Goal::Repair => {
+                self.suspects.insert(ufid);
+            }
+        }
+    }
+
+    /// Checks what was replaced against what Open vSwitch last wrote; true where it had to be put right.
+    fn put_right(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        wrote: &FilterReport,
+        before: Option<&FilterReport>,
+        fx: &mut Vec<Effect>,
+    ) -> bool {
+        if let Some(before) = before
+            && (before.ufid() != Some(ufid) || !same_rule(before, wrote))
+        {
+            // Another filter was overwritten, whatever the notifications told. Its owner is asked to decide afresh
+            // unless they told it too, and then it is put right from there.
+            let told = before.ufid().is_some_and(|victim| {
+                world
+                    .ledger
+                    .get(victim)
+                    .and_then(|entry| entry.filter.as_ref())
+                    .is_some_and(|filter| same_rule(&filter.owner, before))
+            });
+            if !told && let Some(victim) = before.ufid() {
+                self.suspects.insert(victim);
+            }
+        }
+        let Some(entry) = world.ledger.get(ufid) else { return false };
+        let Some(filter) = &entry.filter else { return false };
+        if same_rule(&filter.owner, &filter.live) {
+            return false;
+        }
+        world.tally.races_repaired += 1;
+        world.tally.race_longest_us = world.tally.race_longest_us.max(now.since(entry.changed).0);
+        self.repair(world, ufid, fx);
+        true
+    }
+
+    fn done(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        goal: Goal,
+        acked: Acked,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        let Some(filter) = &entry.filter else { return };
+        if matches!(entry.home, Home::Gone { .. }) {
+            return;
+        }
+        let flags = filter.live.flags;
+        let (in_hw, refused) = (filter.live.is_in_hw(), flags.contains(FilterFlags::NOT_IN_HW));
+        match goal {
+            Goal::Promote if in_hw => {
+                world.tally.promotions += 1;
+                self.wanted.insert(ufid);
+                if let Some(entry) = world.ledger.get_mut(ufid) {
+                    entry.refusal = None;
+                }
+                self.told_placement(world, now, ufid);
+            }
+            Goal::Promote if refused => {
+                self.wanted.remove(&ufid);
+                let refusal = Refusal::from_driver(acked.extack.as_deref());
+                self.refuse(world, now, ufid, refusal);
+                // Leave it as it was, or the driver is asked again at every occasion.
+                self.replace(world, ufid, Goal::Demote, fx);
+            }
+            // Not reported yet, or changed by Open vSwitch meanwhile: the next report tells.
+            Goal::Promote => self.told_placement(world, now, ufid),
+            Goal::Demote => {
+                world.tally.demotions += u64::from(!in_hw);
+                self.told_placement(world, now, ufid);
+                self.plan(world, now, fx);
+            }
+            Goal::Repair => {
+                self.tell_unplaced(world, now, ufid);
+            }
+        }
+    }
+
+    /// Tells the planner where the last report showed the rule.
+    pub(super) fn told_placement(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        if !entry.is_resting() {
+            return;
+        }
+        if entry.in_hw() {
+            self.wanted.insert(ufid);
+            self.tell_placed(world, now, ufid);
+        } else if self.told_placed.contains(&ufid) {
+            self.tell_unplaced(world, now, ufid);
+        }
+    }
+
+    /// Whether a rule is said to be in hardware and yet nothing passes there.
+    pub(super) fn look_for_loss(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let lost = world
+            .ledger
+            .get(ufid)
+            .is_some_and(|entry| entry.idle_in_hw >= LOST_AFTER && entry.in_hw() && entry.is_resting());
+        if lost {
+            world.tally.lost_in_hardware += 1;
+            self.place_anew(world, now, ufid, fx);
+        }
+    }
+
+    /// Places a rule again that the hardware lost.
+    pub(super) fn place_anew(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        if let Some(entry) = world.ledger.get_mut(ufid) {
+            entry.idle_in_hw = 0;
+        }
+        self.promote(world, now, ufid, fx);
+    }
+}

@@ -1,0 +1,273 @@
+//! What the engine knows, as values for `status`, tables and metrics.
+
+use crate::counters::Traffic;
+use crate::engine::Engine;
+use crate::event::Peer;
+use crate::ledger::{Entry, Home, Stage};
+use crate::ovs::{Mode, OvsSettings};
+use crate::ports::{NicFacts, NicId, PortFacts};
+use crate::refusal::Refusal;
+use crate::world::Tally;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use netlink_wire::{Ifindex, Ufid};
+use policies::Micros;
+use policies::planner::{Counts, Explanation};
+use tc_flower::{FilterAddress, FilterReport};
+
+/// Distinct refusal texts told of in one status; the rest is summed up under their labels.
+const REFUSAL_TEXTS_MAX: usize = 32;
+
+/// Where a megaflow's packets are forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Placement {
+    /// By the NIC: the last report showed the rule `in_hw`.
+    Hardware,
+    /// By TC in software.
+    Tc,
+    /// By the OVS kernel datapath: Open vSwitch did not put the flow into TC.
+    Datapath,
+}
+
+impl Placement {
+    /// The word used in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Tc => "tc",
+            Self::Datapath => "datapath",
+        }
+    }
+}
+
+/// One megaflow.
+#[derive(Clone, Debug)]
+pub struct FlowView<'a> {
+    /// Its id.
+    pub ufid: Ufid,
+    /// Where its packets are forwarded.
+    pub placement: Placement,
+    /// Its filter in TC.
+    pub address: Option<FilterAddress>,
+    /// The port it comes in by.
+    pub port: Option<&'a PortFacts>,
+    /// The NIC it could be placed in.
+    pub nic: Option<NicId>,
+    /// Its rule as Open vSwitch wrote it, where it is in TC.
+    pub rule: Option<&'a FilterReport>,
+    /// Time since it was first seen.
+    pub age: Micros,
+    /// What it moved since then.
+    pub totals: Traffic,
+    /// What it moves per second.
+    pub rate: Traffic,
+    /// The last refusal, while it holds.
+    pub refusal: Option<&'a Refusal>,
+    /// For a flow of the kernel datapath: what of it TC cannot express.
+    pub unfit: Option<&'a str>,
+    /// Something is under way for it.
+    pub moving: bool,
+    /// How the planner sees it.
+    pub explanation: Option<Explanation>,
+}
+
+/// One port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortView<'a> {
+    /// What it is.
+    pub facts: &'a PortFacts,
+    /// What came in by it since the engine started.
+    pub totals: Traffic,
+}
+
+/// One NIC.
+#[derive(Clone, Copy, Debug)]
+pub struct NicView<'a> {
+    /// What it is.
+    pub facts: &'a NicFacts,
+    /// Rules that the last reports showed in it.
+    pub entries: u32,
+    /// How its planner stands; nothing in observe mode.
+    pub planner: Option<Counts>,
+}
+
+/// Megaflows that share a reason for not being in hardware.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// How many.
+    pub flows: u64,
+    /// What they move per second.
+    pub rate: Traffic,
+}
+
+/// Where the megaflows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// In hardware.
+    pub hardware: u64,
+    /// In TC, software.
+    pub tc: u64,
+    /// In the OVS kernel datapath.
+    pub datapath: u64,
+    /// Of those in software: kept there by policy.
+    pub policy: u64,
+    /// Of those in software: refused.
+    pub refused: u64,
+    /// Of those in software: too young, too slow or in line.
+    pub cold: u64,
+}
+
+impl FlowCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.hardware + self.tc + self.datapath
+    }
+}
+
+/// The whole at a glance.
+#[derive(Clone, Debug)]
+pub struct Status<'a> {
+    /// What the engine does.
+    pub mode: Mode,
+    /// Time since the engine started.
+    pub up: Micros,
+    /// Open vSwitch's settings.
+    pub ovs: &'a OvsSettings,
+    /// Which connections are up.
+    pub peers: &'a BTreeMap<Peer, bool>,
+    /// Where the megaflows are.
+    pub flows: FlowCounts,
+    /// Everything counted since the engine started.
+    pub totals: Traffic,
+    /// What moved lately, and over what time.
+    pub lately: Option<(Traffic, Micros)>,
+    /// Every NIC.
+    pub nics: Vec<NicView<'a>>,
+    /// Why flows are not in hardware, by the reason's text.
+    pub refusals: BTreeMap<String, Refusals>,
+    /// What was done.
+    pub tally: &'a Tally,
+    /// The operator emptied the hardware.
+    pub draining: bool,
+}
+
+impl Engine {
+    /// Every megaflow that is somewhere, by ufid.
+    pub fn flows(&self, now: Micros) -> impl Iterator<Item = FlowView<'_>> {
+        self.world.ledger.iter().filter_map(move |(ufid, entry)| self.flow_view(now, ufid, entry))
+    }
+
+    /// One megaflow.
+    pub fn flow(&self, now: Micros, ufid: Ufid) -> Option<FlowView<'_>> {
+        self.flow_view(now, ufid, self.world.ledger.get(ufid)?)
+    }
+
+    /// Every port, by netdev index.
+    pub fn ports(&self) -> impl Iterator<Item = PortView<'_>> {
+        self.world.ports.iter().map(|facts| {
+            let totals = self.world.totals.by_port.get(&facts.ifindex).copied().unwrap_or_default();
+            PortView { facts, totals }
+        })
+    }
+
+    /// Every NIC, by number.
+    pub fn nics(&self) -> Vec<NicView<'_>> {
+        let mut entries: BTreeMap<NicId, u32> = BTreeMap::new();
+        for (_, entry) in self.world.ledger.iter() {
+            if let (true, Some(nic)) = (entry.in_hw(), entry.nic) {
+                *entries.entry(nic).or_default() += 1;
+            }
+        }
+        let view = |facts: &'_ NicFacts| (facts.id, entries.get(&facts.id).copied().unwrap_or(0));
+        self.world
+            .ports
+            .nics()
+            .map(|facts| {
+                let (id, entries) = view(facts);
+                NicView { facts, entries, planner: self.placing.counts(id) }
+            })
+            .collect()
+    }
+
+    /// The mode in force.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The whole at a glance.
+    pub fn status(&self, now: Micros) -> Status<'_> {
+        let mut flows = FlowCounts::default();
+        let mut refusals: BTreeMap<String, Refusals> = BTreeMap::new();
+        for (ufid, entry) in self.world.ledger.iter() {
+            let Some(placement) = placement(entry) else { continue };
+            match placement {
+                Placement::Hardware => flows.hardware += 1,
+                Placement::Tc => flows.tc += 1,
+                Placement::Datapath => flows.datapath += 1,
+            }
+            if placement == Placement::Hardware {
+                continue;
+            }
+            if let Some(refusal) = &entry.refusal {
+                flows.refused += 1;
+                note_refusal(&mut refusals, refusal, entry.rate);
+            } else if matches!(self.placing.explain(&self.world, now, ufid), Some(Explanation::Policy(_))) {
+                flows.policy += 1;
+            } else if placement == Placement::Tc {
+                flows.cold += 1;
+            }
+        }
+        Status {
+            mode: self.mode,
+            up: now.since(self.started),
+            ovs: &self.world.ovs,
+            peers: &self.peers,
+            flows,
+            totals: self.world.totals.all,
+            lately: self.history.moved(),
+            nics: self.nics(),
+            refusals,
+            tally: &self.world.tally,
+            draining: self.draining,
+        }
+    }
+
+    fn flow_view<'a>(&'a self, now: Micros, ufid: Ufid, entry: &'a Entry) -> Option<FlowView<'a>> {
+        let placement = placement(entry)?;
+        Some(FlowView {
+            ufid,
+            placement,
+            address: entry.address(),
+            port: entry.port.and_then(|ifindex: Ifindex| self.world.ports.get(ifindex)),
+            nic: entry.nic,
+            rule: entry.filter.as_ref().map(|filter| &*filter.owner),
+            age: now.since(entry.first_seen),
+            totals: entry.totals,
+            rate: entry.rate,
+            refusal: entry.refusal.as_ref().filter(|_| placement != Placement::Hardware),
+            unfit: entry.unfit.as_deref().filter(|_| placement == Placement::Datapath),
+            moving: !matches!(entry.stage, Stage::Resting),
+            explanation: self.placing.explain(&self.world, now, ufid),
+        })
+    }
+}
+
+fn placement(entry: &Entry) -> Option<Placement> {
+    match entry.home {
+        Home::Tc(_) if entry.in_hw() => Some(Placement::Hardware),
+        Home::Tc(_) => Some(Placement::Tc),
+        Home::Datapath => Some(Placement::Datapath),
+        Home::Gone { .. } => None,
+    }
+}
+
+fn note_refusal(refusals: &mut BTreeMap<String, Refusals>, refusal: &Refusal, rate: Traffic) {
+    let mut text = alloc::format!("{refusal}");
+    if refusals.len() >= REFUSAL_TEXTS_MAX && !refusals.contains_key(&text) {
+        text = refusal.label().into();
+    }
+    let group = refusals.entry(text).or_default();
+    group.flows += 1;
+    group.rate += rate;
+}

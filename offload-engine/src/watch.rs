@@ -1,0 +1,411 @@
+//! Bookkeeping of what TC and the kernel datapath report. What to do about it is the mode's.
+
+use crate::counters::{Count, Meter, Traffic};
+use crate::event::{Author, Megaflow, OpId, Round};
+use crate::ledger::{Entry, Goal, Home, Stage, TcFilter};
+use crate::rule::{counters_of, same_rule, traffic};
+use crate::world::World;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use netlink_wire::Ufid;
+use policies::Micros;
+use tc_flower::{Chain, FilterCounters, FilterReport, FlowStats, Location, Prio};
+
+/// Filters of one megaflow kept while a command of ours is under way. More changes than that in one command's time
+/// cannot be judged, and need not be.
+pub(crate) const SEEN_MAX: usize = 16;
+
+/// What a report came to, for the mode to act upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Open vSwitch made a filter or changed it.
+    Made {
+        ufid: Ufid,
+        /// The rule before it was in hardware.
+        was_in_hw: bool,
+        /// Time since the change before this one.
+        quiet_for: Micros,
+    },
+    /// A change of ours was notified.
+    Ours { ufid: Ufid },
+    /// A change of ours hit the filter of another megaflow.
+    Clobbered { victim: Ufid },
+    /// A filter went away, or a megaflow left TC.
+    Left { ufid: Ufid },
+    /// A filter was found by a dump.
+    Found { ufid: Ufid },
+    /// A dump showed where a rule is now, and what it moved since the last one.
+    Read {
+        ufid: Ufid,
+        moved: Traffic,
+        /// Time since the reading before; nothing for the first.
+        over: Option<Micros>,
+    },
+    /// Nothing the mode would care about.
+    Nothing,
+}
+
+impl World {
+    /// Notification: Open vSwitch, or whoever, made or changed a filter.
+    pub(crate) fn filter_new(&mut self, now: Micros, report: Box<FilterReport>, author: Author) -> Change {
+        match author {
+            Author::Other => self.filter_made(now, report),
+            Author::Us(op) => self.filter_ours(report, op),
+        }
+    }
+
+    fn filter_made(&mut self, now: Micros, report: Box<FilterReport>) -> Change {
+        let Some(ufid) = report.ufid() else { return Change::Nothing };
+        let address = report.address;
+        if let Some(other) = self.ledger.at(address).filter(|other| *other != ufid) {
+            self.filter_lost(now, other);
+        }
+        if !self.has_room_for(ufid) {
+            return Change::Nothing;
+        }
+        let stale_through = self.latest_round();
+        let (port, nic) = self.port_at(address.location);
+        let entry = self.ledger.entry(ufid, now, Home::Tc(address));
+        let was_in_hw = entry.in_hw();
+        let quiet_for = now.since(entry.changed);
+        entry.changed = now;
+        entry.port = port;
+        entry.nic = nic;
+        entry.stale_through = stale_through;
+        entry.meter.restart();
+        entry.idle_in_hw = 0;
+        if let Stage::Modifying { seen, .. } = &mut entry.stage
+            && seen.len() < SEEN_MAX
+        {
+            seen.push((*report).clone());
+        }
+        entry.filter = Some(TcFilter { owner: report.clone(), live: report });
+        self.ledger.set_home(ufid, Home::Tc(address));
+        Change::Made { ufid, was_in_hw, quiet_for }
+    }
+
+    fn filter_ours(&mut self, report: Box<FilterReport>, op: OpId) -> Change {
+        let Some(&ufid) = self.ops.get(&op) else { return Change::Nothing };
+        let stale_through = self.latest_round();
+        let Some(at) = self.ledger.at(report.address) else {
+            // Nobody's notification told of a filter here: it was lost, or it is the kernel's order that is. The
+            // full dump after an overrun settles it.
+            self.read_in_full.insert(report.address.location);
+            return Change::Nothing;
+        };
+        let goal = self.ledger.get(ufid).and_then(|entry| match entry.stage {
+            Stage::Replacing { goal, .. } => Some(goal),
+            _ => None,
+        });
+        let Some(entry) = self.ledger.get_mut(at) else { return Change::Nothing };
+        if goal != Some(Goal::Demote) {
+            // Fresh actions: what the filter before had counted comes with the answer.
+            let old = entry.meter;
+            entry.meter.restart();
+            self.set_old_meter(ufid, old);
+        }
+        let Some(entry) = self.ledger.get_mut(at) else { return Change::Nothing };
+        entry.stale_through = stale_through;
+        entry.idle_in_hw = 0;
+        if let Some(filter) = &mut entry.filter {
+            filter.live = report;
+        }
+        if at == ufid { Change::Ours { ufid } } else { Change::Clobbered { victim: at } }
+    }
+
+    fn set_old_meter(&mut self, ufid: Ufid, old: Meter) {
+        if let Some(Stage::Replacing { old_meter, .. }) =
+            self.ledger.get_mut(ufid).map(|entry| &mut entry.stage)
+        {
+            *old_meter = Some(old);
+        }
+    }
+
+    /// Counts what a filter showed just before it was replaced by one with fresh actions; `meter` is its own.
+    pub(crate) fn count_replaced(&mut self, before: &FilterReport, mut meter: Meter) {
+        if let Some(ufid) = before.ufid() {
+            let moved = meter.read(traffic(&before.flow_stats()));
+            self.account(ufid, moved);
+        }
+    }
+
+    /// Notification: a filter was deleted; its report carries the last counters.
+    pub(crate) fn filter_gone(&mut self, now: Micros, report: &FilterReport) -> Change {
+        let Some(ufid) = self.ledger.at(report.address) else { return Change::Nothing };
+        if report.ufid().is_some_and(|told| told != ufid) {
+            return Change::Nothing;
+        }
+        self.count(ufid, &report.flow_stats());
+        self.filter_lost(now, ufid);
+        Change::Left { ufid }
+    }
+
+    /// Notification: filters went away together. Their last counters are not told.
+    pub(crate) fn filters_gone(
+        &mut self,
+        now: Micros,
+        location: Location,
+        chain: Option<Chain>,
+        prio: Option<Prio>,
+    ) -> Vec<Change> {
+        let gone = self.ledger.in_scope(location, chain, prio);
+        gone.into_iter()
+            .map(|ufid| {
+                self.filter_lost(now, ufid);
+                Change::Left { ufid }
+            })
+            .collect()
+    }
+
+    /// The filter of `ufid` is not there any more.
+    fn filter_lost(&mut self, now: Micros, ufid: Ufid) {
+        let stale_through = self.latest_round();
+        self.ledger.set_home(ufid, Home::Gone { since: now });
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.filter = None;
+            entry.stale_through = stale_through;
+            entry.meter.restart();
+        }
+    }
+
+    /// A terse dump came past a filter.
+    pub(crate) fn filter_counted(&mut self, now: Micros, counters: &FilterCounters, round: Round) -> Change {
+        let Some(ufid) = counters.ufid else {
+            self.sweep.foreign += 1;
+            return Change::Nothing;
+        };
+        if self.is_stale(ufid, round) {
+            return Change::Nothing;
+        }
+        if self.ledger.at(counters.address) != Some(ufid) {
+            // Something changed that no notification told: only a full dump shows what.
+            self.read_in_full.insert(counters.address.location);
+            self.mark_seen(ufid, round);
+            return Change::Nothing;
+        }
+        self.filter_read(now, ufid, counters, round)
+    }
+
+    /// A full dump came past a filter.
+    pub(crate) fn filter_dumped(&mut self, now: Micros, report: Box<FilterReport>, round: Round) -> Change {
+        let Some(ufid) = report.ufid() else {
+            self.sweep.foreign += 1;
+            return Change::Nothing;
+        };
+        if self.is_stale(ufid, round) {
+            return Change::Nothing;
+        }
+        if self.ledger.at(report.address) != Some(ufid) {
+            return self.filter_found(now, ufid, report, round);
+        }
+        if let Some(entry) = self.ledger.get_mut(ufid)
+            && entry.is_resting()
+            && let Some(filter) = &mut entry.filter
+            && !same_rule(&report, &filter.live)
+        {
+            self.tally.changes_missed += 1;
+            return self.filter_found(now, ufid, report, round);
+        }
+        self.filter_read(now, ufid, &counters_of(&report), round)
+    }
+
+    /// Whether a dump of `round` may tell of a time before the last notification about `ufid`.
+    fn is_stale(&mut self, ufid: Ufid, round: Round) -> bool {
+        let stale = self.ledger.get(ufid).is_some_and(|entry| entry.stale_through >= round);
+        if stale {
+            self.mark_seen(ufid, round);
+        }
+        stale
+    }
+
+    fn mark_seen(&mut self, ufid: Ufid, round: Round) {
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.seen = round;
+        }
+    }
+
+    fn filter_read(&mut self, now: Micros, ufid: Ufid, read: &FilterCounters, round: Round) -> Change {
+        let moved = self.count(ufid, &read.stats);
+        let Some(entry) = self.ledger.get_mut(ufid) else { return Change::Nothing };
+        entry.seen = round;
+        let over = entry.read_at.map(|before| now.since(before));
+        entry.read_at = Some(now);
+        entry.rate = per_second(moved, over);
+        if let Some(filter) = &mut entry.filter {
+            filter.live.flags = read.flags;
+        }
+        note_idle_in_hw(entry, moved);
+        Change::Read { ufid, moved, over }
+    }
+
+    fn filter_found(&mut self, now: Micros, ufid: Ufid, report: Box<FilterReport>, round: Round) -> Change {
+        if !self.has_room_for(ufid) {
+            return Change::Nothing;
+        }
+        let address = report.address;
+        let (port, nic) = self.port_at(address.location);
+        let entry = self.ledger.entry(ufid, now, Home::Tc(address));
+        let resting = entry.is_resting();
+        entry.port = port;
+        entry.nic = nic;
+        entry.seen = round;
+        if !resting {
+            return Change::Nothing;
+        }
+        entry.meter.restart();
+        entry.filter = Some(TcFilter { owner: report.clone(), live: report.clone() });
+        entry.changed = now;
+        self.ledger.set_home(ufid, Home::Tc(address));
+        self.count(ufid, &report.flow_stats());
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.read_at = Some(now);
+        }
+        Change::Found { ufid }
+    }
+
+    /// A dump of `location` ended: what it did not see and should have is gone.
+    pub(crate) fn filters_dumped(
+        &mut self,
+        now: Micros,
+        location: Location,
+        round: Round,
+        complete: bool,
+    ) -> Vec<Change> {
+        if round != self.sweep.round || !self.sweep.outstanding.remove(&location) {
+            return Vec::new();
+        }
+        if !complete {
+            return Vec::new();
+        }
+        if self.sweep.full.contains(&location) {
+            self.read_in_full.remove(&location);
+        }
+        let mut changes = Vec::new();
+        for ufid in self.ledger.in_scope(location, None, None) {
+            if self.ledger.get(ufid).is_some_and(|entry| entry.seen < round && entry.stale_through < round) {
+                self.filter_lost(now, ufid);
+                changes.push(Change::Left { ufid });
+            }
+        }
+        if self.sweep.outstanding.is_empty() {
+            self.tally.foreign_filters = self.sweep.foreign;
+        }
+        changes
+    }
+
+    /// A flow of the kernel datapath was told of or dumped.
+    pub(crate) fn megaflow(&mut self, now: Micros, flow: &Megaflow, round: Option<Round>) -> Change {
+        let ufid = flow.ufid;
+        let known = self.ledger.get(ufid);
+        if let (Some(entry), Some(round)) = (known, round)
+            && (entry.stale_through >= round || matches!(entry.home, Home::Tc(_)))
+        {
+            self.mark_seen(ufid, round);
+            return Change::Nothing;
+        }
+        let was_in_tc = known.is_some_and(|entry| matches!(entry.home, Home::Tc(_)));
+        if !self.has_room_for(ufid) {
+            return Change::Nothing;
+        }
+        let latest = self.latest_round();
+        let entry = self.ledger.entry(ufid, now, Home::Datapath);
+        let arrived = entry.home != Home::Datapath || round.is_none();
+        if arrived {
+            entry.meter.restart();
+            entry.changed = now;
+            entry.filter = None;
+        }
+        match round {
+            Some(round) => entry.seen = round,
+            None => entry.stale_through = latest,
+        }
+        if let Stage::Modifying { left_tc, .. } = &mut entry.stage {
+            *left_tc = true;
+        }
+        let port = flow.in_port.and_then(|port| self.ports.by_dp_port(port)).map(|port| port.ifindex);
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.port = port.or(entry.port);
+            entry.unfit = flow.unfit.clone().or(entry.unfit.take());
+        }
+        self.ledger.set_home(ufid, Home::Datapath);
+        self.count_datapath(now, ufid, flow);
+        if was_in_tc { Change::Left { ufid } } else { Change::Nothing }
+    }
+
+    fn count_datapath(&mut self, now: Micros, ufid: Ufid, flow: &Megaflow) {
+        let Some(software) = flow.counted else { return };
+        let reading = Traffic { software, ..Traffic::default() };
+        let Some(entry) = self.ledger.get_mut(ufid) else { return };
+        let moved = entry.meter.read(reading);
+        let over = entry.read_at.map(|before| now.since(before));
+        entry.read_at = Some(now);
+        entry.rate = per_second(moved, over);
+        self.account(ufid, moved);
+    }
+
+    /// Notification: a flow of the kernel datapath was deleted.
+    pub(crate) fn megaflow_gone(&mut self, now: Micros, flow: &Megaflow) -> Change {
+        let ufid = flow.ufid;
+        if self.ledger.get(ufid).is_none_or(|entry| entry.home != Home::Datapath) {
+            return Change::Nothing;
+        }
+        self.count_datapath(now, ufid, flow);
+        self.filter_lost(now, ufid);
+        Change::Left { ufid }
+    }
+
+    /// A dump of the kernel datapath ended.
+    pub(crate) fn megaflows_dumped(&mut self, now: Micros, round: Round, complete: bool) {
+        if self.datapath_round != Some(round) {
+            return;
+        }
+        self.datapath_round = None;
+        if !complete {
+            return;
+        }
+        let gone = self.ledger.select(|entry| {
+            entry.home == Home::Datapath && entry.seen < round && entry.stale_through < round
+        });
+        for ufid in gone {
+            self.filter_lost(now, ufid);
+        }
+    }
+
+    /// Counts what a report of `ufid`'s filter shows; returns what is new.
+    pub(crate) fn count(&mut self, ufid: Ufid, stats: &FlowStats) -> Traffic {
+        let Some(entry) = self.ledger.get_mut(ufid) else { return Traffic::default() };
+        let moved = entry.meter.read(traffic(stats));
+        self.account(ufid, moved);
+        moved
+    }
+
+    fn has_room_for(&mut self, ufid: Ufid) -> bool {
+        if self.ledger.get(ufid).is_some() || self.ledger.len() < self.settings.megaflows_max as usize {
+            return true;
+        }
+        self.tally.megaflows_left_out += 1;
+        false
+    }
+}
+
+/// Notes whether a rule that is said to be in hardware counts in software only.
+fn note_idle_in_hw(entry: &mut Entry, moved: Traffic) {
+    let missed_by_nic = entry.in_hw() && moved.hardware.packets == 0 && moved.software.packets > 0;
+    entry.idle_in_hw = if missed_by_nic {
+        entry.idle_in_hw.saturating_add(1)
+    } else if moved.is_zero() {
+        entry.idle_in_hw
+    } else {
+        0
+    };
+}
+
+/// `moved` scaled to one second.
+fn per_second(moved: Traffic, over: Option<Micros>) -> Traffic {
+    let Some(over) = over.filter(|over| over.0 > 0) else { return Traffic::default() };
+    let scale = |value: u64| -> u64 {
+        u64::try_from(u128::from(value) * 1_000_000 / u128::from(over.0)).unwrap_or(u64::MAX)
+    };
+    let each = |count: Count| Count::new(scale(count.packets), scale(count.bytes));
+    Traffic { software: each(moved.software), hardware: each(moved.hardware) }
+}

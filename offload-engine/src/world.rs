@@ -1,0 +1,180 @@
+//! What is known, apart from what to do about it: ports, megaflows, counters, operations under way.
+
+use crate::counters::Traffic;
+use crate::event::{Effect, OpId, Round};
+use crate::ledger::{Home, Ledger};
+use crate::ovs::OvsSettings;
+use crate::ports::{NicId, PortFacts, Ports};
+use crate::settings::Settings;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use netlink_wire::{Ifindex, Ufid};
+use policies::Micros;
+use tc_flower::Location;
+
+/// How long a deleted megaflow is remembered: Open vSwitch changes one by deleting and making it anew, and a dump
+/// that began before the deletion may still report it.
+pub(crate) const GONE_REMEMBERED: Micros = Micros::from_secs(2);
+
+/// What the engine counted since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rules that a report showed in hardware after we promoted them.
+    pub promotions: u64,
+    /// Promotions for which ovs-vswitchd saved the counters first.
+    pub clean_promotions: u64,
+    /// Rules taken out of hardware by us.
+    pub demotions: u64,
+    /// Promotions that Open vSwitch undid by changing the flow.
+    pub undone: u64,
+    /// Times a command of ours put back what Open vSwitch had replaced, each put right at once.
+    pub races_repaired: u64,
+    /// The longest time such a replaced rule was back in place, in microseconds.
+    pub race_longest_us: u64,
+    /// Flows that Open vSwitch was asked to decide afresh, since the order of changes could not be told.
+    pub flows_cleared: u64,
+    /// Rules said to be in hardware that the hardware had lost.
+    pub lost_in_hardware: u64,
+    /// Changes that a dump showed and no notification had told.
+    pub changes_missed: u64,
+    /// Times notifications were lost and everything was read again.
+    pub overruns: u64,
+    /// Filters at our ports that are not Open vSwitch's, in the last dump.
+    pub foreign_filters: u32,
+    /// Megaflows left out because there were too many.
+    pub megaflows_left_out: u64,
+}
+
+/// Totals, overall and by ingress port.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) all: Traffic,
+    pub(crate) by_port: BTreeMap<Ifindex, Traffic>,
+}
+
+/// A dump of every location, from its first request to its last answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sweep {
+    pub(crate) round: Round,
+    pub(crate) outstanding: BTreeSet<Location>,
+    /// Those that were asked for in full.
+    pub(crate) full: BTreeSet<Location>,
+    pub(crate) foreign: u32,
+}
+
+/// What is known.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) settings: Settings,
+    pub(crate) ovs: OvsSettings,
+    pub(crate) ports: Ports,
+    pub(crate) ledger: Ledger,
+    pub(crate) totals: Totals,
+    pub(crate) tally: Tally,
+    pub(crate) ops: BTreeMap<OpId, Ufid>,
+    next_op: u64,
+    next_round: u64,
+    pub(crate) sweep: Sweep,
+    pub(crate) datapath_round: Option<Round>,
+    /// Locations whose next dump has to be a full one.
+    pub(crate) read_in_full: BTreeSet<Location>,
+    pub(crate) vswitchd_up: bool,
+}
+
+impl World {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ovs: OvsSettings::default(),
+            ports: Ports::default(),
+            ledger: Ledger::default(),
+            totals: Totals::default(),
+            tally: Tally::default(),
+            ops: BTreeMap::new(),
+            next_op: 1,
+            next_round: 1,
+            sweep: Sweep::default(),
+            datapath_round: None,
+            read_in_full: BTreeSet::new(),
+            vswitchd_up: false,
+        }
+    }
+
+    /// A new operation on behalf of `ufid`.
+    pub(crate) fn new_op(&mut self, ufid: Ufid) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        self.ops.insert(op, ufid);
+        op
+    }
+
+    /// The last round that was asked for: dumps up to it may tell of the time before now.
+    pub(crate) fn latest_round(&self) -> Round {
+        Round(self.next_round - 1)
+    }
+
+    fn new_round(&mut self) -> Round {
+        let round = Round(self.next_round);
+        self.next_round += 1;
+        round
+    }
+
+    /// Asks for the filters of every location, unless the last asking is not answered yet.
+    pub(crate) fn start_sweep(&mut self, effects: &mut Vec<Effect>) {
+        if !self.sweep.outstanding.is_empty() {
+            return;
+        }
+        let locations = self.ports.locations();
+        if locations.is_empty() {
+            return;
+        }
+        let round = self.new_round();
+        let outstanding: BTreeSet<_> = locations.iter().copied().collect();
+        let full = outstanding.intersection(&self.read_in_full).copied().collect();
+        self.sweep = Sweep { round, outstanding, full, foreign: 0 };
+        for location in locations {
+            let terse = !self.read_in_full.contains(&location);
+            effects.push(Effect::DumpFilters { round, location, terse });
+        }
+    }
+
+    /// Asks for the kernel datapath's flows, unless the last asking is not answered yet.
+    pub(crate) fn start_datapath_round(&mut self, effects: &mut Vec<Effect>) {
+        if self.datapath_round.is_none() {
+            let round = self.new_round();
+            self.datapath_round = Some(round);
+            effects.push(Effect::DumpMegaflows { round });
+        }
+    }
+
+    /// The port that packets of filters at `location` come in by, and the NIC that such rules would be placed in.
+    pub(crate) fn port_at(&self, location: Location) -> (Option<Ifindex>, Option<NicId>) {
+        let port = self.ports.at(location);
+        (port.map(|port| port.ifindex), port.and_then(PortFacts::offload_nic))
+    }
+
+    /// Adds what a megaflow moved to every total it belongs to.
+    pub(crate) fn account(&mut self, ufid: Ufid, moved: Traffic) {
+        if moved.is_zero() {
+            return;
+        }
+        let Some(entry) = self.ledger.get_mut(ufid) else { return };
+        entry.totals += moved;
+        self.totals.all += moved;
+        if let Some(port) = entry.port {
+            *self.totals.by_port.entry(port).or_default() += moved;
+        }
+    }
+
+    /// Forgets megaflows that have been gone long enough and have nothing under way; returns them.
+    pub(crate) fn forget_gone(&mut self, now: Micros) -> Vec<Ufid> {
+        let old = self.ledger.select(|entry| {
+            matches!(entry.home, Home::Gone { since } if now.since(since) >= GONE_REMEMBERED)
+                && entry.is_resting()
+        });
+        for ufid in &old {
+            self.ledger.remove(*ufid);
+        }
+        old
+    }
+}

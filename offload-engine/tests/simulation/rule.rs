@@ -1,0 +1,86 @@
+//! A rule reduced to what the simulation varies: which megaflow, and which of several actions.
+
+use crate::kernel::Filter;
+use netlink_wire::{Ifindex, PortId, Seq, Ufid};
+use tc_flower::action::{Direction, Mirred, MirredTarget};
+use tc_flower::{Action, ActionKind, ActionReport, ActionStats, Change, Control, Counters};
+use tc_flower::{FilterAddress, FilterCounters, FilterReport, Match};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) ufid: Ufid,
+    pub(crate) actions: u16,
+}
+
+impl Rule {
+    pub(crate) fn of(filter: &tc_flower::Filter) -> Self {
+        let ufid = filter.ufid().expect("every rule has a ufid");
+        let ActionKind::Mirred(Mirred { target: MirredTarget::Device(ifindex), .. }) = filter.actions[0].kind
+        else {
+            panic!("another action than the simulation makes");
+        };
+        Self { ufid, actions: u16::try_from(ifindex.0).expect("a small number") }
+    }
+
+    pub(crate) fn number(&self) -> u128 {
+        u128::from_be_bytes(*self.ufid.as_bytes())
+    }
+
+    fn action(&self) -> Action {
+        let target = MirredTarget::Device(Ifindex(u32::from(self.actions)));
+        let mirred = Mirred { target, direction: Direction::Egress, copy: false };
+        let mut action = Action::new(ActionKind::Mirred(mirred), Control::Stolen);
+        action.cookie = Some(self.ufid.into());
+        action
+    }
+}
+
+fn counters(packets: u64) -> Counters {
+    Counters { packets, bytes: packets * 100 }
+}
+
+/// A filter as the kernel reports it.
+pub(crate) fn report(address: FilterAddress, filter: &Filter) -> FilterReport {
+    let stats = ActionStats {
+        software: counters(filter.software),
+        hardware: counters(filter.hardware),
+        ..ActionStats::default()
+    };
+    FilterReport {
+        change: Change::New,
+        seq: Seq(0),
+        portid: PortId(0),
+        address,
+        other_classifier: None,
+        flags: filter.flags,
+        in_hw_count: None,
+        class_id: None,
+        indev: None,
+        keys: Match::default(),
+        actions: vec![ActionReport {
+            action: filter.rule.action(),
+            stats,
+            times: None,
+            used_hw_stats: None,
+            in_hw_count: None,
+            references: 1,
+            bindings: 1,
+            unknown_attr: None,
+        }],
+        unknown: Vec::new(),
+    }
+}
+
+/// The same, as a terse dump tells it.
+pub(crate) fn counted(address: FilterAddress, filter: &Filter) -> FilterCounters {
+    let report = report(address, filter);
+    FilterCounters {
+        seq: report.seq,
+        portid: report.portid,
+        address,
+        flags: report.flags,
+        in_hw_count: None,
+        ufid: report.ufid(),
+        stats: report.flow_stats(),
+    }
+}

@@ -11,7 +11,7 @@ ip link set lo up
 mkdir -p /run/openvswitch /run/ovn /var/log/openvswitch
 mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
 # What a test leaves running must not fill the console, and a warning of the kernel must be seen by who looks for it.
-sysctl -q -w kernel.printk='4 4 1 7' net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 2>/dev/null
+sysctl -q -w kernel.printk='4 4 1 7' net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.core.rmem_max=33554432 2>/dev/null
 
 . /lab/work
 if [ -n "$topology" ]; then

@@ -22,6 +22,7 @@ chmod 755 "$root/usr/lib/systemd/systemd-udevd" "$root/usr/bin/udevadm"
 # Nothing in a guest may wait for a name server or a password.
 echo '127.0.0.1 localhost lab' >"$root/etc/hosts"
 rm -f "$root/etc/resolv.conf"
+: >"$root/etc/resolv.conf"
 echo lab >"$root/etc/hostname"
 
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/log/apt/*

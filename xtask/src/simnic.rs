@@ -12,9 +12,6 @@ use crate::problem::{Doing, Problem};
 /// A directory with `boot/vmlinuz` and `lib/modules/VERSION`, simnic among the modules.
 pub(crate) fn with_simnic(cache: &Cache, repository: &Path, kernel: &Kernel) -> Result<PathBuf, Problem> {
     let source = repository.join("lab/simnic");
-    if !source.join("Makefile").is_file() && !source.join("Kbuild").is_file() {
-        return Ok(kernel.dir.clone());
-    }
     let content = cache::content_of(&source, &[".c", ".h", "Makefile", "Kbuild"])?;
     let parts = [content.as_str(), &kernel.dir.display().to_string()];
     let title = format!("build simnic for {}", kernel.version);

@@ -1,0 +1,107 @@
+//! The daemon under test.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{Failure, Lab, Outcome, Ovs, output, run, wait_until};
+
+/// The longest the daemon may take until it answers.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// The longest it may take to end after a signal.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
+/// An ovs-offloadd beside one Open vSwitch, ended when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    config: PathBuf,
+    log: PathBuf,
+    rundir: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it with this configuration file's text, and waits until it answers on its control socket.
+    pub fn start(lab: &Lab, ovs: &Ovs, config: &str) -> Outcome<Self> {
+        let path = lab.dir().join("offloadd.toml");
+        fs::write(&path, config)?;
+        let log = lab.dir().join("offloadd.log");
+        let rundir = ovs.rundir().to_path_buf();
+        let mut daemon = Self { child: spawn(&path, &log, &rundir)?, config: path, log, rundir };
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again, after [`Daemon::signal`] ended it.
+    pub fn restart(&mut self) -> Outcome {
+        self.child = spawn(&self.config, &self.log, &self.rundir)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Outcome {
+        let deadline_text = "ovs-offloadd answers";
+        let rundir = self.rundir.clone();
+        let child = &mut self.child;
+        let ready = wait_until(deadline_text, READY_WITHIN, || {
+            if let Some(status) = child.try_wait()? {
+                return Err(Failure::new(format!("ovs-offloadd ended with {status}")));
+            }
+            output(ctl(&rundir).arg("version")).map(|_| true)
+        });
+        ready.map_err(|failure| Failure::new(format!("{failure}\n{}", self.log_tail())))
+    }
+
+    /// `ovs-offloadctl ARGUMENTS`.
+    pub fn ctl(&self, arguments: &[&str]) -> Outcome<String> {
+        output(ctl(&self.rundir).args(arguments))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends `signal` (`KILL`, `TERM`, `HUP`, `STOP` …); after `KILL` and `TERM`, waits for its end.
+    pub fn signal(&mut self, signal: &str) -> Outcome {
+        run("kill", &[&format!("-{signal}"), &self.child.id().to_string()])?;
+        if !matches!(signal, "KILL" | "TERM") {
+            return Ok(());
+        }
+        let child = &mut self.child;
+        wait_until("ovs-offloadd has ended", ENDS_WITHIN, || Ok(child.try_wait()?.is_some()))
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> Outcome<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Gone already, perhaps: then both fail, and that is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ctl(rundir: &PathBuf) -> Command {
+    let mut command = Command::new("ovs-offloadctl");
+    command.env("OVS_RUNDIR", rundir);
+    command
+}
+
+fn spawn(config: &PathBuf, log: &PathBuf, rundir: &PathBuf) -> Outcome<Child> {
+    let out = File::options().create(true).append(true).open(log)?;
+    let err = out.try_clone()?;
+    let mut command = Command::new("ovs-offloadd");
+    command.arg("--config").arg(config).env("OVS_RUNDIR", rundir).env("RUST_BACKTRACE", "1");
+    Ok(command.stdin(Stdio::null()).stdout(out).stderr(err).spawn()?)
+}

@@ -1,0 +1,27 @@
+//! What tests are made of: a guest's pieces as values that clean up after themselves, and the runner.
+
+mod daemon;
+mod demo;
+mod failure;
+mod kernel_log;
+mod need;
+mod netns;
+mod nic;
+mod ovs;
+mod process;
+mod runner;
+mod streams;
+mod wait;
+
+pub use crate::{ensure, fact};
+pub use daemon::Daemon;
+pub use demo::Demo;
+pub use failure::{Failure, Outcome};
+pub use need::Need;
+pub use netns::Netns;
+pub use nic::{Simnic, ethtool_counters};
+pub use ovs::{Ovs, OvsDaemon};
+pub use process::{output, run};
+pub use runner::{Lab, Test, run_all};
+pub use streams::{Received, Receiver, Sender, Stream};
+pub use wait::{wait_for, wait_until};

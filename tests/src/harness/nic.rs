@@ -1,0 +1,84 @@
+//! The simulated SmartNIC as a test handles it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::{Failure, Outcome, run};
+
+/// A simulated NIC, removed when dropped.
+#[derive(Debug)]
+pub struct Simnic {
+    id: u32,
+}
+
+impl Simnic {
+    /// Plugs in NIC `id` with `vfs` virtual functions, in eswitch mode legacy.
+    pub fn new(id: u32, vfs: u32) -> Outcome<Self> {
+        run("modprobe", &["simnic"])?;
+        write("/sys/bus/simnic/new_device", &format!("{id} {vfs}"))?;
+        Ok(Self { id })
+    }
+
+    /// The devlink handle.
+    pub fn devlink(&self) -> String {
+        format!("simnic/simnic{}", self.id)
+    }
+
+    /// Changes the eswitch mode: `legacy` or `switchdev`.
+    pub fn set_mode(&self, mode: &str) -> Outcome {
+        run("devlink", &["dev", "eswitch", "set", &self.devlink(), "mode", mode]).map(drop)
+    }
+
+    /// Name of the uplink netdev.
+    pub fn uplink(&self) -> String {
+        format!("sn{}p0", self.id)
+    }
+
+    /// Name of the netdev of virtual function `vf`.
+    pub fn vf(&self, vf: u32) -> String {
+        format!("sn{}v{vf}", self.id)
+    }
+
+    /// Name of the representor of virtual function `vf`, which exists in mode switchdev.
+    pub fn representor(&self, vf: u32) -> String {
+        format!("sn{}pf0vf{vf}", self.id)
+    }
+
+    /// Joins the uplinks of two NICs with a wire.
+    pub fn wire(&self, other: &Self) -> Outcome {
+        write("/sys/bus/simnic/wire", &format!("{} {}", self.id, other.id))
+    }
+
+    /// Changes a setting or injects a fault: the name of a file in the NIC's debugfs directory, and what to write.
+    pub fn set(&self, setting: &str, value: &str) -> Outcome {
+        write(&self.debugfs(setting).to_string_lossy(), value)
+    }
+
+    /// The hardware's rule table, as simnic shows it.
+    pub fn rules(&self) -> Outcome<String> {
+        Ok(fs::read_to_string(self.debugfs("rules"))?)
+    }
+
+    fn debugfs(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/sys/kernel/debug/simnic/simnic{}/{file}", self.id))
+    }
+}
+
+impl Drop for Simnic {
+    fn drop(&mut self) {
+        // A test may have unplugged it already.
+        let _ = fs::write("/sys/bus/simnic/del_device", self.id.to_string());
+    }
+}
+
+/// The counters that `ethtool -S` shows for the netdev `name` of the guest's own namespace.
+pub fn ethtool_counters(name: &str) -> Outcome<BTreeMap<String, u64>> {
+    let text = run("ethtool", &["-S", name])?;
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(pairs.filter_map(|(key, value)| Some((key.trim().to_owned(), value.trim().parse().ok()?))).collect())
+}
+
+fn write(path: &str, text: &str) -> Outcome {
+    fs::write(path, text).map_err(|error| Failure::new(format!("writing `{text}` to {path}: {error}")))
+}

@@ -1,0 +1,23 @@
+//! Running programs of the guest.
+
+use std::process::{Command, Stdio};
+
+use super::{Failure, Outcome};
+
+/// Runs `program` and gives its standard output; fails with what it said when it does not succeed.
+pub fn run(program: &str, arguments: &[&str]) -> Outcome<String> {
+    output(Command::new(program).args(arguments))
+}
+
+/// Runs `command` and gives its standard output; fails with what it said when it does not succeed.
+pub fn output(command: &mut Command) -> Outcome<String> {
+    let shown = format!("{command:?}");
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("{shown} ended with {}: {} {}", output.status, said.trim(), text.trim())))
+}

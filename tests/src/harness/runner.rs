@@ -1,0 +1,153 @@
+//! Tests as table entries, and how one is run: alone, in its own directory, with the kernel's log watched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use super::kernel_log::{self, KernelLog};
+use super::need::required;
+use super::{Need, Outcome};
+
+/// One test.
+#[derive(Debug, Clone, Copy)]
+pub struct Test {
+    name: &'static str,
+    run: fn(&mut Lab) -> Outcome,
+    needs: &'static [Need],
+    per_release: bool,
+    long: bool,
+}
+
+impl Test {
+    /// A test that states the fact `name`.
+    pub const fn new(name: &'static str, run: fn(&mut Lab) -> Outcome) -> Self {
+        Self { name, run, needs: &[], per_release: false, long: false }
+    }
+
+    /// It cannot run without these.
+    pub const fn needs(mut self, needs: &'static [Need]) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// Its result depends on the guest's release (Open vSwitch, kernel): it is part of the suite `release`.
+    pub const fn per_release(mut self) -> Self {
+        self.per_release = true;
+        self
+    }
+
+    /// It takes minutes: it runs with `LAB_LONG=1` only.
+    pub const fn long(mut self) -> Self {
+        self.long = true;
+        self
+    }
+}
+
+/// The table entry of a test function: its name is the function's.
+#[macro_export]
+macro_rules! fact {
+    ($function:ident) => {
+        $crate::harness::Test::new(stringify!($function), $function)
+    };
+}
+
+/// The place a test runs in.
+#[derive(Debug)]
+pub struct Lab {
+    dir: PathBuf,
+    made: u32,
+}
+
+impl Lab {
+    /// A directory of the test's own; what is in it is kept when the test fails.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A name that nothing else in the guest has, `word` within it; at most 15 bytes when `word` has at most 8.
+    pub fn unique(&mut self, word: &str) -> String {
+        self.made += 1;
+        format!("t{}{word}", self.made)
+    }
+}
+
+/// Runs the tests that the command line and the environment select.
+pub fn run_all(subjects: &[(&str, &[Test])]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One guest, one Open vSwitch datapath, one kernel log: tests take turns.
+    arguments.test_threads = Some(1);
+    let required = match required(&std::env::var("REQUIRE").unwrap_or_default()) {
+        Ok(required) => required,
+        Err(wrong) => {
+            eprintln!("lab-tests: {wrong}.");
+            return ExitCode::from(2);
+        }
+    };
+    let release_only = std::env::var("LAB_SUITE").is_ok_and(|suite| suite == "release");
+    let with_long = std::env::var("LAB_LONG").is_ok_and(|value| value == "1");
+    let mut trials = Vec::new();
+    for (subject, tests) in subjects {
+        for test in *tests {
+            if (release_only && !test.per_release) || (test.long && !with_long) {
+                continue;
+            }
+            let (test, required) = (*test, required.clone());
+            let name = format!("{subject}::{}", test.name);
+            trials.push(Trial::ignorable_test(name.clone(), move || run_one(&name, &test, &required)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Failed> {
+    for need in test.needs {
+        match need.lacking() {
+            Some(reason) if required.contains(need) => {
+                return Err(format!("{} is required: {reason}", need.name()).into());
+            }
+            Some(reason) => return Ok(Completion::ignored_with(reason)),
+            None => {}
+        }
+    }
+    let dir = PathBuf::from("/run/lab-tests").join(name.replace("::", "-"));
+    let prepared = prepare(&dir);
+    let (mut lab, mut log) = prepared.map_err(|failure| Failed::from(failure.to_string()))?;
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&mut lab)));
+    let messages = log.read();
+    let failure = match result {
+        Ok(Ok(())) => kernel_log::complaint(&messages).map(|line| format!("the kernel complained: {line}")),
+        Ok(Err(failure)) => Some(failure.to_string()),
+        Err(panic) => Some(format!("panicked: {}", panic_text(&*panic))),
+    };
+    let Some(failure) = failure else {
+        // The directory is of no use any more; a failure to remove it costs memory and nothing else.
+        let _ = fs::remove_dir_all(&dir);
+        return Ok(Completion::Completed);
+    };
+    let _ = fs::write(dir.join("kernel.log"), messages);
+    let kept = keep(&dir).unwrap_or_else(|lost| format!("could not be kept: {lost}"));
+    Err(format!("{failure}\nlogs: {kept}").into())
+}
+
+fn prepare(dir: &Path) -> Outcome<(Lab, KernelLog)> {
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir)?;
+    Ok((Lab { dir: dir.to_path_buf(), made: 0 }, KernelLog::from_now()?))
+}
+
+/// Copies a failed test's directory to where the host finds it, without sockets.
+fn keep(dir: &Path) -> Outcome<String> {
+    let Some(logs) = std::env::var_os("LAB_LOGS") else { return Ok(dir.display().to_string()) };
+    let to = PathBuf::from(logs).join(dir.file_name().unwrap_or_default());
+    fs::create_dir_all(&to)?;
+    let script = "cd \"$1\" && find . -type f -size -16M | tar -cf - -T - | tar -xf - -C \"$2\"";
+    super::output(Command::new("sh").args(["-c", script, "keep"]).arg(dir).arg(&to))?;
+    Ok(to.display().to_string())
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
+}

@@ -1,0 +1,180 @@
+//! The packet generator and receiver of [`crate::traffic`], run in namespaces.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::{Failure, Netns, Outcome, wait_until};
+
+/// The longest a receiver may take until its socket is bound.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a sender is to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a> {
+    /// `ADDRESS:PORT` of the receiver.
+    pub to: &'a str,
+    /// Source port of the first flow; the others follow.
+    pub from_port: u16,
+    /// Flows, by source port.
+    pub flows: u32,
+    /// Packets of each flow.
+    pub count: u64,
+    /// Packets per second of all flows together; 0: as fast as it goes.
+    pub rate_per_s: u64,
+    /// UDP payload in bytes.
+    pub payload_bytes: u32,
+}
+
+impl Default for Stream<'_> {
+    fn default() -> Self {
+        Self { to: "", from_port: 20_000, flows: 1, count: 1000, rate_per_s: 1000, payload_bytes: 64 }
+    }
+}
+
+/// A running generator.
+#[derive(Debug)]
+pub struct Sender {
+    child: Child,
+}
+
+impl Sender {
+    /// Starts sending from `netns`.
+    pub fn start(netns: &Netns, stream: Stream<'_>) -> Outcome<Self> {
+        let mut command = traffic(netns);
+        command.args(["send", "--to", stream.to]);
+        command.args(["--from-port", &stream.from_port.to_string(), "--flows", &stream.flows.to_string()]);
+        command.args(["--count", &stream.count.to_string(), "--rate", &stream.rate_per_s.to_string()]);
+        command.args(["--size", &stream.payload_bytes.to_string()]);
+        Ok(Self {
+            child: command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?,
+        })
+    }
+
+    /// Waits until everything is sent: the number of packets.
+    pub fn finish(mut self) -> Outcome<u64> {
+        let mut text = String::new();
+        if let Some(out) = self.child.stdout.take() {
+            BufReader::new(out).read_line(&mut text)?;
+        }
+        let status = self.child.wait()?;
+        field(&text, "sent").ok_or_else(|| Failure::new(format!("the generator ended with {status}: {text}")))
+    }
+
+    /// Sends all of `stream` from `netns`: the number of packets.
+    pub fn send(netns: &Netns, stream: Stream<'_>) -> Outcome<u64> {
+        Self::start(netns, stream)?.finish()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // Finished already, in most cases.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a receiver counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Different packets.
+    pub packets: u64,
+    /// Packets that came more than once, each time after the first.
+    pub duplicated: u64,
+    /// Packets that came after a later one of their flow.
+    pub reordered: u64,
+    /// Packets that did not come although a later one of their flow did.
+    pub missing: u64,
+    /// Packets that came and that the receiver was too slow for.
+    pub socket_drops: u64,
+}
+
+/// A running receiver.
+#[derive(Debug)]
+pub struct Receiver {
+    child: Child,
+    input: Option<ChildStdin>,
+    last_line: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Receiver {
+    /// Starts one in `netns`, bound to `ADDRESS:PORT` when this returns.
+    pub fn start(netns: &Netns, bind: &str) -> Outcome<Self> {
+        let mut command = traffic(netns);
+        command.args(["receive", "--bind", bind]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let input = child.stdin.take();
+        let lines =
+            BufReader::new(child.stdout.take().ok_or_else(|| Failure::new("the receiver has no output"))?)
+                .lines();
+        let last_line = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&last_line);
+        let reader = thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            }
+        });
+        let receiver = Self { child, input, last_line, reader: Some(reader) };
+        wait_until("the receiver is bound", READY_WITHIN, || Ok(!receiver.line().is_empty()))?;
+        Ok(receiver)
+    }
+
+    fn line(&self) -> String {
+        self.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What has been counted so far, at most about 100 ms old.
+    pub fn so_far(&self) -> Received {
+        counts(&self.line())
+    }
+
+    /// Ends the receiver once nothing comes any more: the final counts.
+    pub fn finish(mut self) -> Outcome<Received> {
+        drop(self.input.take());
+        let status = self.child.wait()?;
+        if let Some(reader) = self.reader.take() {
+            reader.join().map_err(|_| Failure::new("the receiver's reader panicked"))?;
+        }
+        let line = self.line();
+        if status.success() {
+            Ok(counts(&line))
+        } else {
+            Err(Failure::new(format!("the receiver ended with {status}: {line}")))
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // Finished already, in most cases.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn traffic(netns: &Netns) -> Command {
+    let mut command = netns.command("lab-tests");
+    command.arg("traffic");
+    command
+}
+
+fn counts(line: &str) -> Received {
+    let value = |name| field(line, name).unwrap_or(0);
+    Received {
+        packets: value("received"),
+        duplicated: value("duplicated"),
+        reordered: value("reordered"),
+        missing: value("missing"),
+        socket_drops: value("socket_drops"),
+    }
+}
+
+/// The number after `name=` in a line of such pairs.
+fn field(line: &str, name: &str) -> Option<u64> {
+    let value = line.split_whitespace().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok())
+}

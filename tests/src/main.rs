@@ -1,0 +1,30 @@
+//! Integration tests that run inside the lab guest: real Open vSwitch, real kernel, simulated SmartNIC.
+//!
+//! `lab-tests` runs them all and takes the options of `cargo test`'s own runner (a filter, `--list`, `--exact` …).
+//! Environment:
+//!
+//! - `LAB_SUITE`: `full` (default), or `release` for the tests whose result depends on the guest's release;
+//! - `LAB_LONG=1` adds those that take minutes;
+//! - `REQUIRE`: what must not be lacking, comma-separated names of [`Need`](lab_tests::harness::Need) or `all`: a test that
+//!   lacks it fails, where it would be reported as ignored;
+//! - `LAB_LOGS`: where the files of a failed test are left.
+//!
+//! `lab-tests traffic send|receive …` is the packet generator that the tests use, for use by hand too.
+
+mod lab;
+
+use std::process::ExitCode;
+
+use lab_tests::harness::{self, Test};
+use lab_tests::traffic;
+
+/// Every subject's tests.
+const SUBJECTS: &[(&str, &[Test])] = &[("lab", lab::TESTS)];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.peek().map(String::as_str) == Some("traffic") {
+        return traffic::main(arguments.skip(1));
+    }
+    harness::run_all(SUBJECTS)
+}

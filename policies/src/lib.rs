@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 //! Which megaflows deserve a hardware entry. No clocks, no IO.
 //!
-//! [`planner`] ranks what competes for a NIC's table. It depends on nothing but plain values: time comes
-//! in as [`Micros`], ids are whatever the caller uses.
+//! [`rules`] says what an operator wants of each megaflow, in the match language of OVN and OVS ([`language`]);
+//! [`planner`] ranks what competes for a NIC's table. Both work on plain values: time comes in as [`Micros`], ids
+//! are whatever the caller uses.
 
 extern crate alloc;
 
+pub mod language;
 pub mod planner;
+pub mod rules;
 mod units;
 
-pub use units::{Micros, Rate, RuleId, Weight};
+pub use units::{Micros, NotAQuantity, Rate, RuleId, Weight};

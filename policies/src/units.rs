@@ -1,6 +1,7 @@
 //! The plain values that planner and rules share: time, rates, weights, rule numbers.
 
 use core::fmt;
+use core::str::FromStr;
 
 /// A point in time, or a span of it, in microseconds of one monotonic clock.
 ///
@@ -122,6 +123,76 @@ impl fmt::Display for RuleId {
     }
 }
 
+/// A text that is no quantity: no number, no unit, an unknown unit, or more than fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAQuantity {
+    units: &'static str,
+}
+
+impl fmt::Display for NotAQuantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected a number and a unit: {}", self.units)
+    }
+}
+
+impl core::error::Error for NotAQuantity {}
+
+/// The number in `text`, in millionths, and what follows it.
+fn split_quantity(text: &str) -> Option<(u128, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 6 || whole.len() > 20 {
+        return None;
+    }
+    let millionths: u128 = fraction.parse::<u128>().ok()? * 10_u128.pow(6 - fraction.len() as u32);
+    Some((whole.parse::<u128>().ok()? * 1_000_000 + millionths, unit.trim_start()))
+}
+
+impl FromStr for Micros {
+    type Err = NotAQuantity;
+
+    /// Reads "250 us", "500 ms", "1.5 s", "5 min" or "1 h".
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        let error = NotAQuantity { units: "us, ms, s, min or h" };
+        let (millionths, unit) = split_quantity(text).ok_or(error)?;
+        let micros: u128 = match unit {
+            "us" => 1,
+            "ms" => 1_000,
+            "s" => 1_000_000,
+            "min" => 60_000_000,
+            "h" => 3_600_000_000,
+            _ => return Err(error),
+        };
+        u64::try_from(millionths * micros / 1_000_000).map(Self).map_err(|_| error)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = NotAQuantity;
+
+    /// Reads "2 Mbit/s", "250 kB/s" or "500 pkt/s"; k, M, G and T are powers of 1000.
+    fn from_str(text: &str) -> Result<Self, NotAQuantity> {
+        let error = NotAQuantity { units: "bit/s, B/s or pkt/s, with k, M, G or T before it" };
+        let (millionths, unit) = split_quantity(text).ok_or(error)?;
+        let prefixes = [("k", 1_000_u128), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+        let (scale, unit) = prefixes
+            .iter()
+            .find_map(|(prefix, scale)| unit.strip_prefix(prefix).map(|rest| (*scale, rest)))
+            .unwrap_or((1, unit));
+        let value = millionths.checked_mul(scale).ok_or(error)? / 1_000_000;
+        let whole = |value: u128| u64::try_from(value).map_err(|_| error);
+        match unit {
+            "bit/s" => Ok(Self::BytesPerSecond(whole(value / 8)?)),
+            "B/s" => Ok(Self::BytesPerSecond(whole(value)?)),
+            "pkt/s" => Ok(Self::PacketsPerSecond(whole(value)?)),
+            _ => Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +218,25 @@ mod tests {
     fn a_weight_of_zero_is_the_least_weight() {
         assert_eq!(Weight::from_thousandths(0).thousandths(), 1);
         assert_eq!(Weight::from_thousandths(1_500).to_string(), "1.500");
+    }
+
+    #[test]
+    fn quantities_are_read_with_their_units() {
+        assert_eq!("500 ms".parse(), Ok(Micros::from_millis(500)));
+        assert_eq!("1.5s".parse(), Ok(Micros::from_millis(1_500)));
+        assert_eq!("2 Mbit/s".parse(), Ok(Rate::BytesPerSecond(250_000)));
+        assert_eq!("0.5 kpkt/s".parse(), Ok(Rate::PacketsPerSecond(500)));
+        assert_eq!("3 GB/s".parse(), Ok(Rate::BytesPerSecond(3_000_000_000)));
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused() {
+        for text in ["", "5", "s", "-1 s", "1,5 s", "1. s", ".5 s", "99999999999999999999 h", "1 S", "1 Mbit"]
+        {
+            assert!(text.parse::<Micros>().is_err(), "{text}");
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        let error = "1 day".parse::<Micros>().expect_err("no unit of ours");
+        assert_eq!(error.to_string(), "expected a number and a unit: us, ms, s, min or h");
     }
 }

@@ -119,6 +119,13 @@ impl<'a> Attr<'a> {
         Attrs { bytes: self.payload, offset: self.offset + NLA_HDRLEN, family: self.family }
     }
 
+    /// The first and the second half of its payload, as attributes of the same type: value and mask of
+    /// `OVS_ACTION_ATTR_SET_MASKED`.
+    pub(crate) fn halves(&self) -> (Self, Self) {
+        let (first, second) = self.payload.split_at(self.payload.len() / 2);
+        (Self { payload: first, ..*self }, Self { payload: second, ..*self })
+    }
+
     /// What is wrong with this attribute.
     #[cold]
     pub const fn malformed(&self, why: Why) -> Malformed {

@@ -128,7 +128,7 @@ fn decode_group(attrs: Attrs<'_>) -> Result<Option<(Box<str>, MulticastGroup)>, 
     Ok(name.zip(id))
 }
 
-/// `CTRL_CMD_GETFAMILY`: asks for a family by name, for example [`ovs_vport::FAMILY`](crate::ovs_vport::FAMILY). The
+/// `CTRL_CMD_GETFAMILY`: asks for a family by name, for example [`ovs_flow::FAMILY`](crate::ovs_flow::FAMILY). The
 /// answer is a [`FamilyReport`], or ENOENT where its module is not loaded.
 pub fn get_family(name: &str, seq: Seq) -> Vec<u8> {
     let command = Command { number: CTRL_CMD_GETFAMILY, version: 1 };

@@ -10,7 +10,7 @@
 //! | [`attr`], [`writer`] | attributes (`struct nlattr`), read and written |
 //! | [`message`], [`extack`] | `struct nlmsghdr`, acks, errors, the end of a dump |
 //! | [`genl`] | generic netlink and the resolution of a family by its name |
-//! | [`ovs_datapath`], [`ovs_vport`] | the Open vSwitch kernel datapath |
+//! | [`ovs_datapath`], [`ovs_vport`], [`ovs_flow`] | the Open vSwitch kernel datapath |
 //! | [`link`] | rtnetlink's links |
 //! | [`devlink`] | devlink instances, eswitch and ports |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
@@ -30,6 +30,7 @@ pub mod malformed;
 pub mod masked;
 pub mod message;
 pub mod ovs_datapath;
+pub mod ovs_flow;
 
 pub mod ovs_vport;
 pub mod ufid;

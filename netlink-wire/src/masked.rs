@@ -1,6 +1,6 @@
 //! A value together with the bits of it that matter.
 
-use crate::{EtherType, MacAddr};
+use crate::{DpPort, EtherType, MacAddr, RecircId};
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -47,13 +47,18 @@ impl Bits for MacAddr {
     }
 }
 
-impl Bits for EtherType {
-    const ZEROS: Self = Self(0);
-    const ONES: Self = Self(u16::MAX);
-    fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
+macro_rules! newtype_bits {
+    ($($name:ident),*) => {$(
+        impl Bits for $name {
+            const ZEROS: Self = Self(0);
+            const ONES: Self = Self(!0);
+            fn and(self, other: Self) -> Self {
+                Self(self.0 & other.0)
+            }
+        }
+    )*};
 }
+newtype_bits!(DpPort, EtherType, RecircId);
 
 impl Bits for Ipv4Addr {
     const ZEROS: Self = Self::UNSPECIFIED;
@@ -75,7 +80,7 @@ impl Bits for Ipv6Addr {
 ///
 /// `value` may have bits outside the mask; they mean nothing, but are kept as they were read, so that a filter can be
 /// written back as it was.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Masked<T> {
     /// The value to agree with.
     pub value: T,
@@ -83,7 +88,17 @@ pub struct Masked<T> {
     pub mask: T,
 }
 
+/// A match on no bit.
+impl<T: Bits> Default for Masked<T> {
+    fn default() -> Self {
+        Self::ANY
+    }
+}
+
 impl<T: Bits> Masked<T> {
+    /// A match on no bit.
+    pub const ANY: Self = Self { value: T::ZEROS, mask: T::ZEROS };
+
     /// A match on every bit.
     pub const fn exact(value: T) -> Self {
         Self { value, mask: T::ONES }

@@ -10,6 +10,8 @@ use crate::row::{Change, Layout, Row, RowError, TableRow};
 use crate::update::{RowUpdate, TableUpdate};
 
 type Rows = BTreeMap<Uuid, Arc<Row>>;
+/// The row before and the row now.
+type BeforeAndNow = (Option<Arc<Row>>, Option<Arc<Row>>);
 
 /// Rows by table and UUID.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -182,7 +184,7 @@ impl Replica {
 /// Changes that wait for a consumer. Changes of the same row become one, so that the backlog of a consumer that never
 /// comes holds no more than the difference between what it has seen and what is.
 #[derive(Debug, Default)]
-pub struct Backlog(BTreeMap<(Arc<str>, Uuid), (Option<Arc<Row>>, Option<Arc<Row>>)>);
+pub struct Backlog(BTreeMap<(Arc<str>, Uuid), BeforeAndNow>);
 
 impl Backlog {
     /// Adds a change.

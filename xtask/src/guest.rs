@@ -50,7 +50,7 @@ pub(crate) struct Run<'a> {
     pub(crate) programs: &'a [PathBuf],
     /// A directory of the caller, seen read-write as /share.
     pub(crate) share: Option<&'a Path>,
-    /// Where files that the guest leaves in /logs are found afterwards.
+    /// Where files that the guest leaves in /logs are found afterwards, with its output and its kernel's.
     pub(crate) logs: &'a Path,
     /// A script of lab/topologies to run first, by name.
     pub(crate) topology: Option<&'a str>,
@@ -134,10 +134,22 @@ impl Run<'_> {
         command.stdin(if usable_input { Stdio::inherit() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().doing(|| "start virtme-run".to_owned())?;
+        let log = self.logs.join("output.log");
+        let keep = || {
+            File::options().create(true).append(true).open(&log).doing(|| format!("write {}", log.display()))
+        };
+        let _ = fs::remove_file(&log);
+        let (keep_out, keep_err) = (keep()?, keep()?);
         let (out, err) = if self.quiet {
-            (pass(child.stdout.take(), std::io::sink()), pass(child.stderr.take(), std::io::sink()))
+            (
+                pass(child.stdout.take(), keep_out, std::io::sink()),
+                pass(child.stderr.take(), keep_err, std::io::sink()),
+            )
         } else {
-            (pass(child.stdout.take(), std::io::stdout()), pass(child.stderr.take(), std::io::stderr()))
+            (
+                pass(child.stdout.take(), keep_out, std::io::stdout()),
+                pass(child.stderr.take(), keep_err, std::io::stderr()),
+            )
         };
         let status = wait(&mut child, self.time_limit.map(|limit| begin + limit))?;
         for reader in [out, err].into_iter().flatten() {
@@ -170,15 +182,20 @@ fn wait(child: &mut Child, deadline: Option<Instant>) -> Result<Option<ExitStatu
     }
 }
 
-fn pass(
+/// Copies `from` to the file `keep` and to `show` on a thread of its own, until it ends.
+pub(crate) fn pass(
     from: Option<impl Read + Send + 'static>,
-    mut to: impl Write + Send + 'static,
+    mut keep: File,
+    mut show: impl Write + Send + 'static,
 ) -> Option<thread::JoinHandle<()>> {
     let mut from = from?;
     Some(thread::spawn(move || {
         let mut buffer = [0; 16 * 1024];
         while let Ok(count) = from.read(&mut buffer) {
-            if count == 0 || to.write_all(&buffer[..count]).and_then(|()| to.flush()).is_err() {
+            let text = &buffer[..count];
+            // A terminal that is gone must not stop the log, nor a full disk the terminal.
+            let (_, _) = (keep.write_all(text), show.write_all(text).and_then(|()| show.flush()));
+            if count == 0 {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use crate::cache::{self, Cache};
 use crate::command::output_of;
 use crate::debian::Release;
 use crate::guest::{Machine, Run, Work};
-use crate::kernel::{self, Flavour};
+use crate::kernel::{self, Flavour, Kernel};
 use crate::problem::{Doing, Problem};
 use crate::{host, image, progress, simnic, virtme};
 
@@ -46,11 +46,21 @@ impl Lab {
         Ok(Self { cache, repository: repository.to_path_buf() })
     }
 
+    /// The cache of what was made.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// What `choice` needs from Debian's archive, found in the cache or fetched.
+    pub(crate) fn fetch(&self, choice: Choice) -> Result<(PathBuf, Kernel), Problem> {
+        let image = image::userland(&self.cache, &self.repository, choice.release)?;
+        Ok((image, kernel::kernel(&self.cache, &self.repository, choice.kernel)?))
+    }
+
     /// All that a guest of `choice` is started from, found in the cache or made.
     pub(crate) fn machine(&self, choice: Choice) -> Result<Machine, Problem> {
         let virtme_run = virtme::virtme_run(&self.cache)?;
-        let image = image::userland(&self.cache, &self.repository, choice.release)?;
-        let kernel = kernel::kernel(&self.cache, &self.repository, choice.kernel)?;
+        let (image, kernel) = self.fetch(choice)?;
         let kernel = simnic::with_simnic(&self.cache, &self.repository, &kernel)?;
         let mut machine = Machine { virtme_run, image, kernel, kvm: false };
         machine.kvm = self.kvm_works(&machine)?;

@@ -12,7 +12,10 @@ mod options;
 mod problem;
 mod programs;
 mod progress;
+mod pure;
 mod simnic;
+mod test;
+mod tools;
 mod virtme;
 
 use std::path::Path;
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Call::Lab(options) => lab(repository, options),
+        Call::Test { only, long } => test::run(repository, &only, long),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

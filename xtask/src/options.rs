@@ -8,6 +8,7 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 
 use crate::lab::Choice;
 use crate::problem::Problem;
+use crate::test::Part;
 
 /// What `cargo xtask help` prints.
 pub(crate) const HELP: &str = "\
@@ -27,6 +28,11 @@ Options of lab:
   --time-limit S    seconds after which a command's guest is stopped (default 1800; 0: never)
   -- COMMAND…       runs COMMAND instead of a shell and ends with its exit status
 
+Options of test:
+  --only PART       runs this part only; may be given several times. Parts: fmt, clippy, pure, doc, deny, unit, fuzz,
+                    lab-trixie, lab-bookworm, lab-sid, and with --long also lab-ct, lab-debug
+  --long            adds what takes longer than a change should wait for
+
 Exit codes: 0 success, 1 failure, 2 something is missing or wrong on this machine or in the call;
 `lab -- COMMAND` ends with COMMAND's own.
 ";
@@ -41,6 +47,8 @@ pub(crate) enum Call {
     Help,
     /// Run a guest for the caller.
     Lab(LabOptions),
+    /// Run these parts of the tests (none: all).
+    Test { only: Vec<Part>, long: bool },
 }
 
 /// Options of `lab`.
@@ -62,6 +70,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
         Some(Value(command)) => match command.to_str() {
             Some("help") => return Ok(Call::Help),
             Some("lab") => parse_lab(&mut parser).map(Call::Lab),
+            Some("test") => parse_test(&mut parser),
             _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
         },
         Some(other) => Err(other.unexpected()),
@@ -71,6 +80,22 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
 
 fn wrong(error: lexopt::Error) -> Problem {
     Problem::cannot(format!("{error}: see `cargo xtask help`."))
+}
+
+fn parse_test(parser: &mut lexopt::Parser) -> Result<Call, lexopt::Error> {
+    let (mut only, mut long) = (Vec::new(), false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("only") => {
+                let name = parser.value()?.string()?;
+                let part = Part::ALL.into_iter().find(|part| part.name() == name);
+                only.push(part.ok_or_else(|| format!("there is no part `{name}` of the tests"))?);
+            }
+            Long("long") => long = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Call::Test { only, long })
 }
 
 fn parse_lab(parser: &mut lexopt::Parser) -> Result<LabOptions, lexopt::Error> {

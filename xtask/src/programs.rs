@@ -36,7 +36,7 @@ pub(crate) fn build(repository: &Path) -> Result<Vec<PathBuf>, Problem> {
 }
 
 /// The target triple of this machine's compiler.
-fn host_target() -> Result<String, Problem> {
+pub(crate) fn host_target() -> Result<String, Problem> {
     let version = output_of(Command::new("rustc").arg("-vV")).unwrap_or_default();
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| {

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod ctl;
+pub mod daemon;
 #[cfg(test)]
 mod golden;
 pub mod io;

@@ -3,10 +3,11 @@
 //! A command `flow list --limit 5` is the unixctl method `flow/list` with the parameters `--limit`, `5`.
 
 mod args;
+pub(crate) mod rule_text;
 pub mod text;
 pub mod views;
 
 pub use args::{
-    Asked, Cli, FlowListArgs, FlowOrder, Local, NotACommand, OutputFormat, PlacementFilter, Query, Verb,
-    methods, parse_request, to_request,
+    Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, Local, NicQuery, NotACommand, OutputFormat,
+    PlacementFilter, PortQuery, Query, RefusalQuery, Verb, methods, parse_request, to_request,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
-use super::views::{Amount, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView};
+use super::views::{Amount, Deeds, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView};
 use crate::config::show_duration;
 
 /// `48,211`.
@@ -112,6 +112,7 @@ pub fn status(view: &StatusView) -> String {
     for nic in &view.nics {
         line(&format!("nic {}", nic.nic), nic_line(nic));
     }
+    line("placing", deeds(&view.done));
     const REFUSALS_SHOWN: usize = 5;
     for (index, refusal) in view.refused.iter().take(REFUSALS_SHOWN).enumerate() {
         let name = if index == 0 { "refused" } else { "" };
@@ -194,14 +195,39 @@ fn nic_line(nic: &NicView) -> String {
         (Some(capacity), true) => format!("{} (learned)", number(capacity)),
         (None, _) => "an unknown number".to_owned(),
     };
+    let others = match nic.foreign {
+        0 => String::new(),
+        foreign => format!("   {} of others", number(foreign)),
+    };
     format!(
-        "{} {}   entries {} of {capacity}   installs {}/s of {}/s",
+        "{} {}   entries {} of {capacity}{others}   waiting {}",
         nic.driver,
         nic.devlink,
         number(nic.entries),
-        number(nic.installs_per_s),
-        number(nic.installs_per_s_max)
+        number(nic.waiting)
     )
+}
+
+fn deeds(done: &Deeds) -> String {
+    let mut out = format!(
+        "{} promotions ({}/s of {}/s), {} demotions",
+        number(done.promotions),
+        number(done.promotions_per_s),
+        number(done.installs_per_s_max),
+        number(done.demotions)
+    );
+    let more = [
+        (done.undone, "undone by Open vSwitch"),
+        (done.races_repaired, "races repaired"),
+        (done.flows_cleared, "flows cleared"),
+        (done.lost_in_hardware, "lost by hardware"),
+        (done.changes_missed, "changes missed"),
+        (done.malformed, "malformed messages"),
+    ];
+    for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+        let _ = write!(out, ", {} {what}", number(count));
+    }
+    out
 }
 
 fn amounts(split: &Split) -> [String; 2] {
@@ -320,9 +346,9 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
         ("switch id", false),
         ("entries", true),
         ("capacity", true),
-        ("installs", true),
-        ("installs/s", true),
-        ("refusals", true),
+        ("of others", true),
+        ("waiting", true),
+        ("in flight", true),
     ];
     let rows = nics.iter().map(|nic| {
         let learned = if nic.capacity_learned { " (learned)" } else { "" };
@@ -335,9 +361,9 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
             nic.switch_id.clone(),
             number(nic.entries),
             format!("{capacity}{learned}"),
-            number(nic.installs),
-            format!("{} of {}", number(nic.installs_per_s), number(nic.installs_per_s_max)),
-            number(nic.refusals),
+            number(nic.foreign),
+            number(nic.waiting),
+            number(nic.in_flight),
         ]
     });
     table(&head, width, rows)
@@ -388,7 +414,8 @@ ovs-offloadd 0.1.0   mode steer   up 3d 4h   OVS 3.5.0   kernel 6.12.117
 connections   ovsdb ok   vswitchd DOWN (lost 2 times): not running   netlink ok (0 overruns)
 flows         48,211: 1,020 in hardware; 47,191 in software (47,112 cold, 79 table full)
 traffic       97.4% of 8.00 Mbit/s and 97.4% of 1.00 kpkt/s in hardware; since start 96.8% of bytes and 96.8% of packets
-nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   installs 41/s of 1,000/s
+nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   waiting 12
+placing       5,000 promotions (41/s of 1,000/s), 3,980 demotions
 refused       18 flows, 90.0 Mbit/s: chain out of range
 configuration the old one is in force: c.toml:1:1: unknown key x
 ";

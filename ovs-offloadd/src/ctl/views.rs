@@ -120,14 +120,43 @@ pub struct NicView {
     pub capacity: Option<u64>,
     /// Whether the capacity was learned from refusals.
     pub capacity_learned: bool,
-    /// Rules installed since start.
-    pub installs: u64,
-    /// Rules installed in the last second or so.
-    pub installs_per_s: u64,
-    /// Most that may be.
+    /// Entries of others in the same table.
+    pub foreign: u64,
+    /// Flows worth an entry that wait for one.
+    pub waiting: u64,
+    /// Changes that wait for the kernel's answer.
+    pub in_flight: u64,
+}
+
+/// What was done since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Deeds {
+    /// Rules moved into hardware.
+    pub promotions: u64,
+    /// Of these, those for which ovs-vswitchd saved the counters first.
+    pub clean_promotions: u64,
+    /// Rules moved into hardware, per second of late.
+    pub promotions_per_s: u64,
+    /// Most installs per second and NIC, as configured.
     pub installs_per_s_max: u64,
-    /// Refusals since start.
-    pub refusals: u64,
+    /// Rules moved out of hardware.
+    pub demotions: u64,
+    /// Promotions that a change by Open vSwitch undid.
+    pub undone: u64,
+    /// Changes by Open vSwitch that a command of ours undid, put right at once.
+    pub races_repaired: u64,
+    /// The longest time until that was put right, in microseconds.
+    pub race_longest_us: u64,
+    /// Flows that Open vSwitch was asked to decide about afresh.
+    pub flows_cleared: u64,
+    /// Rules said to be in hardware that the hardware had lost.
+    pub lost_in_hardware: u64,
+    /// Changes that no notification had told, found by a dump.
+    pub changes_missed: u64,
+    /// Filters at our ports that are not Open vSwitch's.
+    pub foreign_filters: u64,
+    /// Messages of the kernel that could not be read.
+    pub malformed: u64,
 }
 
 /// A port of an Open vSwitch bridge.
@@ -164,7 +193,7 @@ pub struct PortView {
 pub struct FlowView {
     /// The flow's id.
     pub ufid: String,
-    /// `hardware`, `tc-software`, `datapath` or `gone`.
+    /// `hardware`, `tc` (in software) or `datapath`.
     pub placement: &'static str,
     /// Why it is there, a word of a closed set.
     pub reason: &'static str,
@@ -224,6 +253,8 @@ pub struct StatusView {
     pub nics: Vec<NicView>,
     /// What was refused, the most flows first.
     pub refused: Vec<RefusalView>,
+    /// What was done since start.
+    pub done: Deeds,
     /// What is wrong with the configuration, if the running one is not the written one.
     pub config_error: Option<String>,
     /// Keys whose change waits for a restart.
@@ -278,10 +309,9 @@ pub(crate) mod sample {
                 entries: 1_020,
                 capacity: Some(1_024),
                 capacity_learned: true,
-                installs: 5_000,
-                installs_per_s: 41,
-                installs_per_s_max: 1_000,
-                refusals: 3,
+                foreign: 0,
+                waiting: 12,
+                in_flight: 3,
             }],
             refused: vec![RefusalView {
                 reason: "driver",
@@ -289,6 +319,13 @@ pub(crate) mod sample {
                 flows: 18,
                 rate: Amount { packets: 1, bytes: 11_250_000 },
             }],
+            done: Deeds {
+                promotions: 5_000,
+                promotions_per_s: 41,
+                installs_per_s_max: 1_000,
+                demotions: 3_980,
+                ..Deeds::default()
+            },
             config_error: Some("c.toml:1:1: unknown key x".into()),
             restart_needed: vec![],
             notes: vec![],

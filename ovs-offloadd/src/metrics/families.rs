@@ -149,26 +149,78 @@ pub static FAMILIES: &[Family] = &[
         },
     },
     Family {
-        name: "offloadd_nic_installs_total",
-        kind: Kind::Counter,
+        name: "offloadd_nic_waiting_flows",
+        kind: Kind::Gauge,
         labels: &["nic", "driver"],
-        help: "Rules put into a NIC.",
+        help: "Flows worth an entry of a NIC that wait for one.",
         samples: |status, _, out| {
             for nic in &status.nics {
-                out.put(&[&nic.nic.to_string(), &nic.driver], nic.installs);
+                out.put(&[&nic.nic.to_string(), &nic.driver], nic.waiting);
             }
         },
     },
     Family {
-        name: "offloadd_nic_refusals_total",
+        name: "offloadd_promotions_total",
         kind: Kind::Counter,
-        labels: &["nic", "driver"],
-        help: "Rules a NIC did not take.",
-        samples: |status, _, out| {
-            for nic in &status.nics {
-                out.put(&[&nic.nic.to_string(), &nic.driver], nic.refusals);
-            }
-        },
+        labels: &[],
+        help: "Rules moved into hardware.",
+        samples: |status, _, out| out.put(&[], status.done.promotions),
+    },
+    Family {
+        name: "offloadd_clean_promotions_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Rules moved into hardware after ovs-vswitchd had saved their counters.",
+        samples: |status, _, out| out.put(&[], status.done.clean_promotions),
+    },
+    Family {
+        name: "offloadd_demotions_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Rules moved out of hardware by us.",
+        samples: |status, _, out| out.put(&[], status.done.demotions),
+    },
+    Family {
+        name: "offloadd_undone_promotions_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Promotions that a change by Open vSwitch undid.",
+        samples: |status, _, out| out.put(&[], status.done.undone),
+    },
+    Family {
+        name: "offloadd_repaired_races_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Changes by Open vSwitch that a command of ours undid, put right at once.",
+        samples: |status, _, out| out.put(&[], status.done.races_repaired),
+    },
+    Family {
+        name: "offloadd_lost_rules_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Rules said to be in hardware that the hardware had lost.",
+        samples: |status, _, out| out.put(&[], status.done.lost_in_hardware),
+    },
+    Family {
+        name: "offloadd_missed_changes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Changes that no notification had told, found by a dump.",
+        samples: |status, _, out| out.put(&[], status.done.changes_missed),
+    },
+    Family {
+        name: "offloadd_malformed_messages_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Messages of the kernel that could not be read and were dropped.",
+        samples: |status, _, out| out.put(&[], status.done.malformed),
+    },
+    Family {
+        name: "offloadd_foreign_filters",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "TC filters at our ports that are not Open vSwitch's.",
+        samples: |status, _, out| out.put(&[], status.done.foreign_filters),
     },
     Family {
         name: "offloadd_refused_flows",

@@ -1,0 +1,301 @@
+//! Views of the engine for the control socket and for metrics.
+
+use std::collections::BTreeMap;
+
+use netlink_wire::{Ifindex, Ufid};
+use offload_engine::{Engine, FlowView as EngineFlow, Micros, Placement, Traffic};
+use policies::planner::{Because, Explanation, WaitingFor};
+
+use crate::config::show_duration;
+use crate::ctl::rule_text::{action_text, match_text};
+use crate::ctl::views::{
+    Amount, FlowCounts, FlowView, FlowWhy, NicView, PortView, ReasonCount, RefusalView, Split,
+};
+use crate::ctl::{FlowListArgs, FlowOrder, PlacementFilter};
+
+/// Distinct texts of refusals; further ones are summed up under their reason.
+const REFUSAL_TEXTS_MAX: usize = 64;
+
+/// What one pass over all flows tells.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) flows: FlowCounts,
+    pub(crate) refused: Vec<RefusalView>,
+    pub(crate) ports: Vec<PortView>,
+}
+
+fn amount(count: offload_engine::Count) -> Amount {
+    Amount { packets: count.packets, bytes: count.bytes }
+}
+
+pub(crate) fn split(traffic: Traffic) -> Split {
+    Split { software: amount(traffic.software), hardware: amount(traffic.hardware) }
+}
+
+fn add(sum: &mut Split, more: &Split) {
+    for (sum, more) in [(&mut sum.software, more.software), (&mut sum.hardware, more.hardware)] {
+        sum.packets = sum.packets.saturating_add(more.packets);
+        sum.bytes = sum.bytes.saturating_add(more.bytes);
+    }
+}
+
+/// `moved` over `over`, scaled to a second.
+pub(crate) fn per_second(moved: Traffic, over: Micros) -> Split {
+    let scale = |value: u64| {
+        u64::try_from(u128::from(value) * 1_000_000 / u128::from(over.0.max(1))).unwrap_or(u64::MAX)
+    };
+    let each =
+        |count: offload_engine::Count| Amount { packets: scale(count.packets), bytes: scale(count.bytes) };
+    Split { software: each(moved.software), hardware: each(moved.hardware) }
+}
+
+/// One pass over all flows.
+pub(crate) fn summary(engine: &Engine, now: Micros) -> Summary {
+    let mut flows = FlowCounts::default();
+    let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut refused: BTreeMap<(&'static str, String), RefusalView> = BTreeMap::new();
+    let mut of_port: BTreeMap<Ifindex, (u64, u64, Split)> = BTreeMap::new();
+    for flow in engine.flows(now) {
+        let hardware = flow.placement == Placement::Hardware;
+        flows.total += 1;
+        match flow.placement {
+            Placement::Hardware => flows.hardware += 1,
+            Placement::Tc => flows.tc_software += 1,
+            Placement::Datapath => flows.datapath += 1,
+        }
+        if let Some(port) = flow.port {
+            let (all, in_hardware, rate) = of_port.entry(port.ifindex).or_default();
+            *all += 1;
+            *in_hardware += u64::from(hardware);
+            add(rate, &split(flow.rate));
+        }
+        if hardware {
+            continue;
+        }
+        *reasons.entry(reason(&flow)).or_default() += 1;
+        let Some(refusal) = flow.refusal else { continue };
+        let mut text = refusal.to_string();
+        if refused.len() >= REFUSAL_TEXTS_MAX && !refused.contains_key(&(refusal.label(), text.clone())) {
+            text = "other texts".to_owned();
+        }
+        let group = refused.entry((refusal.label(), text.clone())).or_insert_with(|| RefusalView {
+            reason: refusal.label(),
+            text,
+            flows: 0,
+            rate: Amount::default(),
+        });
+        group.flows += 1;
+        let rate = split(flow.rate);
+        group.rate.packets = group.rate.packets.saturating_add(rate.packets());
+        group.rate.bytes = group.rate.bytes.saturating_add(rate.bytes());
+    }
+    flows.software_by_reason =
+        reasons.into_iter().map(|(reason, flows)| ReasonCount { reason, flows }).collect();
+    flows.software_by_reason.sort_by_key(|count| std::cmp::Reverse(count.flows));
+    let mut refused: Vec<RefusalView> = refused.into_values().collect();
+    refused.sort_by_key(|refusal| std::cmp::Reverse(refusal.flows));
+    Summary { flows, refused, ports: ports(engine, &of_port) }
+}
+
+fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec<PortView> {
+    engine
+        .ports()
+        .map(|port| {
+            let facts = port.facts;
+            let (flows, flows_hardware, rate) = of_port.get(&facts.ifindex).copied().unwrap_or_default();
+            PortView {
+                name: facts.name.clone(),
+                ifindex: facts.ifindex.0,
+                dp_port: facts.dp_port.map(|port| port.0),
+                bridge: facts.bridge.clone(),
+                kind: facts.kind.as_str(),
+                nic: facts.nic.map(|nic| nic.0),
+                hw_tc_offload: facts.hw_tc_offload,
+                iface_id: facts.iface_id.clone(),
+                flows,
+                flows_hardware,
+                traffic: split(port.totals),
+                rate,
+            }
+        })
+        .collect()
+}
+
+/// NICs.
+pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
+    let views = engine.nics().into_iter().map(|nic| {
+        let counts = nic.planner.unwrap_or_default();
+        NicView {
+            nic: nic.facts.id.0,
+            driver: nic.facts.driver.clone(),
+            devlink: nic.facts.devlink.clone(),
+            switch_id: nic.facts.switch_id.clone(),
+            eswitch_mode: nic.facts.eswitch_mode.clone(),
+            entries: nic.entries.into(),
+            capacity: counts.capacity.map(u64::from),
+            capacity_learned: counts.capacity_is_learned,
+            foreign: counts.foreign.into(),
+            waiting: counts.waiting,
+            in_flight: u64::from(counts.promoting) + u64::from(counts.demoting),
+        }
+    });
+    views.collect()
+}
+
+/// Why a flow is where it is: a word of a closed set, also a label of metrics.
+fn reason(flow: &EngineFlow<'_>) -> &'static str {
+    if let Some(refusal) = flow.refusal {
+        return refusal.label();
+    }
+    match (flow.placement, &flow.explanation) {
+        (Placement::Hardware, _) => "earned",
+        (Placement::Datapath, _) => "not_in_tc",
+        (Placement::Tc, None | Some(Explanation::Unknown)) => "observed",
+        (Placement::Tc, Some(explanation)) => match explanation {
+            Explanation::Unknown => "observed",
+            Explanation::Policy(Because::NotPlaceable) => "not_placeable",
+            Explanation::Policy(_) => "policy",
+            Explanation::TooYoung { .. } => "too_young",
+            Explanation::TooSlow { .. } => "cold",
+            Explanation::Waiting { .. } => "waiting",
+            Explanation::Promoting { .. } => "promoting",
+            Explanation::Placed { .. } => "unconfirmed",
+            Explanation::Demoting { .. } => "demoting",
+            Explanation::BlockedUntil { .. } => "refused_before",
+        },
+    }
+}
+
+fn view(flow: &EngineFlow<'_>) -> FlowView {
+    FlowView {
+        ufid: flow.ufid.to_string(),
+        placement: flow.placement.as_str(),
+        reason: reason(flow),
+        port: flow.port.map(|port| port.name.clone()),
+        nic: flow.nic.map(|nic| nic.0),
+        key: flow.rule.map_or_else(|| "-".to_owned(), |rule| match_text(&rule.keys)),
+        age_ms: flow.age.0 / 1_000,
+        traffic: split(flow.totals),
+        rate: split(flow.rate),
+    }
+}
+
+fn fits(flow: &EngineFlow<'_>, list: &FlowListArgs) -> bool {
+    let placed = match list.placement {
+        None => true,
+        Some(PlacementFilter::Hardware) => flow.placement == Placement::Hardware,
+        Some(PlacementFilter::Software) => flow.placement != Placement::Hardware,
+    };
+    let port = |name: &String| flow.port.is_some_and(|port| port.name == *name);
+    placed
+        && list.port.as_ref().is_none_or(port)
+        && list.nic.is_none_or(|nic| flow.nic.map(|nic| nic.0) == Some(nic))
+        && list.reason.as_ref().is_none_or(|text| {
+            let told = flow.refusal.map(ToString::to_string).unwrap_or_default();
+            reason(flow).replace('_', " ").contains(&text.replace('_', " ")) || told.contains(text.as_str())
+        })
+        && list
+            .key
+            .as_ref()
+            .is_none_or(|text| flow.rule.is_some_and(|rule| match_text(&rule.keys).contains(text.as_str())))
+}
+
+/// Flows that fit, sorted and cut, and how many fit.
+pub(crate) fn flow_list(engine: &Engine, now: Micros, list: &FlowListArgs) -> (Vec<FlowView>, u64) {
+    let mut flows: Vec<EngineFlow<'_>> = engine.flows(now).filter(|flow| fits(flow, list)).collect();
+    let rank = |flow: &EngineFlow<'_>| match list.sort {
+        FlowOrder::Rate => flow.rate.total().bytes,
+        FlowOrder::Packets => flow.totals.total().packets,
+        FlowOrder::Bytes => flow.totals.total().bytes,
+        FlowOrder::Age => flow.age.0,
+        FlowOrder::Port => 0,
+    };
+    match list.sort {
+        FlowOrder::Port => flows.sort_by(|a, b| {
+            let name = |flow: &EngineFlow<'_>| flow.port.map(|port| port.name.clone());
+            name(a).cmp(&name(b)).then(a.ufid.cmp(&b.ufid))
+        }),
+        _ => flows.sort_by(|a, b| rank(b).cmp(&rank(a)).then(a.ufid.cmp(&b.ufid))),
+    }
+    if list.reverse {
+        flows.reverse();
+    }
+    let total = flows.len() as u64;
+    let limit = if list.limit == 0 { flows.len() } else { list.limit };
+    (flows.iter().take(limit).map(view).collect(), total)
+}
+
+/// One flow explained; none if it is unknown.
+pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowWhy> {
+    let flow = engine.flow(now, ufid)?;
+    let name = |ifindex: Ifindex| {
+        engine.ports().find(|port| port.facts.ifindex == ifindex).map(|port| port.facts.name.clone())
+    };
+    Some(FlowWhy {
+        flow: view(&flow),
+        address: flow.address.map(|address| address.to_string()),
+        actions: flow.rule.map(|rule| action_text(rule, name)),
+        why: why(&flow, now),
+    })
+}
+
+fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
+    let mut why = Vec::new();
+    if flow.placement == Placement::Datapath {
+        why.push(
+            "Open vSwitch did not put it into TC, so it cannot be placed; ovs-vswitchd's log says why at debug \
+             level (ovs-appctl vlog/set netdev_offload_tc:dbg tc:dbg)."
+                .to_owned(),
+        );
+        return why;
+    }
+    if let Some(refusal) = flow.refusal {
+        why.push(format!("It was refused: {refusal}."));
+    }
+    if flow.nic.is_none() {
+        why.push("Its port belongs to no NIC that takes rules (ovs-offloadctl port list).".to_owned());
+    }
+    let Some(explanation) = &flow.explanation else {
+        if why.is_empty() && flow.placement == Placement::Tc {
+            why.push("The daemon observes: placement is left as it is.".to_owned());
+        }
+        return why;
+    };
+    let span = |micros: Micros| show_duration(std::time::Duration::from_micros(micros.0));
+    why.push(match *explanation {
+        Explanation::Unknown => "It has not been considered yet.".to_owned(),
+        Explanation::Policy(Because::Rule(rule)) => format!("Rule {} keeps it in software.", rule.0),
+        Explanation::Policy(Because::Default) => "Policy keeps it in software by default.".to_owned(),
+        Explanation::Policy(Because::NotPlaceable) => "It cannot be placed as it is.".to_owned(),
+        Explanation::TooYoung { left } => {
+            format!("It is too young: in {} it is old enough (policy.min-age).", span(left))
+        }
+        Explanation::TooSlow { rate, needs } => {
+            format!("It is too slow: {rate}, an entry needs {needs} (policy.min-rate).")
+        }
+        Explanation::Waiting { rank, of, waiting_for } => {
+            let what = match waiting_for {
+                WaitingFor::Entry => "a free entry, or one whose flow saves clearly less",
+                WaitingFor::Installs => "the install budget (nic.installs-per-s)",
+                WaitingFor::NextPlan => "the next plan",
+            };
+            format!("It is number {rank} of {of} in line for an entry, and waits for {what}.")
+        }
+        Explanation::Promoting { since } => format!("It is being promoted since {}.", span(now.since(since))),
+        Explanation::Placed { since, resident_for, .. } => {
+            let stays = match resident_for {
+                Micros::ZERO => String::new(),
+                left => format!("; for {} nothing can take its entry", span(left)),
+            };
+            format!("It earned its entry {} ago{stays}.", span(now.since(since)))
+        }
+        Explanation::Demoting { since } => {
+            format!("It is being taken out of hardware since {}.", span(now.since(since)))
+        }
+        Explanation::BlockedUntil { until, refusals, .. } => format!(
+            "It was refused {refusals} times in a row and is tried again in {}.",
+            span(until.since(now))
+        ),
+    });
+    why
+}

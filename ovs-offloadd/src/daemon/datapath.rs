@@ -1,0 +1,393 @@
+//! The kernel datapath of Open vSwitch: its ports and flows, by dump and by notification.
+//!
+//! The families appear with the module `openvswitch`; until then every dump is empty.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+
+use netlink_wire::genl::{self, FamilyId, FamilyReport};
+use netlink_wire::message::Control;
+use netlink_wire::ovs_datapath::{self, Change, Datapath};
+use netlink_wire::ovs_flow::{self, Megaflow, Omit};
+use netlink_wire::ovs_vport::{self, Vport};
+use netlink_wire::{Ifindex, Message, Messages, Seq};
+use offload_engine::{Count, Event, Round};
+use tracing::{debug, info, warn};
+
+use super::tc::Dropped;
+use crate::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+
+const BUFFERS_PER_TURN: usize = 64;
+
+/// What the datapath's sockets tell.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// For the engine.
+    Event(Event),
+    /// A port exists or changed.
+    Port(Vport),
+    /// A port is gone.
+    PortGone(Vport),
+    /// All ports have been told, once more: those not told are gone.
+    PortsComplete(Vec<Vport>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Families {
+    datapath: FamilyId,
+    vport: FamilyId,
+    flow: FamilyId,
+}
+
+/// Steps of a reading, in the order in which they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Family(&'static str),
+    Datapaths,
+    Ports(Ifindex),
+    Flows(Round, Ifindex),
+    /// Nothing is asked: all flows of a round have been told.
+    FlowsEnd(Round),
+    PortsEnd,
+}
+
+#[derive(Debug)]
+struct Running {
+    step: Step,
+    seq: Seq,
+    interrupted: bool,
+}
+
+/// The sockets of the kernel datapath.
+#[derive(Debug)]
+pub(crate) struct KernelDatapath {
+    requests: Socket,
+    notifications: Socket,
+    found: BTreeMap<&'static str, FamilyReport>,
+    families: Option<Families>,
+    // By their device, and whether they share recirculation ids with TC.
+    datapaths: BTreeMap<Ifindex, bool>,
+    ports: Vec<Vport>,
+    // Whether all datapaths of a round could be read whole.
+    rounds_incomplete: BTreeSet<Round>,
+    ports_interrupted: bool,
+    waiting: VecDeque<Step>,
+    running: Option<Running>,
+    next_seq: u32,
+    buffer: Vec<u8>,
+    notification_buffer: Vec<u8>,
+    pub(crate) dropped: Dropped,
+    pub(crate) overruns: u64,
+}
+
+/// Which socket has something to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Notifications(Received),
+    Requests(Received),
+}
+
+const FAMILIES: [&str; 3] = [ovs_datapath::FAMILY, ovs_vport::FAMILY, ovs_flow::FAMILY];
+
+impl KernelDatapath {
+    /// Opens the sockets; [`look`](Self::look) finds the families.
+    pub(crate) fn open(receive_bytes: usize) -> io::Result<Self> {
+        Ok(Self {
+            requests: Socket::open(Protocol::Generic, 1 << 20)?,
+            notifications: Socket::open(Protocol::Generic, receive_bytes)?,
+            found: BTreeMap::new(),
+            families: None,
+            datapaths: BTreeMap::new(),
+            ports: Vec::new(),
+            rounds_incomplete: BTreeSet::new(),
+            ports_interrupted: false,
+            waiting: VecDeque::new(),
+            running: None,
+            next_seq: 1,
+            buffer: vec![0; DATAGRAM_BYTES_MAX],
+            notification_buffer: vec![0; DATAGRAM_BYTES_MAX],
+            dropped: Dropped::default(),
+            overruns: 0,
+        })
+    }
+
+    /// Whether the module is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.families.is_some()
+    }
+
+    /// Finds what there is: the families first, then datapaths and ports. To be called from time to time.
+    pub(crate) fn look(&mut self, told: &mut Vec<Told>) {
+        let busy =
+            |step: &Step| matches!(step, Step::Family(_) | Step::Datapaths | Step::Ports(_) | Step::PortsEnd);
+        if self.waiting.iter().any(busy) || self.running.as_ref().is_some_and(|running| busy(&running.step)) {
+            return;
+        }
+        if self.families.is_none() {
+            self.waiting.extend(FAMILIES.map(Step::Family));
+        }
+        self.waiting.push_back(Step::Datapaths);
+        self.go_on(told);
+    }
+
+    /// Reads all flows.
+    pub(crate) fn dump(&mut self, round: Round, told: &mut Vec<Told>) {
+        for dp in self.datapaths.keys() {
+            self.waiting.push_back(Step::Flows(round, *dp));
+        }
+        self.waiting.push_back(Step::FlowsEnd(round));
+        self.go_on(told);
+    }
+
+    /// Waits for a socket to have something. Cancel-safe: nothing is awaited after a socket was read.
+    pub(crate) async fn ready(&mut self) -> io::Result<Ready> {
+        tokio::select! {
+            biased;
+            received = self.notifications.receive(&mut self.notification_buffer) => {
+                Ok(Ready::Notifications(received?))
+            }
+            received = self.requests.receive(&mut self.buffer) => Ok(Ready::Requests(received?)),
+        }
+    }
+
+    /// Takes what [`ready`](Self::ready) told of.
+    pub(crate) fn take(&mut self, ready: Ready, told: &mut Vec<Told>) -> io::Result<()> {
+        if let Ready::Notifications(received) = ready {
+            self.take_notifications(received, told);
+        }
+        for _ in 0..BUFFERS_PER_TURN {
+            match self.notifications.try_receive(&mut self.notification_buffer)? {
+                Received::Nothing => break,
+                received => self.take_notifications(received, told),
+            }
+        }
+        if let Ready::Requests(received) = ready {
+            self.take_answers(received, told);
+            self.go_on(told);
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, told: &mut Vec<Told>) {
+        while self.running.is_none() {
+            let Some(step) = self.waiting.pop_front() else { return };
+            let seq = Seq(self.next_seq);
+            self.next_seq = self.next_seq.checked_add(1).unwrap_or(1);
+            let request = match (step, self.families) {
+                (Step::Family(name), _) => genl::get_family(name, seq),
+                (Step::FlowsEnd(round), _) => {
+                    let complete = !self.rounds_incomplete.remove(&round);
+                    told.push(Told::Event(Event::MegaflowsDumped { round, complete }));
+                    continue;
+                }
+                (Step::PortsEnd, _) => {
+                    let ports = std::mem::take(&mut self.ports);
+                    if !std::mem::take(&mut self.ports_interrupted) {
+                        told.push(Told::PortsComplete(ports));
+                    }
+                    continue;
+                }
+                (_, None) => continue,
+                (Step::Datapaths, Some(families)) => ovs_datapath::dump(families.datapath, seq),
+                (Step::Ports(dp), Some(families)) => ovs_vport::dump(families.vport, dp, seq),
+                (Step::Flows(_, dp), Some(families)) => {
+                    ovs_flow::dump(families.flow, dp, Omit::default(), seq)
+                }
+            };
+            let running = Running { step, seq, interrupted: false };
+            if let Err(error) = self.requests.send(&request) {
+                warn!(%error, ?step, "cannot ask the kernel datapath");
+                self.finish(running, false, told);
+                continue;
+            }
+            if step == Step::Datapaths {
+                self.datapaths.clear();
+            }
+            self.running = Some(running);
+        }
+    }
+
+    fn finish(&mut self, running: Running, complete: bool, told: &mut Vec<Told>) {
+        let complete = complete && !running.interrupted;
+        match running.step {
+            Step::Flows(round, _) if !complete => {
+                self.rounds_incomplete.insert(round);
+            }
+            Step::Ports(_) if !complete => self.ports_interrupted = true,
+            Step::Datapaths => {
+                self.ports.clear();
+                self.ports_interrupted = !complete;
+                self.waiting.push_front(Step::PortsEnd);
+                for dp in self.datapaths.keys() {
+                    self.waiting.push_front(Step::Ports(*dp));
+                }
+            }
+            Step::Family(ovs_flow::FAMILY) => self.join(told),
+            _ => {}
+        }
+    }
+
+    fn join(&mut self, told: &mut Vec<Told>) {
+        let id = |name: &str| self.found.get(name).map(|family| family.id);
+        let families = (id(ovs_datapath::FAMILY), id(ovs_vport::FAMILY), id(ovs_flow::FAMILY));
+        let (Some(datapath), Some(vport), Some(flow)) = families else { return };
+        let groups = [ovs_datapath::GROUP, ovs_vport::GROUP, ovs_flow::GROUP];
+        for (family, group) in FAMILIES.iter().zip(groups) {
+            let Some(number) = self.found.get(family).and_then(|report| report.group(group)) else {
+                continue;
+            };
+            if let Err(error) = self.notifications.join(number.0) {
+                warn!(%error, group, "cannot hear notifications of the kernel datapath");
+            }
+        }
+        self.families = Some(Families { datapath, vport, flow });
+        // Flows made before the group was joined were not told.
+        told.push(Told::Event(Event::DatapathOverrun));
+        info!("kernel datapath found");
+    }
+
+    fn take_answers(&mut self, received: Received, told: &mut Vec<Told>) {
+        let length = match received {
+            Received::Bytes(length) => length,
+            Received::Nothing => return,
+            Received::Overrun => {
+                self.overruns += 1;
+                if let Some(running) = self.running.take() {
+                    self.finish(running, false, told);
+                }
+                return;
+            }
+        };
+        let buffer = std::mem::take(&mut self.buffer);
+        for message in Messages::new(&buffer[..length]) {
+            match message {
+                Ok(message) => self.take_answer(&message, told),
+                Err(malformed) => {
+                    warn!(%malformed, "answer of the kernel datapath dropped");
+                    self.dropped.0 += 1;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn take_answer(&mut self, message: &Message<'_>, told: &mut Vec<Told>) {
+        let Some(running) = self.running.as_mut().filter(|running| running.seq == message.header.seq) else {
+            return;
+        };
+        running.interrupted |= message.header.dump_was_interrupted();
+        match message.control() {
+            Ok(Some(Control::Done(answer) | Control::Answer(answer))) => {
+                // A datapath that went away between two steps is no error.
+                let complete = answer.is_success();
+                if let Some(running) = self.running.take() {
+                    self.finish(running, complete, told);
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => self.take_part(message, told),
+            Err(malformed) => {
+                warn!(%malformed, "answer of the kernel datapath is malformed");
+                self.dropped.0 += 1;
+            }
+        }
+    }
+
+    fn take_part(&mut self, message: &Message<'_>, told: &mut Vec<Told>) {
+        let Some(running) = self.running.as_mut() else { return };
+        let outcome = match running.step {
+            Step::Family(name) => FamilyReport::decode(message).map(|family| {
+                self.found.insert(name, family);
+            }),
+            Step::Datapaths => Datapath::decode(message).map(|datapath| {
+                self.datapaths.insert(datapath.ifindex, datapath.features.shares_recirc_ids_with_tc());
+            }),
+            Step::Ports(_) => Vport::decode(message).map(|port| self.ports.push(port)),
+            Step::Flows(round, dp) => Megaflow::decode(message).map(|flow| {
+                let shares = self.datapaths.get(&dp).copied().unwrap_or(true);
+                let flow = for_engine(&flow, shares).map(Box::new);
+                told.extend(flow.map(|flow| Told::Event(Event::Megaflow { round: Some(round), flow })));
+            }),
+            Step::FlowsEnd(_) | Step::PortsEnd => Ok(()),
+        };
+        if let Err(malformed) = outcome {
+            debug!(%malformed, "part of a datapath dump dropped");
+            self.dropped.0 += 1;
+            running.interrupted = true;
+        }
+    }
+
+    fn take_notifications(&mut self, received: Received, told: &mut Vec<Told>) {
+        let length = match received {
+            Received::Bytes(length) => length,
+            Received::Nothing => return,
+            Received::Overrun => {
+                self.overruns += 1;
+                told.push(Told::Event(Event::DatapathOverrun));
+                self.look(told);
+                return;
+            }
+        };
+        let Some(families) = self.families else { return };
+        let buffer = std::mem::take(&mut self.notification_buffer);
+        for message in Messages::new(&buffer[..length]) {
+            let outcome = message.and_then(|message| self.notified(&message, families, told));
+            if let Err(malformed) = outcome {
+                debug!(%malformed, "datapath notification dropped");
+                self.dropped.0 += 1;
+            }
+        }
+        self.notification_buffer = buffer;
+    }
+
+    fn notified(
+        &mut self,
+        message: &Message<'_>,
+        families: Families,
+        told: &mut Vec<Told>,
+    ) -> Result<(), netlink_wire::Malformed> {
+        let kind = FamilyId(message.header.kind);
+        if kind == families.flow {
+            let flow = Megaflow::decode(message)?;
+            let shares = self.datapaths.get(&flow.counters.dp).copied().unwrap_or(true);
+            let change = flow.counters.change;
+            let Some(flow) = for_engine(&flow, shares).map(Box::new) else { return Ok(()) };
+            told.push(Told::Event(match change {
+                Change::Deleted => Event::MegaflowGone(flow),
+                Change::New | Change::Set => Event::Megaflow { round: None, flow },
+            }));
+        } else if kind == families.vport {
+            let port = Vport::decode(message)?;
+            told.push(match port.change {
+                Change::Deleted => Told::PortGone(port),
+                Change::New | Change::Set => Told::Port(port),
+            });
+        } else if kind == families.datapath {
+            let datapath = Datapath::decode(message)?;
+            match datapath.change {
+                Change::Deleted => {
+                    // Its flows go without a word each.
+                    self.datapaths.remove(&datapath.ifindex);
+                    told.push(Told::Event(Event::DatapathOverrun));
+                }
+                Change::New | Change::Set => {
+                    let shares = datapath.features.shares_recirc_ids_with_tc();
+                    self.datapaths.insert(datapath.ifindex, shares);
+                }
+            }
+            self.look(told);
+        }
+        Ok(())
+    }
+}
+
+/// A flow as the engine wants to hear of it; none for one without an id, which cannot be told from others.
+fn for_engine(flow: &Megaflow<'_>, shares_recirc_ids: bool) -> Option<offload_engine::Megaflow> {
+    let counters = &flow.counters;
+    Some(offload_engine::Megaflow {
+        ufid: counters.ufid?,
+        in_port: flow.keys.as_ref().and_then(|keys| keys.in_port).map(|port| port.value),
+        counted: Some(Count::new(counters.stats.packets, counters.stats.bytes)),
+        unfit: super::unfit::reason(flow, shares_recirc_ids),
+    })
+}

@@ -1,0 +1,377 @@
+//! The loop: take the next event with its time, hand both to the engine, carry out the effects it returns.
+//!
+//! Every effect answers with an event, also one that could not be carried out; every queue is bounded.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use offload_engine::{Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, Peer};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+mod answers;
+mod control;
+mod datapath;
+mod discovery;
+mod inventory;
+mod journal;
+mod ovsdb;
+mod query;
+mod settings;
+mod startup;
+mod tc;
+mod unfit;
+mod vswitchd;
+
+use control::Ask;
+use inventory::Inventory;
+use journal::Journal;
+use settings::ConfigState;
+
+pub use startup::{Options, PROGRAM, check, run};
+
+/// Time between two looks for datapaths and ports that no notification told of.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Events handed to the engine before sockets and timers get their turn again.
+const EVENTS_PER_TURN: usize = 8_192;
+
+/// The monotonic clock of the engine.
+fn now() -> Micros {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000;
+    Micros(u64::try_from(micros).unwrap_or_default())
+}
+
+/// The state of a connection, for `status`.
+#[derive(Debug, Default, Clone)]
+struct Connection {
+    up: bool,
+    detail: Option<String>,
+    losses: u64,
+}
+
+impl Connection {
+    /// Takes the new state; returns whether the engine has to hear of it.
+    fn set(&mut self, state: Result<(), String>) -> bool {
+        let was_up = self.up;
+        self.up = state.is_ok();
+        self.losses += u64::from(was_up && !self.up);
+        self.detail = state.err();
+        was_up != self.up
+    }
+}
+
+/// Promotions at two moments, for their rate.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    at: Instant,
+    promotions: u64,
+    per_s: u64,
+}
+
+struct Daemon {
+    engine: Engine,
+    events: VecDeque<Event>,
+    tc: tc::Tc,
+    datapath: datapath::KernelDatapath,
+    discovery: discovery::Discovery,
+    inventory: Inventory,
+    vswitchd: vswitchd::Vswitchd,
+    vswitchd_limit: watch::Sender<Duration>,
+    config: ConfigState,
+    level: crate::logging::LevelHandle,
+    journal: Journal,
+    journal_error: Option<String>,
+    ovsdb_connection: Connection,
+    vswitchd_connection: Connection,
+    ovs_version: Option<String>,
+    kernel: String,
+    started: Instant,
+    pace: Pace,
+    draining: bool,
+    ready: bool,
+    ending: bool,
+}
+
+/// What the loop waits for, beside the daemon's own sockets.
+struct Channels {
+    said: mpsc::Receiver<vswitchd::Said>,
+    ovsdb: mpsc::Receiver<ovsdb::News>,
+    asked: mpsc::Receiver<Ask>,
+}
+
+/// What happened.
+enum Happened {
+    Tc(tc::Ready),
+    Datapath(datapath::Ready),
+    Discovery(discovery::Ready),
+    Said(vswitchd::Said),
+    Ovsdb(ovsdb::News),
+    Asked(Ask),
+    Look,
+    Alive,
+    Wake,
+    Reload,
+    End,
+    Nothing,
+}
+
+impl Daemon {
+    /// Runs until it is told to end.
+    async fn run(mut self, mut channels: Channels, mut signals: startup::Signals) -> Result<(), String> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alive = tokio::time::interval(startup::watchdog_interval());
+        alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.ending {
+            // Events beyond a turn's worth go on at once, but sockets and clients get their turn in between.
+            let wait = if self.events.is_empty() { self.engine.wake_at().since(now()) } else { Micros::ZERO };
+            let happened = tokio::select! {
+                ready = self.tc.ready() => Happened::Tc(ready.map_err(broken)?),
+                ready = self.datapath.ready() => Happened::Datapath(ready.map_err(broken)?),
+                ready = self.discovery.ready() => Happened::Discovery(ready.map_err(broken)?),
+                Some(said) = channels.said.recv() => Happened::Said(said),
+                Some(news) = channels.ovsdb.recv() => Happened::Ovsdb(news),
+                Some(ask) = channels.asked.recv() => Happened::Asked(ask),
+                _ = look.tick() => Happened::Look,
+                _ = alive.tick() => Happened::Alive,
+                _ = signals.reload.recv() => Happened::Reload,
+                _ = signals.terminate.recv() => Happened::End,
+                _ = signals.interrupt.recv() => Happened::End,
+                () = tokio::time::sleep(Duration::from_micros(wait.0)) => {
+                    if self.events.is_empty() { Happened::Wake } else { Happened::Nothing }
+                }
+            };
+            self.happened(happened)?;
+            self.work()?;
+        }
+        info!("ovs-offloadd ends; rules in hardware stay with Open vSwitch");
+        startup::notify_stopping();
+        Ok(())
+    }
+
+    fn happened(&mut self, happened: Happened) -> Result<(), String> {
+        let mut events = Vec::new();
+        match happened {
+            Happened::Tc(ready) => self.tc.take(ready, &mut events).map_err(broken)?,
+            Happened::Datapath(ready) => {
+                let mut told = Vec::new();
+                self.datapath.take(ready, &mut told).map_err(broken)?;
+                self.take_told(told, &mut events);
+            }
+            Happened::Discovery(ready) => {
+                self.discovery.take(ready, &mut self.inventory, &mut events).map_err(broken)?;
+            }
+            Happened::Said(said) => self.take_said(said, &mut events)?,
+            Happened::Ovsdb(news) => self.take_news(news, &mut events)?,
+            Happened::Asked(ask) => self.take_ask(ask, &mut events),
+            Happened::Look => {
+                let mut told = Vec::new();
+                self.datapath.look(&mut told);
+                self.take_told(told, &mut events);
+            }
+            Happened::Alive => self.alive(),
+            Happened::Wake => events.push(Event::Wake),
+            Happened::Reload => {
+                startup::notify_reloading();
+                // What is wrong is logged and shown in status.
+                let _ = self.reload(&mut events);
+                startup::notify_ready();
+            }
+            Happened::End => self.ending = true,
+            Happened::Nothing => {}
+        }
+        self.inventory.changes(&mut events);
+        self.events.extend(events);
+        Ok(())
+    }
+
+    /// Hands a turn's worth of events to the engine and carries out what it wants.
+    fn work(&mut self) -> Result<(), String> {
+        let mut effects = Vec::new();
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.events.pop_front() else { return Ok(()) };
+            let at = now();
+            self.engine.handle(at, event, &mut effects);
+            for effect in effects.drain(..) {
+                carry_out(self.carry(), effect);
+            }
+        }
+        Ok(())
+    }
+
+    fn carry(&mut self) -> Carry<'_> {
+        Carry {
+            tc: &mut self.tc,
+            datapath: &mut self.datapath,
+            vswitchd: &self.vswitchd,
+            journal: &self.journal,
+            journal_error: &mut self.journal_error,
+            inventory: &mut self.inventory,
+            events: &mut self.events,
+        }
+    }
+
+    fn take_told(&mut self, told: Vec<datapath::Told>, events: &mut Vec<Event>) {
+        take_told(&mut self.inventory, told, events);
+    }
+
+    fn take_said(&mut self, said: vswitchd::Said, events: &mut Vec<Event>) -> Result<(), String> {
+        match said {
+            vswitchd::Said::Answer(op, answer) => {
+                // The order of changes in TC is what races are judged by.
+                self.tc.drain_notifications(events).map_err(broken)?;
+                events.push(Event::Answer { op, answer });
+            }
+            vswitchd::Said::Up(state) => {
+                match &state {
+                    Ok(()) => info!("ovs-vswitchd is there"),
+                    Err(why) => warn!(%why, "ovs-vswitchd is not there"),
+                }
+                if self.vswitchd_connection.set(state) {
+                    self.tc.drain_notifications(events).map_err(broken)?;
+                    events.push(Event::Peer { peer: Peer::Vswitchd, up: self.vswitchd_connection.up });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_news(&mut self, news: ovsdb::News, events: &mut Vec<Event>) -> Result<(), String> {
+        match news {
+            ovsdb::News::Connection(state) => {
+                if let Err(why) = &state {
+                    warn!(%why, "OVSDB is not there");
+                }
+                if self.ovsdb_connection.set(state) {
+                    events.push(Event::Peer { peer: Peer::Ovsdb, up: self.ovsdb_connection.up });
+                }
+            }
+            ovsdb::News::State(state) => {
+                let changed = self.config.take_external_ids(
+                    state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+                );
+                self.inventory.interfaces_are(state.interfaces);
+                self.ovs_version = state.version;
+                events.push(Event::Ovs(state.settings));
+                if changed {
+                    self.apply_config(events);
+                }
+                self.become_ready(&state.settings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With the first state of OVSDB everything is known that can be refused at the start.
+    fn become_ready(&mut self, ovs: &offload_engine::OvsSettings) -> Result<(), String> {
+        if self.ready {
+            return Ok(());
+        }
+        let wanted = settings::engine_settings(self.config.config()).mode;
+        if wanted == ModeWanted::Steer && Mode::choose(wanted, ovs) != Mode::Steer {
+            return Err(startup::not_ready_to_steer(ovs));
+        }
+        self.ready = true;
+        startup::notify_ready();
+        info!(version = env!("CARGO_PKG_VERSION"), mode = Mode::choose(wanted, ovs).as_str(), "ready");
+        Ok(())
+    }
+
+    fn reload(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
+        self.config.reload()?;
+        self.apply_config(events);
+        Ok(())
+    }
+
+    fn apply_config(&mut self, events: &mut Vec<Event>) {
+        let config = self.config.config();
+        self.level.set(config.log.level);
+        self.vswitchd_limit.send_replace(config.ovs.vswitchd_timeout);
+        events.push(Event::Settings(Box::new(settings::engine_settings(config))));
+        for key in self.config.restart_needed() {
+            warn!(key, "a restart is needed for this change of the configuration");
+        }
+    }
+
+    fn alive(&mut self) {
+        startup::notify_alive();
+        let promotions = self.engine.status(now()).tally.promotions;
+        let past = self.pace.at.elapsed();
+        if past >= Duration::from_secs(1) {
+            let done = promotions.saturating_sub(self.pace.promotions) as f64;
+            let per_s = (done / past.as_secs_f64()).round() as u64;
+            self.pace = Pace { at: Instant::now(), promotions, per_s };
+        }
+    }
+}
+
+fn broken(error: std::io::Error) -> String {
+    format!("a netlink socket is broken: {error}")
+}
+
+fn take_told(inventory: &mut Inventory, told: Vec<datapath::Told>, events: &mut Vec<Event>) {
+    for told in told {
+        match told {
+            datapath::Told::Event(event) => events.push(event),
+            datapath::Told::Port(port) => inventory.vport(port),
+            datapath::Told::PortGone(port) => inventory.vport_gone(&port),
+            datapath::Told::PortsComplete(ports) => inventory.vports_are(ports),
+        }
+    }
+}
+
+/// What effects are carried out with.
+struct Carry<'d> {
+    tc: &'d mut tc::Tc,
+    datapath: &'d mut datapath::KernelDatapath,
+    vswitchd: &'d vswitchd::Vswitchd,
+    journal: &'d Journal,
+    journal_error: &'d mut Option<String>,
+    inventory: &'d mut Inventory,
+    events: &'d mut VecDeque<Event>,
+}
+
+fn carry_out(carry: Carry<'_>, effect: Effect) {
+    let mut events = Vec::new();
+    let command = |command, op| match carry.vswitchd.send(op, command) {
+        Ok(()) => None,
+        Err(answer) => Some(Event::Answer { op, answer }),
+    };
+    match effect {
+        Effect::DumpFilters { round, location, terse } => carry.tc.dump(round, location, terse, &mut events),
+        Effect::DumpMegaflows { round } => {
+            let mut told = Vec::new();
+            carry.datapath.dump(round, &mut told);
+            take_told(carry.inventory, told, &mut events);
+        }
+        Effect::Replace { op, request } => carry.tc.replace(op, &request, &mut events),
+        Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
+        Effect::ModifyFlow { op, flow } => match carry.journal_error {
+            None => events.extend(command(vswitchd::Command::Modify(flow), op)),
+            // Without a journal a crash would leave a race behind that nobody repairs.
+            Some(why) => {
+                let failed = CommandError::Failed(format!("the journal cannot be written: {why}"));
+                events.push(Event::Answer { op, answer: Answer::CommandDone(Err(failed)) });
+            }
+        },
+        Effect::DeleteFlow { op, ufid } => events.extend(command(vswitchd::Command::Delete(ufid), op)),
+        Effect::Journal(flows) => {
+            *carry.journal_error = carry.journal.write(&flows).err().map(|error| error.to_string());
+            if let Some(why) = carry.journal_error {
+                error!(%why, "cannot write the journal; counters cannot be carried over until it can be");
+            }
+        }
+    }
+    carry.events.extend(events);
+}
+
+/// Where the configuration is looked for if none is named.
+pub fn default_config_file() -> PathBuf {
+    PathBuf::from("/etc/ovs-offloadd.toml")
+}
+
+/// Shared by the control socket and the metrics listener.
+type SharedControl = Arc<control::Control>;

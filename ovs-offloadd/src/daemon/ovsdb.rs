@@ -1,0 +1,205 @@
+//! What OVSDB says of Open vSwitch: its settings, its bridges, and our keys in `external_ids`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use offload_engine::{OvsSettings, OvsVersion, TcPolicy};
+use ovsdb_client::{Client, Config, Monitor, Notice, Remote, Tables, Tls, TlsFiles, Uuid, Watcher};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::inventory::OvsInterface;
+
+ovsdb_client::table! {
+    struct OpenVswitch in "Open_vSwitch" {
+        other_config: BTreeMap<String, String>,
+        external_ids: BTreeMap<String, String>,
+        ovs_version: Option<String>,
+    }
+}
+
+ovsdb_client::table! {
+    struct Bridge in "Bridge" {
+        name: String,
+        ports: Vec<Uuid>,
+    }
+}
+
+ovsdb_client::table! {
+    struct Port in "Port" {
+        interfaces: Vec<Uuid>,
+    }
+}
+
+ovsdb_client::table! {
+    struct Interface in "Interface" {
+        name: String,
+        external_ids: BTreeMap<String, String>,
+    }
+}
+
+/// What is told.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The connection is up, or down for this reason.
+    Connection(Result<(), String>),
+    /// The state of the database, whole.
+    State(State),
+}
+
+/// What we read of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    pub(crate) settings: OvsSettings,
+    pub(crate) version: Option<String>,
+    pub(crate) external_ids: BTreeMap<String, String>,
+    pub(crate) interfaces: BTreeMap<String, OvsInterface>,
+}
+
+/// News that wait for the loop at most.
+const WAITING_MAX: usize = 16;
+/// Longest wait for the first connection: a wrong remote is refused at the start.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+
+/// Connects, and tells from then on.
+///
+/// # Errors
+/// One sentence: the remote is no remote, or nobody answers there.
+pub(crate) async fn start(remote: &str) -> Result<mpsc::Receiver<News>, String> {
+    let parsed: Remote = remote.parse().map_err(|error| format!("ovs.database: {error}"))?;
+    let monitor = Monitor::new("Open_vSwitch")
+        .rows::<OpenVswitch>()
+        .rows::<Bridge>()
+        .rows::<Port>()
+        .rows::<Interface>();
+    let tls = match &parsed {
+        Remote::Ssl(_) => Some(tls()?),
+        _ => None,
+    };
+    let (client, mut watcher) = Client::start(Config { tls, ..Config::new(parsed, monitor) });
+    let refused = |why: String| {
+        format!(
+            "cannot reach OVSDB at {remote}: {why}; is ovsdb-server running, and is ovs.database right? \
+             nothing changed"
+        )
+    };
+    let state = match tokio::time::timeout(FIRST_CONNECTION, watcher.synchronised()).await {
+        Ok(Ok(tables)) => state(tables),
+        Ok(Err(why)) => return Err(refused(why.to_string())),
+        Err(_) => return Err(refused("no answer within 10 s".to_owned())),
+    };
+    let (say, news) = mpsc::channel(WAITING_MAX);
+    tokio::spawn(follow(client, watcher, say, state));
+    Ok(news)
+}
+
+/// The key and certificates that Open vSwitch's own daemons use.
+fn tls() -> Result<Tls, String> {
+    let directory = std::path::Path::new("/etc/openvswitch");
+    let files = TlsFiles {
+        private_key: directory.join("sc-privkey.pem"),
+        certificate: directory.join("sc-cert.pem"),
+        ca_cert: directory.join("cacert.pem"),
+    };
+    Tls::from_files(&files).map_err(|error| format!("ovs.database is an ssl: remote: {error}"))
+}
+
+async fn follow(client: Client, mut watcher: Watcher, say: mpsc::Sender<News>, first: State) {
+    // The watcher ends with the client.
+    let _client = client;
+    let mut told = first.clone();
+    let mut synchronised = true;
+    for news in [News::Connection(Ok(())), News::State(first)] {
+        if say.send(news).await.is_err() {
+            return;
+        }
+    }
+    while let Some(notice) = watcher.next().await {
+        let mut news = Vec::new();
+        match notice {
+            Notice::Lost(why) => {
+                synchronised = false;
+                news.push(News::Connection(Err(why.to_string())));
+            }
+            Notice::Synchronised { .. } => {
+                synchronised = true;
+                news.push(News::Connection(Ok(())));
+            }
+            _ => {}
+        }
+        if synchronised {
+            let state = state(watcher.tables());
+            if state != told {
+                told = state.clone();
+                news.push(News::State(state));
+            }
+        }
+        for news in news {
+            if say.send(news).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads the whole state. Rows that cannot be read are left out, with a word in the log.
+fn state(tables: &Tables) -> State {
+    let mut state = State::default();
+    if let Some((_, row)) = readable(tables.rows::<OpenVswitch>()).next() {
+        let is_true = |key: &str| row.other_config.get(key).is_some_and(|value| value == "true");
+        let tc_policy = row.other_config.get("tc-policy").map(String::as_str).unwrap_or_default();
+        state.settings = OvsSettings {
+            version: row.ovs_version.as_deref().and_then(OvsVersion::parse),
+            hw_offload: is_true("hw-offload"),
+            tc_policy: TcPolicy::parse(tc_policy),
+        };
+        state.version = row.ovs_version;
+        state.external_ids = row.external_ids;
+    }
+    let ports: BTreeMap<Uuid, Port> = readable(tables.rows::<Port>()).collect();
+    let interfaces: BTreeMap<Uuid, Interface> = readable(tables.rows::<Interface>()).collect();
+    for (_, bridge) in readable(tables.rows::<Bridge>()) {
+        let of_bridge = bridge.ports.iter().filter_map(|port| ports.get(port));
+        for interface in of_bridge.flat_map(|port| &port.interfaces).filter_map(|uuid| interfaces.get(uuid)) {
+            let row = OvsInterface {
+                bridge: bridge.name.clone(),
+                iface_id: interface.external_ids.get("iface-id").cloned(),
+            };
+            state.interfaces.insert(interface.name.clone(), row);
+        }
+    }
+    state
+}
+
+fn readable<T, E: std::fmt::Display>(
+    rows: impl Iterator<Item = Result<(Uuid, T), E>>,
+) -> impl Iterator<Item = (Uuid, T)> {
+    rows.filter_map(|row| row.inspect_err(|error| warn!(%error, "row of OVSDB cannot be read")).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_remote_is_refused_in_a_sentence() {
+        let sentence = start("unix:/nonexistent/db.sock").await.unwrap_err();
+        assert!(sentence.starts_with("cannot reach OVSDB at unix:/nonexistent/db.sock: "), "{sentence}");
+        assert!(sentence.ends_with("nothing changed"), "{sentence}");
+        assert!(start("unix").await.unwrap_err().starts_with("ovs.database: \"unix\" is not a remote"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_no_ovsdb_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"220 mail.example ESMTP\r\n").await;
+            }
+        });
+        let sentence = start(&format!("unix:{}", path.display())).await.unwrap_err();
+        assert!(sentence.starts_with("cannot reach OVSDB at unix:"), "{sentence}");
+    }
+}

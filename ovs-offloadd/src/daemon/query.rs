@@ -1,0 +1,182 @@
+//! Answers to what the control socket and Prometheus ask.
+
+use offload_engine::Event;
+use serde::Serialize;
+
+use super::control::Ask;
+use super::{Connection, Daemon, answers, now};
+use crate::ctl::views::{ConnectionView, Deeds, PortView, Split, StatusView};
+use crate::ctl::{Asked, FlowQuery, NicQuery, OutputFormat, PortQuery, Query, RefusalQuery, text};
+use crate::metrics;
+
+impl Daemon {
+    pub(super) fn take_ask(&mut self, ask: Ask, events: &mut Vec<Event>) {
+        // A client that is gone meanwhile does not want its answer any more.
+        match ask {
+            Ask::Query(asked, reply) => {
+                let answer = self.answer(&asked, events);
+                let _ = reply.send(answer);
+            }
+            Ask::Metrics(reply) => {
+                let (status, ports) = self.status();
+                let _ = reply.send(metrics::render(&status, &ports));
+            }
+            Ask::Level(level, reply) => {
+                self.level.set(level);
+                let _ = reply.send(Ok(String::new()));
+            }
+            Ask::Exit(reply) => {
+                self.ending = true;
+                let _ = reply.send(Ok(String::new()));
+            }
+        }
+    }
+
+    fn answer(&mut self, asked: &Asked, events: &mut Vec<Event>) -> Result<String, String> {
+        let Asked { query, output, width } = asked;
+        let (output, width) = (*output, *width);
+        match query {
+            Query::Status => {
+                let (status, _) = self.status();
+                Ok(print(output, &status, text::status))
+            }
+            Query::Flow(FlowQuery::List(list)) => {
+                let (flows, total) = answers::flow_list(&self.engine, now(), list);
+                #[derive(Serialize)]
+                struct Flows<T> {
+                    total: u64,
+                    flows: T,
+                }
+                Ok(match output {
+                    OutputFormat::Json => json(&Flows { total, flows }),
+                    OutputFormat::Table => text::flow_list(&flows, total, width),
+                })
+            }
+            Query::Flow(FlowQuery::Why { ufid }) => {
+                let why = answers::flow_why(&self.engine, now(), *ufid).ok_or_else(|| {
+                    format!("there is no flow {ufid}: it may be gone (ovs-offloadctl flow list shows those there are)")
+                })?;
+                Ok(print(output, &why, text::flow_why))
+            }
+            Query::Port(PortQuery::List) => {
+                let ports = answers::summary(&self.engine, now()).ports;
+                Ok(print(output, &ports, |ports| text::port_list(ports, width)))
+            }
+            Query::Nic(NicQuery::List) => {
+                let nics = answers::nics(&self.engine);
+                Ok(print(output, &nics, |nics| text::nic_list(nics, width)))
+            }
+            Query::Refusal(RefusalQuery::List) => {
+                let refused = answers::summary(&self.engine, now()).refused;
+                Ok(print(output, &refused, |refused| text::refusal_list(refused, width)))
+            }
+            Query::Reload => {
+                self.reload(events)?;
+                Ok(done(output, "the configuration is in force"))
+            }
+            Query::Drain { off } => {
+                self.draining = !off;
+                events.push(Event::Drain(!off));
+                let sentence = if *off {
+                    "hardware is used again"
+                } else {
+                    "hardware is being emptied, and is kept empty"
+                };
+                Ok(done(output, sentence))
+            }
+            Query::Version => Ok(match output {
+                OutputFormat::Json => json(&serde_json::json!({"version": env!("CARGO_PKG_VERSION")})),
+                OutputFormat::Table => concat!("ovs-offloadd ", env!("CARGO_PKG_VERSION")).to_owned(),
+            }),
+        }
+    }
+
+    fn status(&self) -> (StatusView, Vec<PortView>) {
+        let at = now();
+        let summary = answers::summary(&self.engine, at);
+        let status = self.engine.status(at);
+        let config = self.config.config();
+        let tally = status.tally;
+        let mut flows = summary.flows;
+        flows.untracked = tally.megaflows_left_out;
+        let view = StatusView {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: status.mode.as_str(),
+            mode_note: super::startup::mode_note(config.mode, status.mode, status.ovs),
+            draining: self.draining,
+            uptime_s: self.started.elapsed().as_secs(),
+            ovs_version: self.ovs_version.clone(),
+            kernel: self.kernel.clone(),
+            connections: self.connections(),
+            flows,
+            rate: status.lately.map_or_else(Split::default, |(moved, over)| answers::per_second(moved, over)),
+            traffic: answers::split(status.totals),
+            nics: answers::nics(&self.engine),
+            refused: summary.refused,
+            done: Deeds {
+                promotions: tally.promotions,
+                clean_promotions: tally.clean_promotions,
+                promotions_per_s: self.pace.per_s,
+                installs_per_s_max: config.nic.installs_per_s,
+                demotions: tally.demotions,
+                undone: tally.undone,
+                races_repaired: tally.races_repaired,
+                race_longest_us: tally.race_longest_us,
+                flows_cleared: tally.flows_cleared,
+                lost_in_hardware: tally.lost_in_hardware,
+                changes_missed: tally.changes_missed,
+                foreign_filters: tally.foreign_filters.into(),
+                malformed: self.tc.dropped.0 + self.datapath.dropped.0 + self.discovery.dropped.0,
+            },
+            config_error: self.config.error(),
+            restart_needed: self.config.restart_needed(),
+            notes: self.notes(),
+        };
+        (view, summary.ports)
+    }
+
+    fn connections(&self) -> Vec<ConnectionView> {
+        let view = |name, connection: &Connection| ConnectionView {
+            name,
+            up: connection.up,
+            detail: connection.detail.clone(),
+            losses: connection.losses,
+        };
+        let overruns = self.tc.overruns + self.datapath.overruns + self.discovery.overruns;
+        vec![
+            view("ovsdb", &self.ovsdb_connection),
+            view("vswitchd", &self.vswitchd_connection),
+            // Without its netlink sockets the daemon ends.
+            ConnectionView { name: "netlink", up: true, detail: None, losses: overruns },
+        ]
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.datapath.is_there() {
+            notes.push("there is no kernel datapath: the module openvswitch is not loaded".to_owned());
+        }
+        if let Some(why) = &self.journal_error {
+            notes.push(format!("the journal cannot be written: {why}"));
+        }
+        notes
+    }
+}
+
+fn print<T: Serialize + ?Sized>(output: OutputFormat, view: &T, text: impl FnOnce(&T) -> String) -> String {
+    match output {
+        OutputFormat::Json => json(view),
+        OutputFormat::Table => text(view),
+    }
+}
+
+fn done(output: OutputFormat, sentence: &str) -> String {
+    match output {
+        OutputFormat::Json => json(&serde_json::json!({"done": sentence})),
+        OutputFormat::Table => sentence.to_owned(),
+    }
+}
+
+fn json<T: Serialize + ?Sized>(view: &T) -> String {
+    serde_json::to_string_pretty(view).expect("views have string keys and numbers only")
+}

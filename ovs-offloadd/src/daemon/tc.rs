@@ -1,0 +1,407 @@
+//! TC: effects become requests, messages become events, in the order in which the kernel made them.
+//!
+//! The order is the contract (`offload_engine::event`): whatever notifications are queued when an answer or a part of
+//! a dump is read are told first.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+
+use netlink_wire::message::Control;
+use netlink_wire::{Message, Messages, Seq};
+use offload_engine::{Acked, Answer, Author, Event, OpId, Refused, Replacement, Round};
+use tc_flower::{Change, Detail, FilterCounters, FilterReport, Hook, Location, TcEvent, request};
+use tracing::{debug, warn};
+
+use crate::io::netlink::{DATAGRAM_BYTES_MAX, Pipeline, Protocol, Received, Socket};
+
+/// Changes that wait for the kernel at most; the engine asks for fewer.
+const CHANGES_WAITING_MAX: usize = 4_096;
+/// Dumps that wait at most: one per port and a few.
+const DUMPS_WAITING_MAX: usize = 16_384;
+/// Buffers read in one go before others get their turn.
+const BUFFERS_PER_TURN: usize = 64;
+
+/// A replacement under way.
+#[derive(Debug)]
+struct Replacing {
+    op: OpId,
+    read: Seq,
+    before: Option<Box<FilterReport>>,
+}
+
+/// A dump of one location.
+#[derive(Debug, Clone, Copy)]
+struct Dump {
+    round: Round,
+    location: Location,
+    terse: bool,
+}
+
+#[derive(Debug)]
+struct RunningDump {
+    dump: Dump,
+    seq: Seq,
+    interrupted: bool,
+}
+
+/// Messages that were counted and dropped, because they were malformed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped(pub(crate) u64);
+
+/// The sockets of TC and what is under way on them.
+#[derive(Debug)]
+pub(crate) struct Tc {
+    changes: Socket,
+    dumps: Socket,
+    notifications: Socket,
+    pipeline: Pipeline<Replacing>,
+    // Sequence numbers of the reads that go before replacements, to those of the replacements.
+    reads: HashMap<Seq, Seq>,
+    waiting_dumps: VecDeque<Dump>,
+    running_dump: Option<RunningDump>,
+    notification_buffer: Vec<u8>,
+    answer_buffer: Vec<u8>,
+    dump_buffer: Vec<u8>,
+    pub(crate) dropped: Dropped,
+    pub(crate) overruns: u64,
+}
+
+/// Which socket has something to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Notifications(Received),
+    Changes(Received),
+    Dumps(Received),
+}
+
+impl Tc {
+    /// Opens the sockets and listens from here on.
+    pub(crate) fn open(receive_bytes: usize, in_flight_max: usize) -> io::Result<Self> {
+        let notifications = Socket::open(Protocol::Route, receive_bytes)?;
+        notifications.join(request::RTNLGRP_TC)?;
+        Ok(Self {
+            changes: Socket::open(Protocol::Route, receive_bytes)?,
+            dumps: Socket::open(Protocol::Route, 1 << 20)?,
+            notifications,
+            pipeline: Pipeline::new(in_flight_max, CHANGES_WAITING_MAX),
+            reads: HashMap::new(),
+            waiting_dumps: VecDeque::new(),
+            running_dump: None,
+            notification_buffer: vec![0; DATAGRAM_BYTES_MAX],
+            answer_buffer: vec![0; DATAGRAM_BYTES_MAX],
+            dump_buffer: vec![0; DATAGRAM_BYTES_MAX],
+            dropped: Dropped::default(),
+            overruns: 0,
+        })
+    }
+
+    /// Waits for a socket to have something. Cancel-safe: nothing is awaited after a socket was read.
+    pub(crate) async fn ready(&mut self) -> io::Result<Ready> {
+        tokio::select! {
+            biased;
+            received = self.notifications.receive(&mut self.notification_buffer) => {
+                Ok(Ready::Notifications(received?))
+            }
+            received = self.changes.receive(&mut self.answer_buffer) => Ok(Ready::Changes(received?)),
+            received = self.dumps.receive(&mut self.dump_buffer) => Ok(Ready::Dumps(received?)),
+        }
+    }
+
+    /// Takes what [`ready`](Self::ready) told of and what follows it; adds the events it makes.
+    pub(crate) fn take(&mut self, ready: Ready, events: &mut Vec<Event>) -> io::Result<()> {
+        match ready {
+            Ready::Notifications(received) => {
+                self.take_notifications(received, events);
+                self.drain_notifications(events)
+            }
+            Ready::Changes(received) => {
+                self.drain_notifications(events)?;
+                self.take_answers(received, events);
+                self.send_changes(events);
+                Ok(())
+            }
+            Ready::Dumps(received) => {
+                self.drain_notifications(events)?;
+                self.take_dumped(received, events);
+                self.send_dump(events);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells all notifications that are queued now.
+    pub(crate) fn drain_notifications(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        for _ in 0..BUFFERS_PER_TURN {
+            match self.notifications.try_receive(&mut self.notification_buffer)? {
+                Received::Nothing => return Ok(()),
+                received => self.take_notifications(received, events),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the filters of a location.
+    pub(crate) fn dump(&mut self, round: Round, location: Location, terse: bool, events: &mut Vec<Event>) {
+        if self.waiting_dumps.len() >= DUMPS_WAITING_MAX {
+            events.push(Event::FiltersDumped { round, location, complete: false });
+            return;
+        }
+        self.waiting_dumps.push_back(Dump { round, location, terse });
+        self.send_dump(events);
+    }
+
+    /// Reads a filter and at once replaces it.
+    pub(crate) fn replace(&mut self, op: OpId, request: &Replacement, events: &mut Vec<Event>) {
+        let read = self.pipeline.next_seq();
+        let seq = self.pipeline.next_seq();
+        let mut messages = request::get(&request.filter.address, read);
+        match request::replace(&request.filter, request.actions, seq) {
+            Ok(replace) => messages.extend_from_slice(&replace),
+            Err(unsupported) => {
+                events.push(refused(op, None, errno::INVALID, Some(unsupported.to_string())));
+                return;
+            }
+        }
+        match self.pipeline.push(seq, messages, Replacing { op, read, before: None }) {
+            Ok(()) => {
+                self.reads.insert(read, seq);
+                self.send_changes(events);
+            }
+            Err(replacing) => events.push(refused(
+                replacing.op,
+                None,
+                errno::AGAIN,
+                Some("too many changes wait for the kernel".to_owned()),
+            )),
+        }
+    }
+
+    fn send_changes(&mut self, events: &mut Vec<Event>) {
+        while let Some(batch) = self.pipeline.take_batch() {
+            if let Err(error) = self.changes.send(&batch) {
+                warn!(%error, "cannot send to the kernel");
+                self.give_up_changes(&format!("cannot send to the kernel: {error}"), events);
+            }
+        }
+    }
+
+    fn give_up_changes(&mut self, why: &str, events: &mut Vec<Event>) {
+        self.reads.clear();
+        for lost in self.pipeline.give_up() {
+            let Replacing { op, before, .. } = lost.note;
+            events.push(refused(op, before, errno::NO_BUFFERS, Some(why.to_owned())));
+        }
+    }
+
+    fn send_dump(&mut self, events: &mut Vec<Event>) {
+        while self.running_dump.is_none() {
+            let Some(dump) = self.waiting_dumps.pop_front() else { return };
+            let seq = self.pipeline.next_seq();
+            let detail = if dump.terse { Detail::Terse } else { Detail::Full };
+            match self.dumps.send(&request::dump(dump.location, None, detail, seq)) {
+                Ok(()) => self.running_dump = Some(RunningDump { dump, seq, interrupted: false }),
+                Err(error) => {
+                    warn!(%error, location = %dump.location, "cannot ask for TC filters");
+                    events.push(dumped(&dump, false));
+                }
+            }
+        }
+    }
+
+    fn take_notifications(&mut self, received: Received, events: &mut Vec<Event>) {
+        let length = match received {
+            Received::Bytes(length) => length,
+            Received::Nothing => return,
+            Received::Overrun => {
+                self.overruns += 1;
+                events.push(Event::TcOverrun);
+                return;
+            }
+        };
+        let mut dropped = 0;
+        for message in Messages::new(&self.notification_buffer[..length]) {
+            match message.and_then(|message| TcEvent::decode(&message)) {
+                Ok(event) => {
+                    let author = |portid, seq| self.author(portid, seq);
+                    notified(event, author, events);
+                }
+                Err(malformed) => {
+                    debug!(%malformed, "TC notification dropped");
+                    dropped += 1;
+                }
+            }
+        }
+        self.dropped.0 += dropped;
+    }
+
+    fn author(&self, portid: netlink_wire::PortId, seq: Seq) -> Author {
+        if portid != self.changes.portid() {
+            return Author::Other;
+        }
+        // The answer comes after the notification, so the request is in flight still.
+        self.pipeline.get(seq).map_or(Author::Other, |replacing| Author::Us(replacing.op))
+    }
+
+    fn take_answers(&mut self, received: Received, events: &mut Vec<Event>) {
+        let length = match received {
+            Received::Bytes(length) => length,
+            Received::Nothing => return,
+            Received::Overrun => {
+                self.overruns += 1;
+                self.give_up_changes("the kernel's answer was lost", events);
+                return;
+            }
+        };
+        let buffer = std::mem::take(&mut self.answer_buffer);
+        for message in Messages::new(&buffer[..length]) {
+            match message {
+                Ok(message) => self.take_answer(&message, events),
+                Err(malformed) => {
+                    warn!(%malformed, "answer of the kernel dropped");
+                    self.dropped.0 += 1;
+                }
+            }
+        }
+        self.answer_buffer = buffer;
+    }
+
+    fn take_answer(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+        let seq = message.header.seq;
+        if let Some(replacement) = self.reads.remove(&seq) {
+            // An error says that the filter is not there; the replacement will say so, too.
+            if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message)
+                && let Some(replacing) = self.pipeline.get_mut(replacement)
+            {
+                replacing.before = Some(report);
+            }
+            return;
+        }
+        let answer = match message.control() {
+            Ok(Some(Control::Answer(answer))) => answer,
+            Ok(_) => return,
+            Err(malformed) => {
+                warn!(%malformed, "answer of the kernel is malformed");
+                self.dropped.0 += 1;
+                return;
+            }
+        };
+        let Some(Replacing { op, read, before }) = self.pipeline.finish(seq) else { return };
+        self.reads.remove(&read);
+        let extack = answer.extack.text.as_deref().map(str::to_owned);
+        events.push(match answer.errno {
+            Some(errno) => refused(op, before, errno, extack),
+            None => Event::Answer { op, answer: Answer::Replaced { before, result: Ok(Acked { extack }) } },
+        });
+    }
+
+    fn take_dumped(&mut self, received: Received, events: &mut Vec<Event>) {
+        let length = match received {
+            Received::Bytes(length) => length,
+            Received::Nothing => return,
+            Received::Overrun => {
+                if let Some(running) = self.running_dump.take() {
+                    events.push(dumped(&running.dump, false));
+                }
+                return;
+            }
+        };
+        let buffer = std::mem::take(&mut self.dump_buffer);
+        for message in Messages::new(&buffer[..length]) {
+            match message {
+                Ok(message) => self.take_dump_part(&message, events),
+                Err(malformed) => {
+                    warn!(%malformed, "part of a TC dump dropped");
+                    self.dropped.0 += 1;
+                }
+            }
+        }
+        self.dump_buffer = buffer;
+    }
+
+    fn take_dump_part(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+        let Some(running) = self.running_dump.as_mut().filter(|running| running.seq == message.header.seq)
+        else {
+            return;
+        };
+        running.interrupted |= message.header.dump_was_interrupted();
+        let Dump { round, terse, .. } = running.dump;
+        let outcome = match message.control() {
+            Ok(Some(Control::Done(answer) | Control::Answer(answer))) => {
+                let complete = answer.is_success() && !running.interrupted;
+                let finished = dumped(&running.dump, complete);
+                self.running_dump = None;
+                events.push(finished);
+                return;
+            }
+            Ok(Some(_)) => return,
+            Ok(None) if terse => FilterCounters::decode(message)
+                .map(|counters| counters.map(|counters| Event::FilterCounted { round, counters })),
+            Ok(None) => TcEvent::decode(message).map(|event| match event {
+                TcEvent::Filter(report) => Some(Event::FilterDumped { round, report }),
+                _ => None,
+            }),
+            Err(malformed) => Err(malformed),
+        };
+        match outcome {
+            Ok(event) => events.extend(event),
+            Err(malformed) => {
+                debug!(%malformed, "filter dropped from a dump");
+                self.dropped.0 += 1;
+                // What was not understood was not seen.
+                running.interrupted = true;
+            }
+        }
+    }
+}
+
+mod errno {
+    //! Numbers for what failed before the kernel was asked.
+    use netlink_wire::Errno;
+    pub(super) const AGAIN: Errno = Errno(11);
+    pub(super) const INVALID: Errno = Errno(22);
+    pub(super) const NO_BUFFERS: Errno = Errno(105);
+}
+
+fn dumped(dump: &Dump, complete: bool) -> Event {
+    Event::FiltersDumped { round: dump.round, location: dump.location, complete }
+}
+
+fn refused(
+    op: OpId,
+    before: Option<Box<FilterReport>>,
+    errno: netlink_wire::Errno,
+    extack: Option<String>,
+) -> Event {
+    Event::Answer { op, answer: Answer::Replaced { before, result: Err(Refused { errno, extack }) } }
+}
+
+/// A notification as the engine wants to hear it.
+fn notified(event: TcEvent, author: impl Fn(netlink_wire::PortId, Seq) -> Author, events: &mut Vec<Event>) {
+    match event {
+        TcEvent::Filter(report) => {
+            let author = author(report.portid, report.seq);
+            let change = report.change;
+            events.push(match change {
+                Change::New => Event::FilterNew { report, author },
+                Change::Deleted => Event::FilterGone { report, author },
+            });
+        }
+        TcEvent::Prio { change: Change::Deleted, address } => events.push(Event::FiltersGone {
+            location: address.location,
+            chain: Some(address.chain),
+            prio: Some(address.prio),
+        }),
+        TcEvent::Chain { change: Change::Deleted, location, chain } => {
+            events.push(Event::FiltersGone { location, chain: Some(chain), prio: None });
+        }
+        TcEvent::Qdisc(qdisc) if qdisc.change == Change::Deleted => {
+            for hook in [Hook::Ingress, Hook::Egress] {
+                if qdisc.has_hook(hook) {
+                    let location = Location::Device { ifindex: qdisc.ifindex, hook };
+                    events.push(Event::FiltersGone { location, chain: None, prio: None });
+                }
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,203 @@
+//! Commands to ovs-vswitchd, a few at a time, each with one answer.
+//!
+//! Whether ovs-vswitchd lives is told by the lock on its pidfile: asking it would wait for its main thread.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netlink_wire::Ufid;
+use offload_engine::dpctl::FlowText;
+use offload_engine::{Answer, CommandError, OpId};
+use tokio::sync::{Mutex, mpsc, watch};
+use tracing::debug;
+
+use crate::io::rundir::control_socket;
+use crate::io::unixctl::{self, Client};
+
+/// Its name in the run directory.
+pub(crate) const PROGRAM: &str = "ovs-vswitchd";
+/// Commands at a time: each of its connections carries one, and its main thread takes one of each per turn.
+const WORKERS: usize = 4;
+/// Commands that wait at most; the engine keeps fewer in flight.
+const WAITING_MAX: usize = 256;
+/// Time between two looks at the pidfile.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A command.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// `dpctl/get-flow`.
+    Read(Ufid),
+    /// `dpctl/mod-flow`.
+    Modify(Box<FlowText>),
+    /// `dpctl/del-flow`.
+    Delete(Ufid),
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// The answer to a command.
+    Answer(OpId, Answer),
+    /// ovs-vswitchd is there, or is not, for this reason. A restart is told as both.
+    Up(Result<(), String>),
+}
+
+/// The sending side.
+#[derive(Debug)]
+pub(crate) struct Vswitchd {
+    commands: mpsc::Sender<(OpId, Command)>,
+}
+
+impl Vswitchd {
+    /// Starts the workers. `limit` is the longest wait for an answer, and may change.
+    pub(crate) fn start(rundir: PathBuf, limit: watch::Receiver<Duration>) -> (Self, mpsc::Receiver<Said>) {
+        let (commands, waiting) = mpsc::channel(WAITING_MAX);
+        let (say, said) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..WORKERS {
+            tokio::spawn(work(rundir.clone(), Arc::clone(&waiting), say.clone(), limit.clone()));
+        }
+        tokio::spawn(look(rundir, say));
+        (Self { commands }, said)
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// The answer at once, if too many wait.
+    pub(crate) fn send(&self, op: OpId, command: Command) -> Result<(), Answer> {
+        self.commands.try_send((op, command)).map_err(|error| {
+            let (_, command) = error.into_inner();
+            let why = "too many commands wait for ovs-vswitchd".to_owned();
+            answer(&command, Err(CommandError::Failed(why)))
+        })
+    }
+}
+
+async fn work(
+    rundir: PathBuf,
+    waiting: Arc<Mutex<mpsc::Receiver<(OpId, Command)>>>,
+    say: mpsc::Sender<Said>,
+    limit: watch::Receiver<Duration>,
+) {
+    let mut client: Option<Client> = None;
+    loop {
+        let Some((op, command)) = waiting.lock().await.recv().await else { return };
+        let limit = *limit.borrow();
+        let outcome = match control_socket(&rundir, PROGRAM) {
+            Ok(socket) => {
+                if client.as_ref().is_none_or(|client| client.socket() != socket) {
+                    client = Some(Client::new(socket));
+                }
+                match &mut client {
+                    Some(client) => carry_out(client, &command, limit).await,
+                    None => Err(CommandError::Lost),
+                }
+            }
+            Err(not_running) => Err(CommandError::Failed(not_running.to_string())),
+        };
+        if say.send(Said::Answer(op, answer(&command, outcome))).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn carry_out(client: &mut Client, command: &Command, limit: Duration) -> Result<String, CommandError> {
+    let outcome = match command {
+        Command::Read(ufid) => {
+            let flow = format!("ufid:{ufid}");
+            client.command("dpctl/get-flow", &["-m", "--no-names", &flow], limit).await
+        }
+        Command::Modify(flow) => {
+            let key = format!("ufid:{},{}", flow.ufid, flow.key);
+            client.command("dpctl/mod-flow", &[&key, &flow.actions], limit).await
+        }
+        Command::Delete(ufid) => client.command("dpctl/del-flow", &[&format!("ufid:{ufid}")], limit).await,
+    };
+    outcome.map_err(|error| match error {
+        unixctl::CommandError::Refused(words) => CommandError::Failed(words.trim().to_owned()),
+        unixctl::CommandError::Unreachable { .. } => CommandError::Failed(error.to_string()),
+        unixctl::CommandError::Unanswered { .. } => {
+            debug!(%error, "command to ovs-vswitchd has no answer");
+            CommandError::Lost
+        }
+    })
+}
+
+fn answer(command: &Command, outcome: Result<String, CommandError>) -> Answer {
+    match command {
+        Command::Read(_) => Answer::FlowRead(
+            outcome.and_then(|reply| FlowText::parse(&reply).map_err(CommandError::Unreadable)),
+        ),
+        Command::Modify(_) | Command::Delete(_) => Answer::CommandDone(outcome.map(|_| ())),
+    }
+}
+
+async fn look(rundir: PathBuf, say: mpsc::Sender<Said>) {
+    let mut known = None;
+    let mut timer = tokio::time::interval(LOOK_EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let now = control_socket(&rundir, PROGRAM).map_err(|not_running| not_running.to_string());
+        if known.as_ref() == Some(&now) {
+            continue;
+        }
+        let restarted = matches!((&known, &now), (Some(Ok(_)), Ok(_)));
+        let mut news = Vec::new();
+        if restarted {
+            news.push(Said::Up(Err("restarted".to_owned())));
+        }
+        news.push(Said::Up(now.clone().map(|_| ())));
+        known = Some(now);
+        for said in news {
+            if say.send(said).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_limit() -> watch::Receiver<Duration> {
+        watch::channel(Duration::from_secs(10)).1
+    }
+
+    #[tokio::test]
+    async fn without_ovs_vswitchd_a_command_fails_and_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let (vswitchd, mut said) = Vswitchd::start(directory.path().to_owned(), no_limit());
+        let ufid: Ufid = "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".parse().unwrap();
+        vswitchd.send(OpId(7), Command::Delete(ufid)).unwrap();
+        loop {
+            match said.recv().await.unwrap() {
+                Said::Up(state) => assert!(state.unwrap_err().contains("is not running")),
+                Said::Answer(op, answer) => {
+                    assert_eq!(op, OpId(7));
+                    let Answer::CommandDone(Err(CommandError::Failed(why))) = answer else {
+                        panic!("{answer:?}")
+                    };
+                    assert!(why.starts_with("ovs-vswitchd is not running: there is no "), "{why}");
+                    break;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn too_many_commands_are_answered_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (vswitchd, _said) = Vswitchd::start(directory.path().to_owned(), no_limit());
+        let ufid: Ufid = "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".parse().unwrap();
+        // No worker runs before the first await of this test.
+        let refused =
+            (0..=WAITING_MAX as u64).find_map(|op| vswitchd.send(OpId(op), Command::Read(ufid)).err());
+        let Some(Answer::FlowRead(Err(CommandError::Failed(why)))) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("too many"));
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use policies::Micros;
 use policies::planner::{Capacity, Plan, Planner, Sample, Settings};
 
@@ -56,7 +56,6 @@ fn rounds(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("planner_round");
     for flows in [10_000_u32, 100_000, 1_000_000] {
         let (mut planner, mut dice, mut now) = settled(flows);
-        group.throughput(Throughput::Elements(u64::from(flows / 100)));
         group.bench_function(BenchmarkId::new("one_percent_moves", flows), |bencher| {
             bencher.iter(|| {
                 now = now.plus(EPOCH);
@@ -70,14 +69,10 @@ fn rounds(criterion: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("nothing_moves", flows), |bencher| {
-            bencher.iter_batched(
-                || (),
-                |()| {
-                    now = now.plus(Micros(10));
-                    black_box(planner.plan(now))
-                },
-                BatchSize::SmallInput,
-            );
+            bencher.iter(|| {
+                now = now.plus(Micros(10));
+                black_box(planner.plan(now))
+            });
         });
     }
     group.finish();

@@ -154,9 +154,9 @@ fn split_quantity(text: &str) -> Option<(u128, &str)> {
 impl FromStr for Micros {
     type Err = NotAQuantity;
 
-    /// Reads "250 us", "500 ms", "1.5 s", "5 min" or "1 h".
+    /// Reads "250 us", "500 ms", "1.5 s", "5 min", "1 h" or "2 d".
     fn from_str(text: &str) -> Result<Self, NotAQuantity> {
-        let error = NotAQuantity { units: "us, ms, s, min or h" };
+        let error = NotAQuantity { units: "us, ms, s, min, h or d" };
         let (millionths, unit) = split_quantity(text).ok_or(error)?;
         let micros: u128 = match unit {
             "us" => 1,
@@ -164,6 +164,7 @@ impl FromStr for Micros {
             "s" => 1_000_000,
             "min" => 60_000_000,
             "h" => 3_600_000_000,
+            "d" => 86_400_000_000,
             _ => return Err(error),
         };
         u64::try_from(millionths * micros / 1_000_000).map(Self).map_err(|_| error)
@@ -237,6 +238,6 @@ mod tests {
             assert!(text.parse::<Rate>().is_err(), "{text}");
         }
         let error = "1 day".parse::<Micros>().expect_err("no unit of ours");
-        assert_eq!(error.to_string(), "expected a number and a unit: us, ms, s, min or h");
+        assert_eq!(error.to_string(), "expected a number and a unit: us, ms, s, min, h or d");
     }
 }

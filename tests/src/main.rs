@@ -9,8 +9,11 @@
 //!   lacks it fails, where it would be reported as ignored;
 //! - `LAB_LOGS`: where the files of a failed test are left.
 //!
+//! `lab-tests demo` is what `cargo xtask demo` shows.
+//!
 //! `lab-tests traffic send|receive …` is the packet generator that the tests use, for use by hand too.
 
+mod demo;
 mod lab;
 
 use std::process::ExitCode;
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
     if arguments.peek().map(String::as_str) == Some("traffic") {
         return traffic::main(arguments.skip(1));
+    }
+    if arguments.peek().map(String::as_str) == Some("demo") {
+        return demo::main();
     }
     harness::run_all(SUBJECTS)
 }

@@ -20,11 +20,15 @@ mod virtme;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::guest::{Run, Work};
-use crate::lab::Lab;
+use crate::lab::{Choice, Lab};
 use crate::options::{Call, LabOptions};
 use crate::problem::Problem;
+
+/// The longest the demo may take in its guest.
+const DEMO_LIMIT: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     // The crate lies directly in the repository.
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Call::Lab(options) => lab(repository, options),
+        Call::Demo => demo(repository),
         Call::Test { only, long } => test::run(repository, &only, long),
     });
     match result {
@@ -68,5 +73,26 @@ fn lab(repository: &Path, options: LabOptions) -> Result<(), Problem> {
     match run.on(&machine)? {
         0 => Ok(()),
         status => Err(Problem::Status(status)),
+    }
+}
+
+fn demo(repository: &Path) -> Result<(), Problem> {
+    let lab = Lab::open(repository)?;
+    let machine = lab.machine(Choice::default())?;
+    let programs = programs::build(repository)?;
+    let run = Run {
+        repository,
+        programs: &programs,
+        share: None,
+        logs: &repository.join("target/lab-logs/demo"),
+        topology: Some("demo"),
+        environment: Vec::new(),
+        quiet: false,
+        work: Work::Command(vec!["lab-tests".to_owned(), "demo".to_owned()]),
+        time_limit: Some(DEMO_LIMIT),
+    };
+    match run.on(&machine)? {
+        0 => Ok(()),
+        _ => Err(Problem::Failed("The demo ended with a failure, told above.".to_owned())),
     }
 }

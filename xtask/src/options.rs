@@ -47,6 +47,8 @@ pub(crate) enum Call {
     Help,
     /// Run a guest for the caller.
     Lab(LabOptions),
+    /// Show the main job.
+    Demo,
     /// Run these parts of the tests (none: all).
     Test { only: Vec<Part>, long: bool },
 }
@@ -70,6 +72,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
         Some(Value(command)) => match command.to_str() {
             Some("help") => return Ok(Call::Help),
             Some("lab") => parse_lab(&mut parser).map(Call::Lab),
+            Some("demo") => parse_nothing(&mut parser).map(|()| Call::Demo),
             Some("test") => parse_test(&mut parser),
             _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
         },
@@ -80,6 +83,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
 
 fn wrong(error: lexopt::Error) -> Problem {
     Problem::cannot(format!("{error}: see `cargo xtask help`."))
+}
+
+fn parse_nothing(parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
+    parser.next()?.map_or(Ok(()), |argument| Err(argument.unexpected()))
 }
 
 fn parse_test(parser: &mut lexopt::Parser) -> Result<Call, lexopt::Error> {

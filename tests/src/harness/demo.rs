@@ -2,10 +2,11 @@
 
 use super::{Netns, Outcome, Ovs, output};
 
-/// The demo topology on one Open vSwitch, taken down when dropped.
+/// The demo topology on one Open vSwitch, taken down when dropped if it was brought up here.
 #[derive(Debug)]
 pub struct Demo<'a> {
     ovs: &'a Ovs,
+    brought_up_here: bool,
     /// The workload behind virtual function 0, [`Demo::VM0`].
     pub vm0: Netns,
     /// The workload behind virtual function 1, [`Demo::VM1`].
@@ -24,19 +25,25 @@ impl<'a> Demo<'a> {
 
     /// Brings it up; when this returns, the three reach each other.
     pub fn up(ovs: &'a Ovs) -> Outcome<Self> {
-        let demo = Self {
-            ovs,
-            vm0: Netns::existing("vm0"),
-            vm1: Netns::existing("vm1"),
-            remote: Netns::existing("remote"),
-        };
+        // Taken down by Drop even when it comes up in part only.
+        let mut demo = Self::running(ovs);
+        demo.brought_up_here = true;
         output(ovs.command("demo.sh").arg("up"))?;
         Ok(demo)
+    }
+
+    /// The one that is up, as a shell in the lab has it.
+    pub fn running(ovs: &'a Ovs) -> Self {
+        let (vm0, vm1) = (Netns::existing("vm0"), Netns::existing("vm1"));
+        Self { ovs, brought_up_here: false, vm0, vm1, remote: Netns::existing("remote") }
     }
 }
 
 impl Drop for Demo<'_> {
     fn drop(&mut self) {
+        if !self.brought_up_here {
+            return;
+        }
         if let Err(failure) = output(self.ovs.command("demo.sh").arg("down")) {
             eprintln!("taking the demo topology down: {failure}");
         }

@@ -10,10 +10,11 @@ use super::{Failure, Lab, Outcome, output, run, wait_until};
 /// The longest a daemon may take to end after a signal.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
-/// An ovsdb-server and an ovs-vswitchd with their own run directory, stopped when dropped.
+/// An ovsdb-server and an ovs-vswitchd with their own run directory, stopped when dropped if they were started here.
 #[derive(Debug)]
 pub struct Ovs {
     dir: PathBuf,
+    started_here: bool,
 }
 
 /// A daemon of Open vSwitch.
@@ -37,10 +38,15 @@ impl OvsDaemon {
 impl Ovs {
     /// Starts both with `other_config` in the Open_vSwitch table, each like `hw-offload=true`.
     pub fn start(lab: &Lab, other_config: &[&str]) -> Outcome<Self> {
-        let ovs = Self { dir: lab.dir().join("ovs") };
+        let ovs = Self { dir: lab.dir().join("ovs"), started_here: true };
         let settings = other_config.iter().map(|setting| format!("other_config:{setting}"));
         output(ovs.script("start").args(settings))?;
         Ok(ovs)
+    }
+
+    /// The Open vSwitch that runs with this run directory.
+    pub fn running(rundir: &Path) -> Self {
+        Self { dir: rundir.to_path_buf(), started_here: false }
     }
 
     /// Starts both as the daemon's mode steer wants them.
@@ -124,6 +130,9 @@ impl Ovs {
 
 impl Drop for Ovs {
     fn drop(&mut self) {
+        if !self.started_here {
+            return;
+        }
         if let Err(failure) = output(&mut self.script("stop")) {
             eprintln!("stopping Open vSwitch: {failure}");
         }

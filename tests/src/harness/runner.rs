@@ -61,6 +61,13 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// A fresh place in `dir`, whose content is lost.
+    pub fn at(dir: &Path) -> Outcome<Self> {
+        let _ = fs::remove_dir_all(dir);
+        fs::create_dir_all(dir)?;
+        Ok(Self { dir: dir.to_path_buf(), made: 0 })
+    }
+
     /// A directory of the test's own; what is in it is kept when the test fails.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -132,9 +139,7 @@ fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Fai
 }
 
 fn prepare(dir: &Path) -> Outcome<(Lab, KernelLog)> {
-    let _ = fs::remove_dir_all(dir);
-    fs::create_dir_all(dir)?;
-    Ok((Lab { dir: dir.to_path_buf(), made: 0 }, KernelLog::from_now()?))
+    Ok((Lab::at(dir)?, KernelLog::from_now()?))
 }
 
 /// Copies a failed test's directory to where the host finds it, without sockets.

@@ -222,12 +222,12 @@ fn agree(books: &Books, planner: &Planner<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn the_books_agree_whatever_happens(
         settings in settings(),
-        steps in prop::collection::vec(step(), 1..300),
+        steps in prop::collection::vec(step(), 1..200),
     ) {
         let mut books = Books::new(settings);
         let mut planner = Planner::new(settings);

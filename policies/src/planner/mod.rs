@@ -17,13 +17,14 @@ mod settings;
 mod tests;
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use crate::Micros;
 use capacity::{Budget, Table};
 pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
-use seats::{Seat, Seats};
+use seats::Seats;
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
 /// What to do now. Every id in it stays in flight until the caller reports the outcome.
@@ -101,24 +102,27 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// A megaflow not known yet is taken up, competing on the default terms until [`Self::set_verdict`]. One that
     /// did not move need not be reported: silence costs nothing and counts all the same.
     pub fn observe(&mut self, now: Micros, id: Id, sample: Sample) {
-        let flow =
-            self.flows.entry(id).or_insert_with(|| Flow::new(Micros(now.0.saturating_sub(sample.over.0))));
+        let first_seen = Micros(now.0.saturating_sub(sample.over.0));
+        let half_life = self.settings.half_life;
+        let (flow, is_new) = self.flow_or_new(id, first_seen);
         let moved = (sample.packets > 0 || sample.bytes > 0) && sample.over > Micros::ZERO;
         if moved {
             flow.moved.packets = flow.moved.packets.saturating_add(sample.packets);
             flow.moved.bytes = flow.moved.bytes.saturating_add(sample.bytes);
-            let age = now.since(flow.first_seen);
-            flow.pace.update(now, self.settings.half_life, age, flow.moved, sample);
+            flow.pace.update(now, half_life, now.since(flow.first_seen), flow.moved, sample);
         }
-        if moved || flow.seat == Seat::Aside {
+        if moved || is_new {
             self.reseat(now, id);
         }
     }
 
     /// What policy says about a megaflow; takes it up if it is not known yet.
     pub fn set_verdict(&mut self, now: Micros, id: Id, verdict: Verdict) {
-        self.flows.entry(id).or_insert_with(|| Flow::new(now)).verdict = verdict;
-        self.reseat(now, id);
+        let (flow, is_new) = self.flow_or_new(id, now);
+        if flow.verdict != verdict || is_new {
+            flow.verdict = verdict;
+            self.reseat(now, id);
+        }
     }
 
     /// What policy said about a megaflow.
@@ -129,7 +133,7 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// The kernel confirmed that the megaflow is in hardware, whether a plan asked for it or it was found there. Also
     /// the answer that a demotion did not happen.
     pub fn placed(&mut self, now: Micros, id: Id) {
-        let state = self.flows.entry(id).or_insert_with(|| Flow::new(now)).state;
+        let state = self.flow_or_new(id, now).0.state;
         let since = match state {
             State::Placed { .. } => return,
             State::Demoting { placed, .. } => placed,
@@ -352,6 +356,13 @@ impl<Id: Copy + Ord> Planner<Id> {
 
     fn in_flight_left(&self) -> usize {
         self.settings.in_flight_max.max(1).saturating_sub(self.promoting + self.demoting) as usize
+    }
+
+    fn flow_or_new(&mut self, id: Id, first_seen: Micros) -> (&mut Flow, bool) {
+        match self.flows.entry(id) {
+            Entry::Occupied(known) => (known.into_mut(), false),
+            Entry::Vacant(new) => (new.insert(Flow::new(first_seen)), true),
+        }
     }
 
     /// Changes a megaflow's state and the counts with it.

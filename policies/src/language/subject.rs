@@ -158,6 +158,11 @@ impl Header {
     /// How many there are.
     pub const COUNT: usize = Self::DpHash as usize + 1;
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ALL.into_iter()
+    }
+
     /// How many bits the field has.
     pub const fn width(self) -> u8 {
         match self {
@@ -202,6 +207,55 @@ impl Header {
         }
     }
 }
+
+const ALL: [Header; Header::COUNT] = [
+    Header::EthSrc,
+    Header::EthDst,
+    Header::EthType,
+    Header::VlanTci,
+    Header::InnerVlanTci,
+    Header::MplsLse,
+    Header::IpProto,
+    Header::IpTos,
+    Header::IpTtl,
+    Header::IpFrag,
+    Header::Ip4Src,
+    Header::Ip4Dst,
+    Header::Ip6Src,
+    Header::Ip6Dst,
+    Header::Ip6Label,
+    Header::ArpOp,
+    Header::ArpSpa,
+    Header::ArpTpa,
+    Header::ArpSha,
+    Header::ArpTha,
+    Header::L4Src,
+    Header::L4Dst,
+    Header::TcpFlags,
+    Header::IcmpType,
+    Header::IcmpCode,
+    Header::NdTarget,
+    Header::NdSll,
+    Header::NdTll,
+    Header::CtState,
+    Header::CtZone,
+    Header::CtMark,
+    Header::CtLabel,
+    Header::Tunnel,
+    Header::TunId,
+    Header::TunSrc,
+    Header::TunDst,
+    Header::Tun6Src,
+    Header::Tun6Dst,
+    Header::TunTos,
+    Header::TunTtl,
+    Header::TunTpSrc,
+    Header::TunTpDst,
+    Header::RecircId,
+    Header::PktMark,
+    Header::SkbPriority,
+    Header::DpHash,
+];
 
 /// A port as Open vSwitch knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -395,3 +395,9 @@ fn an_address_set_with_a_wrong_address_changes_nothing() {
     assert_eq!(at, 1);
     assert_eq!(sets, before);
 }
+
+#[test]
+fn every_header_is_listed_once_and_in_order() {
+    assert!(Header::all().enumerate().all(|(index, header)| header as usize == index));
+    assert_eq!(Header::all().count(), Header::COUNT);
+}

@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Wants a lock (RFC 7047 §4.1.8), on this connection and on each one after it. The watcher tells when it is ours and
-    /// when it no longer is.
+    /// when it no longer is. The name is an identifier: letters, digits and underscores.
     ///
     /// # Errors
     ///

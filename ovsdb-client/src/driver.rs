@@ -161,8 +161,9 @@ impl Driver {
                 }
                 ended?;
             }
-            command = self.commands.recv(), if has_room => self.take_command(command.ok_or(Flow::Ended)?),
+            // Before new requests: they may have been made in the belief that the dropped one will not happen.
             () = dropped.notified() => self.cancel_dropped(),
+            command = self.commands.recv(), if has_room => self.take_command(command.ok_or(Flow::Ended)?),
             () = sleep_until(due.unwrap_or_else(far_away).into()), if due.is_some() => {
                 self.session.handle_timeout(Instant::now())?;
             }
@@ -179,8 +180,8 @@ impl Driver {
             let dropped = Arc::clone(&self.dropped);
             tokio::select! {
                 done = &mut until => return Some(done),
-                command = self.commands.recv(), if has_room => self.take_command(command?),
                 () = dropped.notified() => self.cancel_dropped(),
+                command = self.commands.recv(), if has_room => self.take_command(command?),
             }
         }
     }
@@ -233,9 +234,9 @@ impl Driver {
         while let Some(event) = self.session.poll_event() {
             match event {
                 SessionEvent::Changes(changes) => self.shared.changes(changes, self.session.tables().len()),
-                SessionEvent::Synchronised { schema_version } => {
+                SessionEvent::Synchronised { schema_version, continued } => {
                     self.backoff.reset();
-                    self.shared.synchronised(schema_version, self.session.monitor_method());
+                    self.shared.synchronised(schema_version, continued, self.session.monitor_method());
                 }
                 SessionEvent::Answer(token, answer) => {
                     if let Some(waiting) = self.in_flight.remove(&token) {

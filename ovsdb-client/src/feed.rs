@@ -75,7 +75,11 @@ pub(crate) struct Feed {
 }
 
 pub(crate) enum MonitorAnswer {
-    Synchronised(Vec<Change>),
+    Synchronised {
+        changes: Vec<Change>,
+        /// Whether they follow on the last connection's.
+        continued: bool,
+    },
     /// The server does not know the method: ask again, with the next one.
     Again,
 }
@@ -182,7 +186,7 @@ impl Feed {
             }
             (Err(error), _) => return Err(LinkError::Refused { what: "the monitor", error }),
         };
-        let (continues, last_txn, updates) = match self.method {
+        let (continued, last_txn, updates) = match self.method {
             Method::CondSince => {
                 let (found, last_txn, updates): (bool, Uuid, &RawValue) =
                     parse_since(result).map_err(malformed)?;
@@ -193,7 +197,7 @@ impl Feed {
         };
         let updates =
             updates_from_json(updates.get(), &self.layouts, self.method.dialect()).map_err(malformed)?;
-        let changes = if continues {
+        let changes = if continued {
             self.replica.update(updates, &self.layouts)
         } else {
             self.replica.replace(updates, &self.layouts)
@@ -203,7 +207,7 @@ impl Feed {
         if let Some(sent) = self.sent.take() {
             self.acknowledged = sent;
         }
-        Ok(MonitorAnswer::Synchronised(changes))
+        Ok(MonitorAnswer::Synchronised { changes, continued })
     }
 
     /// Takes an update notification; `None` when it is not about this feed.

@@ -47,6 +47,8 @@ pub enum SessionEvent {
     Synchronised {
         /// The version of the server's schema.
         schema_version: Option<String>,
+        /// Whether the server sent only what had changed since the last connection, and not everything again.
+        continued: bool,
     },
     /// A request has its answer, or never will.
     Answer(Token, Result<Box<RawValue>, RequestError>),
@@ -339,14 +341,14 @@ impl Session {
         outcome: Result<&RawValue, ServerError>,
     ) -> Result<(), LinkError> {
         match which {
-            Which::Main if !self.is_monitoring => self.handle_synchronised(Vec::new()),
+            Which::Main if !self.is_monitoring => self.handle_synchronised(Vec::new(), false),
             Which::Main => {
                 if self.main.handle_schema(outcome)? {
                     let (method, params) = self.main.monitor_request();
                     self.send(method, &params, Pending::Monitor(which));
                     Ok(())
                 } else {
-                    self.handle_synchronised(Vec::new())
+                    self.handle_synchronised(Vec::new(), false)
                 }
             }
             Which::Server => {
@@ -379,8 +381,8 @@ impl Session {
                 self.send(method, &params, Pending::Monitor(which));
                 Ok(())
             }
-            MonitorAnswer::Synchronised(changes) => match which {
-                Which::Main => self.handle_synchronised(changes),
+            MonitorAnswer::Synchronised { changes, continued } => match which {
+                Which::Main => self.handle_synchronised(changes, continued),
                 Which::Server => {
                     self.check_leader()?;
                     self.request_schema();
@@ -390,13 +392,13 @@ impl Session {
         }
     }
 
-    fn handle_synchronised(&mut self, changes: Vec<Change>) -> Result<(), LinkError> {
+    fn handle_synchronised(&mut self, changes: Vec<Change>, continued: bool) -> Result<(), LinkError> {
         self.phase = Phase::Live;
         if !changes.is_empty() {
             self.events.push_back(SessionEvent::Changes(changes));
         }
         let schema_version = self.main.schema_version().map(str::to_owned);
-        self.events.push_back(SessionEvent::Synchronised { schema_version });
+        self.events.push_back(SessionEvent::Synchronised { schema_version, continued });
         for (name, method) in self.locks.connected() {
             self.send(method, &json!([name]), Pending::Lock(name));
         }

@@ -43,6 +43,8 @@ pub struct Status {
     pub last_error: Option<Arc<LinkError>>,
     /// How often the rows have been brought in line with a server since the start.
     pub synchronisations: u64,
+    /// How often a server sent only what had changed since the last connection. Clusters do, standalone servers do not.
+    pub continuations: u64,
     /// The method by which the server is monitored.
     pub monitor_method: &'static str,
     /// Rows in the replica.
@@ -84,12 +86,18 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    pub(crate) fn synchronised(&self, schema_version: Option<String>, monitor_method: &'static str) {
+    pub(crate) fn synchronised(
+        &self,
+        schema_version: Option<String>,
+        continued: bool,
+        monitor_method: &'static str,
+    ) {
         let mut mailbox = self.mailbox();
         mailbox.synchronised = Some(schema_version);
         mailbox.status.is_synchronised = true;
         mailbox.status.last_error = None;
         mailbox.status.synchronisations += 1;
+        mailbox.status.continuations += u64::from(continued);
         mailbox.status.monitor_method = monitor_method;
         self.arrived.notify_one();
     }
@@ -238,7 +246,7 @@ mod tests {
     #[test]
     fn a_connection_lost_takes_back_a_synchronisation_not_yet_seen() {
         let shared = Shared::default();
-        shared.synchronised(None, "monitor");
+        shared.synchronised(None, false, "monitor");
         shared.lost(LinkError::Silent);
         assert!(matches!(shared.take(), Some(Some(Notice::Lost(_)))));
         assert!(shared.take().is_none());

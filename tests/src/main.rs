@@ -15,6 +15,7 @@
 
 mod demo;
 mod lab;
+mod ovsdb;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use lab_tests::harness::{self, Test};
 use lab_tests::traffic;
 
 /// Every subject's tests.
-const SUBJECTS: &[(&str, &[Test])] = &[("lab", lab::TESTS)];
+const SUBJECTS: &[(&str, &[Test])] = &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();

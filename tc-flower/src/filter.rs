@@ -132,6 +132,9 @@ impl FilterReport {
             Some(UnknownAttr::TunnelOptions(attr)) => return Err(Unsupported::TunnelOptions(*attr)),
             None => {}
         }
+        if let Some(attr) = self.keys.irreversible() {
+            return Err(Unsupported::FilterAttribute(attr));
+        }
         let checked = self.actions.iter().enumerate().map(|(n, report)| report.to_action(n + 1));
         Ok(Filter {
             address: self.address,
@@ -218,6 +221,7 @@ impl FilterReport {
             for attr in options.nested() {
                 report.take(&attr?)?;
             }
+            report.keys.settle_ethertype();
         }
         Ok(report)
     }

@@ -24,6 +24,7 @@ extern crate std;
 
 pub mod action;
 pub mod address;
+pub mod display;
 pub mod event;
 pub mod filter;
 pub mod flags;

@@ -17,7 +17,7 @@ pub use tunnel::{GeneveOptionKey, Tunnel, TunnelHeader, TunnelOptionKeys};
 
 use crate::Filter;
 use codec::{Byte, Host32, Net16, Net32};
-use netlink_wire::{Attr, Malformed, MessageWriter};
+use netlink_wire::{Attr, EtherType, Malformed, MessageWriter};
 
 pub(crate) use attr::{
     ACT as TCA_FLOWER_ACT, CLASSID as TCA_FLOWER_CLASSID, FLAGS as TCA_FLOWER_FLAGS,
@@ -119,9 +119,13 @@ impl Match {
         Ok(if taken { Taken::Yes } else { Taken::No })
     }
 
-    /// Writes the keys there are.
-    pub(crate) fn put(&self, writer: &mut MessageWriter) {
-        self.eth.put(writer);
+    /// Writes the keys there are, of a filter for this protocol.
+    ///
+    /// Of a tagged packet, a request has the tag's type in `TCA_FLOWER_KEY_ETH_TYPE`, and a report the type after all
+    /// tags (`is_vlan_key()` and `fl_dump_key()` of the kernel's `cls_flower.c`). The latter is in the tags' own keys too.
+    fn put(&self, protocol: EtherType, writer: &mut MessageWriter) {
+        let ethertype = if protocol.is_vlan() { Some(protocol) } else { self.eth.ethertype };
+        Eth { ethertype, ..self.eth }.put(writer);
         self.vlan.put(writer);
         self.cvlan.put(writer);
         self.mpls.put(writer);
@@ -139,6 +143,27 @@ impl Match {
         self.tunnel.header.put(writer);
         self.tunnel.options.put(writer);
         self.other.put(writer);
+    }
+}
+
+impl Match {
+    /// Gives [`Eth::ethertype`] the meaning it has in reports, if this was read from a request.
+    pub(crate) fn settle_ethertype(&mut self) {
+        if self.eth.ethertype.is_some_and(EtherType::is_vlan) {
+            let inner = self.cvlan.ethertype.or(self.vlan.ethertype);
+            self.eth.ethertype = inner.filter(|ethertype| !ethertype.is_vlan());
+        }
+    }
+
+    /// A key which the kernel reports otherwise than it wants it, so that it cannot be written back.
+    pub(crate) fn irreversible(&self) -> Option<u16> {
+        let other = &self.other;
+        let keys = [
+            (other.vlans.is_some(), attr::KEY_NUM_OF_VLANS),
+            (other.pppoe_sid.is_some(), attr::KEY_PPPOE_SID),
+            (other.ppp_proto.is_some(), attr::KEY_PPP_PROTO),
+        ];
+        keys.into_iter().find_map(|(is_set, attr)| is_set.then_some(attr))
     }
 }
 
@@ -160,5 +185,5 @@ pub(crate) fn put_filter_options(writer: &mut MessageWriter, filter: &Filter) {
     if let Some(indev) = &filter.indev {
         writer.put_text(attr::INDEV, indev);
     }
-    filter.keys.put(writer);
+    filter.keys.put(filter.address.protocol, writer);
 }

@@ -1,53 +1,54 @@
-//! Turns a filter, as the kernel reported it, into the request that replaces it. For trying the codec on a kernel.
+//! Turns filters, as the kernel reported them, into the requests that replace them. For trying the codec on a kernel.
 //!
-//! `rewrite replace` reads a message in hexadecimal from standard input and writes the request that replaces the filter
-//! by itself, with new actions; `rewrite demote` the one that adds skip_hw and keeps the actions; `rewrite compare` reads
-//! two messages, one per line, and says whether they describe the same rule: `same`. Errors have exit code 1.
+//! Each line of standard input is a command and messages in hexadecimal, each line of standard output its answer:
+//!
+//! - `replace MESSAGE`: the request that replaces the filter by itself, with new actions;
+//! - `promote MESSAGE`: the same, without skip_hw;
+//! - `demote MESSAGE`: the request that adds skip_hw and keeps the actions;
+//! - `compare MESSAGE MESSAGE`: `same` if both describe the same rule;
+//! - `show MESSAGE`: keys and actions as text.
+//!
+//! An answer that begins with `error` says why not.
 
 use netlink_wire::Message;
-use std::io::Read;
-use std::process::ExitCode;
-use tc_flower::{ActionIndex, Filter, FilterFlags, FilterReport, ReplaceActions, Seq, TcEvent, request};
+use std::io::BufRead;
+use tc_flower::{
+    ActionFlags, ActionIndex, Filter, FilterFlags, FilterReport, ReplaceActions, Seq, TcEvent, display,
+    request,
+};
 
-fn main() -> ExitCode {
-    let mode = std::env::args().nth(1).unwrap_or_default();
-    let mut input = String::new();
-    if let Err(error) = std::io::stdin().read_to_string(&mut input) {
-        eprintln!("standard input: {error}");
-        return ExitCode::FAILURE;
-    }
-    match run(&mode, &input) {
-        Ok(output) => {
-            println!("{output}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+fn main() {
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let answer = run(&line).unwrap_or_else(|error| format!("error {error}"));
+        println!("{}", answer.replace('\n', " "));
     }
 }
 
-fn run(mode: &str, input: &str) -> Result<String, String> {
-    let mut reports = input.split_whitespace().map(report);
-    let mut next = || reports.next().unwrap_or_else(|| Err("a message is missing".into()));
-    match mode {
-        "replace" => {
-            let filter = next()?.to_filter().map_err(|error| error.to_string())?;
-            write(&filter, ReplaceActions::Fresh)
+fn run(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let command = words.next().unwrap_or_default();
+    let mut next = || words.next().map_or_else(|| Err("a message is missing".into()), report);
+    let filter = |report: FilterReport| report.to_filter().map_err(|error| error.to_string());
+    match command {
+        "replace" => write(&filter(next()?)?, ReplaceActions::Fresh),
+        "promote" => {
+            write(&Filter { flags: FilterFlags::VERBOSE, ..filter(next()?)? }, ReplaceActions::Fresh)
         }
-        "demote" => {
-            let filter = next()?.to_filter().map_err(|error| error.to_string())?;
-            write(&Filter { flags: FilterFlags::SKIP_HW, ..filter }, ReplaceActions::Kept)
-        }
+        "demote" => write(&Filter { flags: FilterFlags::SKIP_HW, ..filter(next()?)? }, ReplaceActions::Kept),
         "compare" => {
             let (before, after) = (rule(next()?)?, rule(next()?)?);
             match before == after {
                 true => Ok("same".into()),
-                false => Err(format!("different\n{before:#?}\n{after:#?}")),
+                false => Err(format!("different: {before:?} {after:?}")),
             }
         }
-        _ => Err("usage: rewrite replace|demote|compare < HEX".into()),
+        "show" => {
+            let report = next()?;
+            let actions = report.actions.iter().map(|report| &report.action);
+            let actions = display::actions(actions, &|ifindex, f| write!(f, "{ifindex}")).to_string();
+            Ok(format!("{} actions: {actions}", report.keys))
+        }
+        _ => Err("not a command: replace, promote, demote, compare or show".into()),
     }
 }
 
@@ -73,7 +74,7 @@ fn rule(report: FilterReport) -> Result<Filter, String> {
     filter.flags = FilterFlags::NONE;
     for action in &mut filter.actions {
         action.index = ActionIndex(0);
-        action.flags = action.flags & tc_flower::ActionFlags::NO_PERCPU_STATS;
+        action.flags = action.flags & ActionFlags::NO_PERCPU_STATS;
     }
     Ok(filter)
 }

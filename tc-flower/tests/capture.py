@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the byte captures that the codecs are tested against, from a running kernel. Run as root, in a scratch guest.
 
-    capture.py tc OUT [--replace PROGRAM]   filters that tc makes, one file per line of tc-cases.txt
-    capture.py ovs TC-OUT WIRE-OUT          filters and megaflows that a running ovs-vswitchd made, links and ports
-    capture.py dump REQUEST                 the answer to a request, in hexadecimal on standard output
+    capture.py tc OUT PROGRAM                    filters that tc makes, one file per line of tc-cases.txt
+    capture.py ovs TC-OUT WIRE-OUT PROGRAM TITLE filters and megaflows that a running ovs-vswitchd made, links, ports
+    capture.py nic TC-OUT WIRE-OUT DEVICE TITLE  filters of a device that has hardware, and its devlink
 
 A file begins with the command that made the bytes and the kernel's version. Then come the messages as the kernel sent
 them, one attribute of a message per line; text after `#` is for the reader.
 
-With --replace, PROGRAM (`cargo run --example rewrite`) turns every captured filter into the request that replaces it;
-the kernel has to accept it, and what it then reports has to describe the same rule.
+PROGRAM (`cargo run --example rewrite`) turns every captured filter into the requests that replace, promote and demote
+it; the kernel has to accept them, and what it then reports has to describe the same rule. The exit status says whether.
 """
 
 import os
@@ -178,32 +178,68 @@ def run(command):
     return done.stdout
 
 
-def same_rule(program, before, after):
-    done = subprocess.run(
-        [program, "compare"], input=f"{before.hex()}\n{after.hex()}\n", capture_output=True, text=True
-    )
-    return done.stdout.strip() if done.returncode == 0 else f"FAILED {done.stderr.strip()}"
+class Lines:
+    """A program that answers line by line."""
+
+    def __init__(self, *command):
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        return self.process.stdout.readline().strip()
+
+    def tc(self, *commands):
+        """Runs commands in `tc -batch -`; what it says, up to the answer of a last command that always has one."""
+        self.process.stdin.write("\n".join([*commands, "qdisc show dev lo", ""]))
+        said = []
+        while not (line := self.process.stdout.readline()).startswith("qdisc noqueue"):
+            if not line:
+                sys.exit(f"tc ended: {said}")
+            said.append(line.strip())
+        return [line for line in said if not line.startswith("Command failed")]
 
 
 def check_replace(netlink, name, program, filters_of, modes):
-    """Replaces every filter by what PROGRAM makes of it, and compares."""
+    """Replaces every filter by what PROGRAM makes of it, and compares. Whether one failed."""
     failed = False
-    for before in filters_of():
-        if struct.unpack_from("=I", before, 24)[0] == 0:
+    for first in filters_of():
+        if struct.unpack_from("=I", first, 24)[0] == 0:
             continue
+        # struct tcmsg from its interface on: index, handle, parent and info; and the chain, which follows the kind.
+        key = lambda message: (message[20:36], chain_of(message))
+        verdicts = []
         for mode in modes:
-            made = subprocess.run([program, mode], input=before.hex(), capture_output=True, text=True)
-            if made.returncode != 0:
-                print(f"{name}: {mode}: not replaceable: {made.stderr.strip()}")
+            before = next((m for m in filters_of() if key(m) == key(first)), None)
+            if before is None:
+                verdicts.append(f"{mode} FAILED: gone")
+                break
+            request = program.ask(f"{mode} {before.hex()}")
+            if request.startswith("error"):
+                verdicts.append(f"{mode}: {request}")
                 continue
-            answer = netlink.ask(bytes.fromhex(made.stdout))[-1]
+            answer = netlink.ask(bytes.fromhex(request))[-1]
             error = struct.unpack_from("=i", answer, 16)[0]
-            key = before[20:36]
-            after = [m for m in filters_of() if m[20:36] == key]
-            verdict = f"errno {-error} {answer[36:]!r}" if error else same_rule(program, before, after[0])
-            print(f"{name}: {mode}: {verdict}")
+            after = next((m for m in filters_of() if key(m) == key(first)), b"")
+            verdict = program.ask(f"compare {before.hex()} {after.hex()}")
+            if error:
+                verdict = f"FAILED errno {-error} {answer[20:]!r}"
+            verdicts.append(f"{mode} {verdict}")
             failed |= verdict != "same"
+        print(f"{name}: {'; '.join(verdicts)}", flush=True)
+        print(f"{name}: {program.ask('show ' + first.hex())}", flush=True)
     return failed
+
+
+def chain_of(message):
+    at = 36
+    while at + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        if kind == 11:
+            return struct.unpack_from("=I", message, at + 4)[0]
+        at += (length + 3) & ~3
+    return 0
 
 
 def tc(out, program):
@@ -211,31 +247,32 @@ def tc(out, program):
     run("for d in v0 v1 v2 v3; do ip link set $d up; done")
     run("ip link add gnv type geneve external dstport 6081; ip link set gnv up")
     run("ip link add vxl type vxlan external gbp dstport 4789; ip link set vxl up")
-    run("tc actions add action police mtu 1500 index 268435456 rate 100mbit burst 100k conform-exceed drop/pipe skip_hw")
-    netlink, failed = Netlink(), False
+    netlink, failed, rewrite = Netlink(), False, Lines(program)
+    shell = Lines("stdbuf", "-oL", "tc", "-force", "-batch", "-")
+    # A meter as Open vSwitch makes it under tc-policy=skip_hw, and one as it makes it otherwise.
+    police = "rate 100mbit burst 100k conform-exceed drop/pipe"
+    for said in shell.tc(f"actions add action police index 268435456 {police} skip_hw"):
+        print("meter:", said)
+    shell.tc(f"actions add action police index 268435457 {police}")
     here = os.path.dirname(os.path.abspath(__file__))
     for line in open(os.path.join(here, "tc-cases.txt")):
         if not line.strip() or line.startswith("#"):
             continue
         name, command = (part.strip() for part in line.split(":", 1))
         words = command.split()
-        device = words[words.index("dev") + 1] if "dev" in words else "v0"
-        block = "block" in words
+        device = words[words.index("dev") + 1] if "block" not in words else "v0"
+        block = "block" in words[:4]
         qdisc = f"tc qdisc add dev {device} {'ingress_block 9 ' if block else ''}clsact"
-        run(qdisc)
-        made = subprocess.run(command, shell=True, capture_output=True, text=True)
-        if made.returncode != 0:
-            print(f"{name}: {command}: {made.stderr.strip()}")
+        for said in shell.tc(qdisc.removeprefix("tc "), command.removeprefix("tc ")):
+            print(f"{name}: tc said: {said}")
             failed = True
-        ifindex = 0xFFFFFFFF if block else socket.if_nametoindex(device)
         parent = 9 if block else 0xFFFFFFF3 if "egress" in words[:6] else INGRESS
-        signed = ifindex - (1 << 32) if ifindex >> 31 else ifindex
-        dump = lambda: filters(netlink, signed, parent)
+        ifindex = -1 if block else socket.if_nametoindex(device)
+        dump = lambda: filters(netlink, ifindex, parent)
         full = [m for m in dump() if struct.unpack_from("=I", m, 24)[0] != 0]
         write(f"{out}/{name}.hex", f"{qdisc}\n{command}", full, TC)
-        if program:
-            failed |= check_replace(netlink, name, program, dump, ["replace", "demote", "replace"])
-        run(f"tc qdisc del dev {device} clsact")
+        failed |= check_replace(netlink, name, rewrite, dump, ["replace", "promote", "demote", "promote"])
+        shell.tc(f"qdisc del dev {device} clsact")
     notifications(out)
     return failed
 
@@ -276,20 +313,13 @@ def notifications(out):
     run("tc qdisc del dev v0 clsact")
 
 
-# --- Open vSwitch ---------------------------------------------------------------------------------------------------
+# --- Open vSwitch, links and devices with hardware ---------------------------------------------------------------------
 
 
-def ovs(tc_out, wire_out, script):
+def ovs(tc_out, wire_out, program, script):
     """Captures what there is after `script`, which set Open vSwitch up and sent traffic."""
-    title = open(script).read()
-    netlink, generic = Netlink(), Netlink(NETLINK_GENERIC)
-    found = []
-    for name in sorted(os.listdir("/sys/class/net")):
-        for parent in (INGRESS, 0xFFFFFFF3):
-            found += filters(netlink, socket.if_nametoindex(name), parent)
-    write(f"{tc_out}/ovs.hex", title, [m for m in found if struct.unpack_from("=I", m, 24)[0]], TC)
-    terse = filters(netlink, socket.if_nametoindex("p1"), terse=True)
-    write(f"{tc_out}/ovs-terse.hex", title + "terse dump of p1", terse, TC)
+    title = open(script).read().strip() + "\n"
+    netlink, generic, rewrite = Netlink(), Netlink(NETLINK_GENERIC), Lines(program)
     number, answer = family(generic, "ovs_flow")
     write(f"{wire_out}/family.hex", "CTRL_CMD_GETFAMILY ovs_flow", [answer], OTHER)
     datapaths = generic_dump(generic, "ovs_datapath", 3, 2, bytes(4))
@@ -299,23 +329,69 @@ def ovs(tc_out, wire_out, script):
     write(f"{wire_out}/ovs_flow.hex", title + "OVS_FLOW_CMD_GET", flows, FLOW)
     brief = generic_dump(generic, "ovs_flow", 3, 1, header + attr(10, struct.pack("=I", 7)))
     write(f"{wire_out}/ovs_flow-counters.hex", title + "OVS_FLOW_CMD_GET, OVS_UFID_F_OMIT_*", brief, FLOW)
-    write(f"{wire_out}/ovs_vport.hex", title + "OVS_VPORT_CMD_GET", generic_dump(generic, "ovs_vport", 3, 1, header), VPORT)
+    ports = generic_dump(generic, "ovs_vport", 3, 1, header)
+    write(f"{wire_out}/ovs_vport.hex", title + "OVS_VPORT_CMD_GET", ports, VPORT)
     links = netlink.ask(netlink.request(18, DUMP, bytes(16) + attr(29, struct.pack("=I", 8))))
     write(f"{wire_out}/link.hex", title + "RTM_GETLINK", links, LINK)
     number, _ = family(generic, "ethtool")
     ifindex = attr(1, struct.pack("=I", socket.if_nametoindex("p1")))
     body = struct.pack("=BBH", 11, 1, 0) + attr(1 | 0x8000, ifindex)
-    write(f"{wire_out}/ethtool.hex", "ETHTOOL_MSG_FEATURES_GET p1", generic.ask(generic.request(number, ACK, body)), FEATURES)
+    features = generic.ask(generic.request(number, ACK, body))[:1]
+    write(f"{wire_out}/ethtool.hex", "ETHTOOL_MSG_FEATURES_GET p1", features, FEATURES)
+    terse = filters(netlink, socket.if_nametoindex("p1"), terse=True)
+    write(f"{tc_out}/ovs-terse.hex", title + "terse dump of p1", terse, TC)
+    found, failed = [], False
+    for name in sorted(os.listdir("/sys/class/net")):
+        for parent in (INGRESS, 0xFFFFFFF3):
+            found += filters(netlink, socket.if_nametoindex(name), parent)
+    write(f"{tc_out}/ovs.hex", title, [m for m in found if struct.unpack_from("=I", m, 24)[0]], TC)
+    for name in sorted(os.listdir("/sys/class/net")):
+        dump = lambda: filters(netlink, socket.if_nametoindex(name))
+        failed |= check_replace(netlink, f"ovs {name}", rewrite, dump, ["promote", "demote", "promote"])
+    return failed
+
+
+def nic(tc_out, wire_out, device, script):
+    """Captures the filters of a device that has hardware, and what devlink says of it."""
+    title = open(script).read().strip() + "\n"
+    netlink, generic = Netlink(), Netlink(NETLINK_GENERIC)
+    full = [m for m in filters(netlink, socket.if_nametoindex(device)) if struct.unpack_from("=I", m, 24)[0]]
+    write(f"{tc_out}/in-hw.hex", title + f"full dump of {device}", full, TC)
+    terse = filters(netlink, socket.if_nametoindex(device), terse=True)
+    write(f"{tc_out}/in-hw-terse.hex", title + f"terse dump of {device}", terse, TC)
+    devices = generic_dump(generic, "devlink", 1, 1)
+    ports = generic_dump(generic, "devlink", 5, 1)
+    number, _ = family(generic, "devlink")
+    at, handle = 20, b""
+    while at < len(devices[0]):
+        length, kind = struct.unpack_from("=HH", devices[0], at)
+        end = at + ((length + 3) & ~3)
+        handle += devices[0][at:end] if kind in (1, 2) else b""
+        at = end
+    body = struct.pack("=BBH", 29, 1, 0) + handle
+    eswitch = generic.ask(generic.request(number, ACK, body))[:1]
+    shape = (4, {145: {}})
+    write(f"{wire_out}/devlink.hex", title + "DEVLINK_CMD_GET, _PORT_GET, _ESWITCH_GET", devices + ports + eswitch, shape)
+    links = netlink.ask(netlink.request(18, DUMP, bytes(16) + attr(29, struct.pack("=I", 8))))
+    write(f"{wire_out}/link-nic.hex", title + "RTM_GETLINK", links, LINK)
+    # What the driver refuses and what it takes with a remark: the answer, with the reason.
+    for mark, flags in [("refused", 2), ("accepted", 16)]:
+        options = attr(8, struct.pack(">H", 0x0800)) + attr(9, b"\x06") + attr(87, struct.pack(">H", 1))
+        options += attr(88, struct.pack(">H", 9)) + attr(22, struct.pack("=I", flags))
+        ifindex = socket.if_nametoindex(device)
+        body = struct.pack("=BxxxiIII", 0, ifindex, 0, INGRESS, (99 << 16) | socket.htons(0x0800))
+        answer = netlink.ask(netlink.request(44, ACK | 0x600, body + text(1, "flower") + attr(2, options)))
+        write(f"{tc_out}/nic-{mark}.hex", title + f"RTM_NEWTFILTER of a port range, TCA_FLOWER_FLAGS {flags}", answer, TC)
 
 
 def main():
     match sys.argv[1:]:
-        case ["tc", out]:
-            sys.exit(tc(out, None))
-        case ["tc", out, "--replace", program]:
+        case ["tc", out, program]:
             sys.exit(tc(out, program))
-        case ["ovs", tc_out, wire_out, script]:
-            ovs(tc_out, wire_out, script)
+        case ["ovs", tc_out, wire_out, program, script]:
+            sys.exit(ovs(tc_out, wire_out, program, script))
+        case ["nic", tc_out, wire_out, device, script]:
+            nic(tc_out, wire_out, device, script)
         case _:
             sys.exit(__doc__)
 

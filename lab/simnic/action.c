@@ -235,6 +235,21 @@ static int simnic_vlan_parse(const struct flow_action_entry *entry, struct simni
 	return 0;
 }
 
+/*
+ * TC gives no sign of whether act_vlan is to set priority 0 or to leave the
+ * priority alone. It is the same only where the priority is 0 already.
+ */
+static int simnic_vlan_mangle_parse(const struct flow_action_entry *entry,
+				    const struct simnic_shape *shape,
+				    struct simnic_action *action, struct netlink_ext_ack *extack)
+{
+	if (!entry->vlan.prio && !shape->vlan_prio_zero) {
+		NL_SET_ERR_MSG_MOD(extack, "VLAN modify needs a priority or a match on priority 0");
+		return -EOPNOTSUPP;
+	}
+	return simnic_vlan_parse(entry, action, extack);
+}
+
 static int simnic_output_parse(struct simnic *nic, const struct flow_action_entry *entry,
 			       struct simnic_action *action, struct netlink_ext_ack *extack)
 {
@@ -308,7 +323,7 @@ static int simnic_action_parse(struct simnic *nic, const struct flow_action_entr
 		return simnic_vlan_parse(entry, action, extack);
 	case FLOW_ACTION_VLAN_MANGLE:
 		action->kind = SIMNIC_ACT_VLAN_MANGLE;
-		return simnic_vlan_parse(entry, action, extack);
+		return simnic_vlan_mangle_parse(entry, shape, action, extack);
 	case FLOW_ACTION_MANGLE:
 		action->kind = SIMNIC_ACT_MANGLE;
 		return simnic_mangle_parse(entry, shape, action, done, extack);

@@ -37,7 +37,6 @@ struct simnic_action {
 		struct {
 			__be16 proto;
 			u16 tci;
-			bool keep_prio;		/* mangle leaves the PCP alone */
 		} vlan;
 		struct {
 			enum flow_action_mangle_base htype;
@@ -54,6 +53,7 @@ struct simnic_shape {
 	__be16 n_proto;		/* 0: any */
 	u8 ip_proto;		/* 0: any */
 	bool two_vlans;
+	bool vlan_prio_zero;	/* tagged, with priority 0 */
 };
 
 const char *simnic_action_name(enum simnic_action_kind kind);

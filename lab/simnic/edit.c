@@ -35,9 +35,8 @@ static int simnic_edit_vlan_mangle(struct sk_buff *skb, const struct simnic_acti
 		if (err)
 			return err;
 	}
-	tci = (tci & ~VLAN_VID_MASK) | (action->vlan.tci & VLAN_VID_MASK);
-	if (!action->vlan.keep_prio)
-		tci = (tci & ~VLAN_PRIO_MASK) | (action->vlan.tci & VLAN_PRIO_MASK);
+	tci &= ~(VLAN_VID_MASK | VLAN_PRIO_MASK);
+	tci |= action->vlan.tci & (VLAN_VID_MASK | VLAN_PRIO_MASK);
 	__vlan_hwaccel_put_tag(skb, action->vlan.proto, tci);
 	return 0;
 }

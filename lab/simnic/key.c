@@ -124,6 +124,17 @@ static int simnic_key_check(const struct simnic_key *mask, struct netlink_ext_ac
 	return 0;
 }
 
+/*
+ * cls_flower keeps both families' addresses in one place and declares both keys
+ * when either is matched. The control key, which comes first, tells which it is.
+ */
+static bool simnic_key_is_other_family(const struct simnic_key *key, enum flow_dissector_key_id id)
+{
+	if (id != FLOW_DISSECTOR_KEY_IPV4_ADDRS && id != FLOW_DISSECTOR_KEY_IPV6_ADDRS)
+		return false;
+	return key->control.addr_type != id;
+}
+
 int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
 		     struct simnic_key *mask, struct netlink_ext_ack *extack)
 {
@@ -132,10 +143,11 @@ int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
 	const struct simnic_key_kind *kind;
 	unsigned int i;
 
+	BUILD_BUG_ON(FLOW_DISSECTOR_KEY_CONTROL != 0);
 	memset(key, 0, sizeof(*key));
 	memset(mask, 0, sizeof(*mask));
 	for (i = 0; i < FLOW_DISSECTOR_KEY_MAX; i++) {
-		if (!dissector_uses_key(dissector, i))
+		if (!dissector_uses_key(dissector, i) || simnic_key_is_other_family(key, i))
 			continue;
 		kind = simnic_key_kind_of(i);
 		if (!kind)

@@ -202,6 +202,8 @@ static void simnic_shape_of(const struct simnic_key *key, const struct simnic_ke
 	shape->two_vlans = memchr_inv(&mask->cvlan, 0, sizeof(mask->cvlan)) ||
 			   (mask->vlan.vlan_eth_type && eth_type_vlan(key->vlan.vlan_eth_type)) ||
 			   mask->num_of_vlans.num_of_vlans;
+	shape->vlan_prio_zero = mask->vlan.vlan_priority == VLAN_PRIO_MASK >> VLAN_PRIO_SHIFT &&
+				!key->vlan.vlan_priority;
 }
 
 /* The cookie of the first action that has one: OVS puts the flow's UFID there. */

@@ -93,7 +93,8 @@ pub struct Settings {
     pub min_residency: Micros,
     /// By how many percent a waiting megaflow has to save more than a placed one to take its entry. Default: 25.
     pub hysteresis_percent: u32,
-    /// The time in which the weight of old traffic in a megaflow's rate halves. Default: 1 s. At least 1 ms.
+    /// The time in which the weight of old traffic in a megaflow's rate halves. Default: 500 ms. At least 1 ms. Where the
+    /// NIC reports its counters late (a second, with some), no less than that delay.
     pub half_life: Micros,
     /// How many entries there are. Default: learned.
     pub capacity: Capacity,
@@ -120,7 +121,7 @@ impl Default for Settings {
             early_factor: 8,
             min_residency: Micros::from_secs(2),
             hysteresis_percent: 25,
-            half_life: Micros::from_secs(1),
+            half_life: Micros::from_millis(500),
             capacity: Capacity::Learned { initial: None },
             installs_per_s: 1_000,
             install_burst: 500,

@@ -16,6 +16,7 @@ fn open() -> Settings {
         min_age: Micros::ZERO,
         min_residency: Micros::ZERO,
         hysteresis_percent: 0,
+        half_life: SECOND,
         ..Settings::default()
     }
 }

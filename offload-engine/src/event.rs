@@ -3,8 +3,8 @@
 //! Contract with the shell that carries it out:
 //! - every effect with an [`OpId`] is answered by exactly one [`Event::Answer`] with that id, refusals and lost
 //!   connections included;
-//! - TC notifications that were queued when an answer arrived are delivered before that answer: the order of changes
-//!   in TC is what races are judged by;
+//! - whatever else was read from the kernel or from ovs-vswitchd, the notifications that were queued by then are
+//!   delivered before it: the order of changes in TC is what counters and races are judged by;
 //! - [`Effect::Journal`] is on stable ground (a file that survives the process) before the effect after it starts.
 
 use crate::counters::Count;
@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
-use tc_flower::{Chain, Filter, FilterCounters, FilterReport, Location, Prio, ReplaceActions};
+use tc_flower::{Chain, Filter, FilterAddress, FilterCounters, FilterReport, Location, Prio, ReplaceActions};
 
 /// One thing asked of the shell, to tell its answer by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +92,8 @@ pub enum Answer {
         /// What the kernel said to the replacement.
         result: Result<Acked, Refused>,
     },
+    /// To [`Effect::DeleteFilter`].
+    FilterDeleted(Result<Acked, Refused>),
     /// To [`Effect::ReadFlow`].
     FlowRead(Result<FlowText, CommandError>),
     /// To [`Effect::ModifyFlow`] and [`Effect::DeleteFlow`].
@@ -261,6 +263,14 @@ pub enum Effect {
         /// Which.
         ufid: Ufid,
     },
+    /// Delete a filter of ours that no flow of Open vSwitch stands behind: a replacement that hit another flow's place
+    /// when an earlier daemon ended.
+    DeleteFilter {
+        /// To tell the answer by.
+        op: OpId,
+        /// Which.
+        address: FilterAddress,
+    },
     /// Note the flows that have a command in flight, in place of those noted before.
     Journal(Vec<Ufid>),
 }
@@ -268,6 +278,12 @@ pub enum Effect {
 impl Effect {
     /// Whether it changes anything outside of the daemon.
     pub fn changes_something(&self) -> bool {
-        matches!(self, Self::Replace { .. } | Self::ModifyFlow { .. } | Self::DeleteFlow { .. })
+        matches!(
+            self,
+            Self::Replace { .. }
+                | Self::ModifyFlow { .. }
+                | Self::DeleteFlow { .. }
+                | Self::DeleteFilter { .. }
+        )
     }
 }

@@ -47,8 +47,9 @@ pub(crate) enum Stage {
     Reading {
         /// Its id.
         op: OpId,
-        /// The filter when it was sent.
-        base: Box<FilterReport>,
+        /// When Open vSwitch had last changed the filter by then. The text that comes back is of this filter only if
+        /// it still has not: a flow may change and change back.
+        changed: Micros,
     },
     /// `dpctl/mod-flow` was sent.
     Modifying {

@@ -132,10 +132,13 @@ impl World {
     /// Notification: a filter was deleted; its report carries the last counters.
     pub(crate) fn filter_gone(&mut self, now: Micros, report: &FilterReport) -> Change {
         let Some(ufid) = self.ledger.at(report.address) else { return Change::Nothing };
-        if report.ufid().is_some_and(|told| told != ufid) {
-            return Change::Nothing;
+        match report.ufid() {
+            // A replacement of ours had hit another megaflow's filter; what it counted there was its own.
+            Some(told) if told != ufid => self.account(told, traffic(&report.flow_stats())),
+            _ => {
+                self.count(ufid, &report.flow_stats());
+            }
         }
-        self.count(ufid, &report.flow_stats());
         self.filter_lost(now, ufid);
         Change::Left { ufid }
     }
@@ -243,6 +246,13 @@ impl World {
             return Change::Nothing;
         }
         let address = report.address;
+        if let Some(holder) = self.ledger.at(address).filter(|holder| *holder != ufid) {
+            if self.ledger.get(holder).is_some_and(|entry| !entry.is_resting()) {
+                // A raced replacement hides the holder's own filter, and is being put right.
+                return Change::Nothing;
+            }
+            self.filter_lost(now, holder);
+        }
         let (port, nic) = self.port_at(address.location);
         let entry = self.ledger.entry(ufid, now, Home::Tc(address));
         let resting = entry.is_resting();
@@ -282,7 +292,11 @@ impl World {
         }
         let mut changes = Vec::new();
         for ufid in self.ledger.in_scope(location, None, None) {
-            if self.ledger.get(ufid).is_some_and(|entry| entry.seen < round && entry.stale_through < round) {
+            let missing = self.ledger.get(ufid).is_some_and(|entry| {
+                // With something under way, the filter may hide behind one that a raced replacement put there.
+                entry.seen < round && entry.stale_through < round && entry.is_resting()
+            });
+            if missing {
                 self.filter_lost(now, ufid);
                 changes.push(Change::Left { ufid });
             }

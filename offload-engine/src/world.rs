@@ -33,6 +33,8 @@ pub struct Tally {
     pub race_longest_us: u64,
     /// Flows that Open vSwitch was asked to decide afresh, since the order of changes could not be told.
     pub flows_cleared: u64,
+    /// Filters deleted that no flow of Open vSwitch stood behind.
+    pub orphans_deleted: u64,
     /// Rules said to be in hardware that the hardware had lost.
     pub lost_in_hardware: u64,
     /// Changes that a dump showed and no notification had told.

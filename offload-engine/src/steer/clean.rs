@@ -43,18 +43,17 @@ impl Steer {
             }
             self.waiting.remove(&ufid);
             let Some(entry) = world.ledger.get(ufid) else { continue };
-            let (Some(filter), true) = (&entry.filter, entry.is_resting()) else {
+            if entry.filter.is_none() || !entry.is_resting() {
                 self.not_promoted(world, now, ufid);
                 continue;
-            };
+            }
             if now.since(entry.changed) < world.settings.settle {
                 self.wait_for_clean_promotion(world, now, ufid);
                 continue;
             }
-            let base = filter.owner.clone();
             let op = world.new_op(ufid);
             if let Some(entry) = world.ledger.get_mut(ufid) {
-                entry.stage = Stage::Reading { op, base };
+                entry.stage = Stage::Reading { op, changed: entry.changed };
             }
             fx.push(Effect::ReadFlow { op, ufid });
         }
@@ -76,29 +75,23 @@ impl Steer {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        base: Box<FilterReport>,
+        changed: Micros,
         read: Result<FlowText, CommandError>,
         fx: &mut Vec<Effect>,
     ) {
-        let unchanged = world
-            .ledger
-            .get(ufid)
-            .and_then(|entry| entry.filter.as_ref().map(|filter| (entry, filter)))
-            .is_some_and(|(entry, filter)| {
-                same_rule(&filter.owner, &base) && now.since(entry.changed) >= world.settings.settle
-            });
-        match read {
-            Ok(flow) if unchanged && flow.ufid == ufid => {
+        let unchanged = world.ledger.get(ufid).filter(|entry| entry.changed == changed);
+        let base = unchanged.and_then(|entry| entry.filter.as_ref()).map(|filter| filter.owner.clone());
+        match (read, base) {
+            (Ok(flow), Some(base)) if flow.ufid == ufid => {
                 let op = world.new_op(ufid);
                 if let Some(entry) = world.ledger.get_mut(ufid) {
                     entry.stage = Stage::Modifying { op, base, seen: Vec::new(), left_tc: false };
                 }
                 fx.push(Effect::ModifyFlow { op, flow: Box::new(flow) });
             }
-            Ok(_) => self.not_promoted(world, now, ufid),
-            Err(CommandError::Lost) => self.not_promoted(world, now, ufid),
-            Err(CommandError::Failed(why)) => self.cannot_count(world, now, ufid, why),
-            Err(CommandError::Unreadable(why)) => self.cannot_count(world, now, ufid, why.to_string()),
+            (Ok(_) | Err(CommandError::Lost), _) => self.not_promoted(world, now, ufid),
+            (Err(CommandError::Failed(why)), _) => self.cannot_count(world, now, ufid, why),
+            (Err(CommandError::Unreadable(why)), _) => self.cannot_count(world, now, ufid, why.to_string()),
         }
     }
 

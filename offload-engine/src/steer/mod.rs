@@ -34,6 +34,8 @@ pub(crate) struct Steer {
     waiting: BTreeMap<Ufid, Micros>,
     /// Megaflows for which a command's outcome is unknown; Open vSwitch will be asked to decide afresh.
     suspects: BTreeSet<Ufid>,
+    /// Flows that Open vSwitch did not know when it was asked to delete them, with the time of its answer.
+    orphans: BTreeMap<Ufid, Micros>,
     /// Megaflows that their planner was told are in hardware.
     told_placed: BTreeSet<Ufid>,
     draining: bool,
@@ -43,6 +45,7 @@ impl Placing for Steer {
     fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
         match change {
             Change::Made { ufid, was_in_hw, quiet_for } => {
+                self.orphans.remove(&ufid);
                 self.judge(world, now, ufid);
                 self.made(world, now, ufid, was_in_hw, quiet_for, fx);
             }
@@ -63,12 +66,9 @@ impl Placing for Steer {
             Change::Left { ufid } => {
                 self.tell_unplaced(world, now, ufid);
             }
+            // With something under way for it, the end of that puts it right.
             Change::Clobbered { victim } => {
-                // With something under way for it, the check at the end of that puts it right.
-                if world.ledger.get(victim).is_some_and(|entry| entry.is_resting()) {
-                    world.tally.races_repaired += 1;
-                    self.repair(world, victim, fx);
-                }
+                self.put_right_if_raced(world, now, victim, fx);
             }
             Change::Ours { .. } | Change::Nothing => {}
         }
@@ -111,6 +111,7 @@ impl Placing for Steer {
             self.forget(ufid);
         }
         self.clear_suspects(world, now, fx);
+        self.delete_orphans(world, now, fx);
         self.plan(world, now, fx);
         self.start_waiting(world, now, fx);
     }
@@ -137,18 +138,21 @@ impl Placing for Steer {
             (Stage::Replacing { goal, wrote, old_meter, .. }, Answer::Replaced { before, result }) => {
                 self.replaced(world, now, ufid, (goal, wrote, old_meter), before, result, fx);
             }
-            (Stage::Reading { base, .. }, Answer::FlowRead(read)) => {
-                self.flow_read(world, now, ufid, base, read, fx);
+            (Stage::Reading { changed, .. }, Answer::FlowRead(read)) => {
+                self.flow_read(world, now, ufid, changed, read, fx);
             }
             (Stage::Modifying { base, seen, left_tc, .. }, Answer::CommandDone(done)) => {
                 self.flow_modified(world, now, ufid, (base, seen, left_tc), done, fx);
             }
-            (Stage::Clearing { .. }, Answer::CommandDone(done)) => self.flow_cleared(ufid, done),
+            (Stage::Clearing { .. }, Answer::CommandDone(done)) => self.flow_cleared(now, ufid, done),
+            // ENOENT is as good, and the next reading shows what came of any other refusal.
+            (Stage::Clearing { .. }, Answer::FilterDeleted(_)) => {}
             // An answer of another kind than the question's breaks the contract; nothing can be concluded.
             _ => {
                 self.suspects.insert(ufid);
             }
         }
+        self.put_right_if_raced(world, now, ufid, fx);
         self.start_waiting(world, now, fx);
     }
 
@@ -166,14 +170,15 @@ impl Placing for Steer {
     }
 
     fn give_suspects(&mut self) -> BTreeSet<Ufid> {
-        core::mem::take(&mut self.suspects)
+        let orphans = core::mem::take(&mut self.orphans).into_keys();
+        orphans.chain(core::mem::take(&mut self.suspects)).collect()
     }
 
     fn in_flight(&self, world: &World) -> BTreeSet<Ufid> {
         let writing = world.ops.values().filter(|ufid| {
             world.ledger.get(**ufid).is_some_and(|entry| !matches!(entry.stage, Stage::Reading { .. }))
         });
-        writing.chain(&self.suspects).copied().collect()
+        writing.chain(&self.suspects).chain(self.orphans.keys()).copied().collect()
     }
 
     fn wake_at(&self, world: &World) -> Option<Micros> {

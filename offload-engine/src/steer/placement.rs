@@ -121,7 +121,11 @@ impl Steer {
         match result {
             Err(refused) => self.not_replaced(world, now, ufid, goal, refused),
             Ok(acked) => {
-                if self.put_right(world, now, ufid, &wrote, before.as_deref(), fx) {
+                // A repair overwrites what a raced replacement of ours put there: that is what it is for.
+                if let (Some(before), true) = (&before, goal != Goal::Repair) {
+                    self.suspect_overwritten(world, ufid, &wrote, before);
+                }
+                if self.put_right_if_raced(world, now, ufid, fx) {
                     return;
                 }
                 self.done(world, now, ufid, goal, acked, fx);
@@ -149,33 +153,34 @@ impl Steer {
         }
     }
 
-    /// Checks what was replaced against what Open vSwitch last wrote; true where it had to be put right.
-    fn put_right(
+    /// Looks at what was overwritten. Where it is neither the filter that was meant nor one that the notifications told
+    /// of, its owner has to decide afresh.
+    fn suspect_overwritten(
+        &mut self,
+        world: &World,
+        ufid: Ufid,
+        wrote: &FilterReport,
+        before: &FilterReport,
+    ) {
+        let Some(victim) = before.ufid() else { return };
+        if victim == ufid && same_rule(before, wrote) {
+            return;
+        }
+        let told = world.ledger.get(victim).and_then(|entry| entry.filter.as_ref());
+        if !told.is_some_and(|filter| same_rule(&filter.owner, before)) {
+            self.suspects.insert(victim);
+        }
+    }
+
+    /// Where the filter of a megaflow at rest is not what Open vSwitch last wrote, writes that back.
+    pub(super) fn put_right_if_raced(
         &mut self,
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        wrote: &FilterReport,
-        before: Option<&FilterReport>,
         fx: &mut Vec<Effect>,
     ) -> bool {
-        if let Some(before) = before
-            && (before.ufid() != Some(ufid) || !same_rule(before, wrote))
-        {
-            // Another filter was overwritten, whatever the notifications told. Its owner is asked to decide afresh
-            // unless they told it too, and then it is put right from there.
-            let told = before.ufid().is_some_and(|victim| {
-                world
-                    .ledger
-                    .get(victim)
-                    .and_then(|entry| entry.filter.as_ref())
-                    .is_some_and(|filter| same_rule(&filter.owner, before))
-            });
-            if !told && let Some(victim) = before.ufid() {
-                self.suspects.insert(victim);
-            }
-        }
-        let Some(entry) = world.ledger.get(ufid) else { return false };
+        let Some(entry) = world.ledger.get(ufid).filter(|entry| entry.is_resting()) else { return false };
         let Some(filter) = &entry.filter else { return false };
         if same_rule(&filter.owner, &filter.live) {
             return false;

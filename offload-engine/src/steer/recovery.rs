@@ -8,6 +8,9 @@ use alloc::vec::Vec;
 use netlink_wire::Ufid;
 use policies::Micros;
 
+/// How long a filter of an unknown flow is looked for: several full readings.
+const ORPHAN_LOOKED_FOR: Micros = Micros::from_secs(10);
+
 impl Steer {
     /// Notifications were lost: whatever is under way cannot be judged by them.
     pub(super) fn suspect_what_is_under_way(&mut self, world: &World) {
@@ -42,11 +45,41 @@ impl Steer {
         }
     }
 
-    /// `dpctl/del-flow` was answered. An error means that the flow is gone already.
-    pub(super) fn flow_cleared(&mut self, ufid: Ufid, done: Result<(), CommandError>) {
+    /// `dpctl/del-flow` was answered.
+    ///
+    /// Open vSwitch deletes by address, and only flows it knows. What TC still shows under the ufid of a flow that it
+    /// does not know is a replacement of ours that hit another flow's place.
+    pub(super) fn flow_cleared(&mut self, now: Micros, ufid: Ufid, done: Result<(), CommandError>) {
         self.wanted.remove(&ufid);
-        if done == Err(CommandError::Lost) {
-            self.suspects.insert(ufid);
+        match done {
+            Ok(()) => {}
+            Err(CommandError::Lost) => {
+                self.suspects.insert(ufid);
+            }
+            Err(CommandError::Failed(_) | CommandError::Unreadable(_)) => {
+                self.orphans.insert(ufid, now);
+            }
+        }
+    }
+
+    /// Deletes what TC shows under the ufid of a flow that Open vSwitch does not know.
+    pub(super) fn delete_orphans(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.orphans.retain(|_, since| now.since(*since) < ORPHAN_LOOKED_FOR);
+        let found: Vec<_> = self
+            .orphans
+            .keys()
+            .filter_map(|ufid| {
+                Some((*ufid, world.ledger.get(*ufid).filter(|entry| entry.is_resting())?.address()?))
+            })
+            .collect();
+        for (ufid, address) in found {
+            self.orphans.remove(&ufid);
+            world.tally.orphans_deleted += 1;
+            let op = world.new_op(ufid);
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.stage = Stage::Clearing { op };
+            }
+            fx.push(Effect::DeleteFilter { op, address });
         }
     }
 }

@@ -41,10 +41,6 @@ impl Kernel {
         self.filters.values().filter(|filter| filter.in_hw()).count()
     }
 
-    pub(crate) fn find(&self, ufid: Ufid) -> Option<FilterAddress> {
-        self.filters.iter().find(|(_, filter)| filter.rule.ufid == ufid).map(|(address, _)| *address)
-    }
-
     fn notify(&mut self, event: Event) {
         if self.notifications.len() >= self.buffer {
             self.overrun = true;
@@ -82,6 +78,17 @@ impl Kernel {
             self.notify(Event::FilterGone { report, author: Author::Other });
             self.filters.remove(&address).expect("just found")
         })
+    }
+
+    /// `RTM_DELTFILTER` of ours.
+    pub(crate) fn delete_for(&mut self, op: OpId, address: FilterAddress) -> Result<Acked, Refused> {
+        if !self.filters.contains_key(&address) {
+            return Err(Refused { errno: Errno::ENOENT, extack: None });
+        }
+        let report = Box::new(self.report(address));
+        self.notify(Event::FilterGone { report, author: Author::Us(op) });
+        self.filters.remove(&address);
+        Ok(Acked { extack: None })
     }
 
     /// `RTM_NEWTFILTER` without `NLM_F_CREATE`. A different rule at the address is replaced all the same.

@@ -7,7 +7,8 @@ use crate::rule::Rule;
 use netlink_wire::Ufid;
 use offload_engine::dpctl::FlowText;
 use offload_engine::{Answer, CommandError, OpId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tc_flower::FilterAddress;
 
 /// A command that waits for the main thread. Without an `op` whoever asked has died.
 #[derive(Clone, Debug)]
@@ -21,14 +22,14 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ukey {
     pub(crate) actions: u16,
-    /// It asked for a filter in TC and has not been told that it is gone.
-    pub(crate) mapped: bool,
 }
 
 /// Open vSwitch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ovs {
     pub(crate) ukeys: BTreeMap<Ufid, Ukey>,
+    /// Where the TC provider put each flow (`ufid_to_tc`): flows are changed and deleted by address, dumped by cookie.
+    pub(crate) mapping: BTreeMap<Ufid, FilterAddress>,
     pub(crate) socket: VecDeque<Command>,
     /// OVS 4.0: `dpctl/mod-flow` of a flow that is gone makes it anew.
     pub(crate) resurrects: bool,
@@ -41,54 +42,51 @@ pub(crate) fn ufid(number: u64) -> Ufid {
 }
 
 impl Ovs {
-    /// An upcall installs a megaflow, or installs it again.
+    /// Deletes what is at the flow's address; false where the provider knows no such flow.
+    fn unmap(&mut self, kernel: &mut Kernel, ufid: Ufid) -> bool {
+        let Some(address) = self.mapping.remove(&ufid) else { return false };
+        kernel.delete(address);
+        true
+    }
+
+    fn put(&mut self, kernel: &mut Kernel, ufid: Ufid, actions: u16) {
+        self.unmap(kernel, ufid);
+        let address = kernel.create(Rule { ufid, actions });
+        self.mapping.insert(ufid, address);
+    }
+
+    /// An upcall installs a megaflow, unless it is remembered as installed.
     pub(crate) fn install(&mut self, kernel: &mut Kernel, ufid: Ufid, actions: u16) {
-        if let Some(ukey) = self.ukeys.get(&ufid)
-            && ukey.mapped
-        {
-            return;
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.ukeys.entry(ufid) {
+            vacant.insert(Ukey { actions });
+            self.put(kernel, ufid, actions);
         }
-        if kernel.find(ufid).is_some() {
-            return;
-        }
-        self.ukeys.insert(ufid, Ukey { actions, mapped: true });
-        kernel.create(Rule { ufid, actions });
     }
 
     /// The OpenFlow tables changed: a revalidator makes the filter anew with other actions.
     pub(crate) fn modify(&mut self, kernel: &mut Kernel, ufid: Ufid, actions: u16) {
-        let Some(ukey) = self.ukeys.get_mut(&ufid) else { return };
-        if !ukey.mapped || ukey.actions == actions {
-            return;
-        }
+        let Some(ukey) = self.ukeys.get_mut(&ufid).filter(|ukey| ukey.actions != actions) else { return };
         ukey.actions = actions;
-        if let Some(address) = kernel.find(ufid) {
-            kernel.delete(address);
-        }
-        kernel.create(Rule { ufid, actions });
+        self.put(kernel, ufid, actions);
     }
 
     /// A megaflow went idle, or nothing wants it any more.
     pub(crate) fn delete(&mut self, kernel: &mut Kernel, ufid: Ufid) {
-        if self.ukeys.remove(&ufid).is_some()
-            && let Some(address) = kernel.find(ufid)
-        {
-            kernel.delete(address);
+        if self.ukeys.remove(&ufid).is_some() {
+            self.unmap(kernel, ufid);
         }
     }
 
-    /// A round of the revalidators: filters nobody remembers are deleted, megaflows whose filter is gone forgotten.
+    /// A round of the revalidators: flows nobody remembers are deleted, as far as the provider knows them; megaflows
+    /// that a dump does not show are forgotten (OVS 3.5, `FDR_FLOW_MISSING_DP`).
     pub(crate) fn revalidate(&mut self, kernel: &mut Kernel) {
-        let orphans: Vec<_> = kernel
-            .filters
-            .iter()
-            .filter(|(_, filter)| !self.ukeys.contains_key(&filter.rule.ufid))
-            .map(|(address, _)| *address)
-            .collect();
-        for address in orphans {
-            kernel.delete(address);
+        let dumped: BTreeSet<Ufid> = kernel.filters.values().map(|filter| filter.rule.ufid).collect();
+        for ufid in dumped.iter().filter(|ufid| !self.ukeys.contains_key(ufid)).copied().collect::<Vec<_>>() {
+            self.unmap(kernel, ufid);
         }
-        self.ukeys.retain(|ufid, _| kernel.find(*ufid).is_some());
+        for ufid in self.ukeys.keys().filter(|ufid| !dumped.contains(ufid)).copied().collect::<Vec<_>>() {
+            self.delete(kernel, ufid);
+        }
     }
 
     /// The main thread gets to the next command. Returns the answer, unless whoever asked has died.
@@ -104,8 +102,8 @@ impl Ovs {
     }
 
     fn read(&self, kernel: &Kernel, ufid: Ufid) -> Result<FlowText, CommandError> {
-        let address = kernel.find(ufid).ok_or_else(|| CommandError::Failed("no such flow".into()))?;
-        let actions = kernel.filters[&address].rule.actions;
+        let address = self.mapping.get(&ufid).ok_or_else(no_such_flow)?;
+        let actions = kernel.filters.get(address).ok_or_else(no_such_flow)?.rule.actions;
         Ok(FlowText { ufid, key: "in_port(1)".into(), actions: actions.to_string() })
     }
 
@@ -116,28 +114,22 @@ impl Ovs {
         rng: &mut Rng,
     ) -> Result<(), CommandError> {
         let actions = flow.actions.parse().map_err(|_| CommandError::Failed("parsing actions".into()))?;
-        let rule = Rule { ufid: flow.ufid, actions };
-        match kernel.find(flow.ufid) {
-            Some(address) => {
-                kernel.delete(address);
-                // Revalidators run beside the main thread: something else may take the handle meanwhile.
-                if rng.one_in(8) {
-                    let other = ufid(1000 + rng.below(50));
-                    self.install(kernel, other, 1);
-                }
-                kernel.create(rule);
-            }
-            None if self.resurrects => {
-                kernel.create(rule);
-            }
-            None => {}
+        if !self.mapping.contains_key(&flow.ufid) && !self.resurrects {
+            return Ok(());
         }
+        if self.unmap(kernel, flow.ufid) && rng.one_in(8) {
+            // Revalidators and handlers run beside the main thread: something else may take the handle meanwhile.
+            self.install(kernel, ufid(1000 + rng.below(50)), 1);
+        }
+        self.put(kernel, flow.ufid, actions);
         Ok(())
     }
 
     fn delete_as_told(&mut self, kernel: &mut Kernel, ufid: Ufid) -> Result<(), CommandError> {
-        let address = kernel.find(ufid).ok_or_else(|| CommandError::Failed("no such flow".into()))?;
-        kernel.delete(address);
-        Ok(())
+        if self.unmap(kernel, ufid) { Ok(()) } else { Err(no_such_flow()) }
     }
+}
+
+fn no_such_flow() -> CommandError {
+    CommandError::Failed("deleting flow (No such file or directory)".into())
 }

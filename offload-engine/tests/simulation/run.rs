@@ -163,6 +163,10 @@ impl Run {
                 }
                 self.ovs.socket.push_back(Command::Delete { op: Some(op), ufid });
             }
+            Effect::DeleteFilter { op, address } => {
+                let found = self.kernel.delete_for(op, address);
+                self.answers.push_back(Event::Answer { op, answer: Answer::FilterDeleted(found) });
+            }
             Effect::Journal(flows) => self.journal = flows,
         }
     }
@@ -263,6 +267,7 @@ impl Run {
     }
 
     fn deliver_dump(&mut self) {
+        self.deliver_notifications();
         for _ in 0..1 + self.rng.below(6) {
             let Some(event) = self.dumps.pop_front() else { return };
             self.event(event);
@@ -272,10 +277,14 @@ impl Run {
     /// Answers come behind every notification that was queued before them.
     fn deliver_answer(&mut self) {
         let Some(answer) = self.answers.pop_front() else { return };
+        self.deliver_notifications();
+        self.event(answer);
+    }
+
+    fn deliver_notifications(&mut self) {
         while !self.kernel.notifications.is_empty() || self.kernel.overrun {
             self.deliver_notification();
         }
-        self.event(answer);
     }
 
     fn wake(&mut self) {

@@ -146,8 +146,7 @@ impl Engine {
                 }
             }
             Event::TcOverrun => {
-                self.world.tally.overruns += 1;
-                self.world.read_in_full.extend(self.world.ports.locations());
+                self.world.trust_nothing(now);
                 self.placing.overrun(&self.world);
                 self.next_epoch = now;
             }

@@ -59,8 +59,8 @@ pub(crate) enum Stage {
         base: Box<FilterReport>,
         /// What Open vSwitch wrote since, oldest first.
         seen: Vec<FilterReport>,
-        /// Open vSwitch put the flow into its own datapath meanwhile.
-        left_tc: bool,
+        /// Meanwhile Open vSwitch put the flow into its own datapath, or changed it unseen.
+        unclear: bool,
     },
     /// A replacement was sent.
     Replacing {
@@ -70,6 +70,8 @@ pub(crate) enum Stage {
         goal: Goal,
         /// The rule it carries.
         wrote: Box<FilterReport>,
+        /// When.
+        sent: Micros,
         /// The meter of the filter it replaces, set aside once the new one has been notified.
         old_meter: Option<Meter>,
     },
@@ -238,6 +240,11 @@ impl Ledger {
             .filter(|(address, _)| prio.is_none_or(|prio| address.prio == prio))
             .map(|(_, ufid)| *ufid)
             .collect()
+    }
+
+    /// Changes every megaflow.
+    pub(crate) fn for_each(&mut self, change: impl FnMut(&mut Entry)) {
+        self.entries.values_mut().for_each(change);
     }
 
     /// Megaflows of which `pick` is true.

@@ -132,6 +132,12 @@ impl World {
     /// Notification: a filter was deleted; its report carries the last counters.
     pub(crate) fn filter_gone(&mut self, now: Micros, report: &FilterReport) -> Change {
         let Some(ufid) = self.ledger.at(report.address) else { return Change::Nothing };
+        if let Some(entry) = self.ledger.get_mut(ufid)
+            && let Stage::Modifying { unclear, .. } = &mut entry.stage
+            && entry.filter.as_ref().is_none_or(|filter| !same_rule(&filter.live, report))
+        {
+            *unclear = true;
+        }
         match report.ufid() {
             // A replacement of ours had hit another megaflow's filter; what it counted there was its own.
             Some(told) if told != ufid => self.account(told, traffic(&report.flow_stats())),
@@ -158,6 +164,15 @@ impl World {
                 Change::Left { ufid }
             })
             .collect()
+    }
+
+    /// The kernel knew no filter where that of `ufid` was when a request was sent.
+    pub(crate) fn filter_missing(&mut self, now: Micros, ufid: Ufid, sent: Micros) {
+        let Some(entry) = self.ledger.get(ufid).filter(|entry| entry.changed < sent) else { return };
+        let Some(address) = entry.address() else { return };
+        self.tally.changes_missed += 1;
+        self.read_in_full.insert(address.location);
+        self.filter_lost(now, ufid);
     }
 
     /// The filter of `ufid` is not there any more.
@@ -333,8 +348,8 @@ impl World {
             Some(round) => entry.seen = round,
             None => entry.stale_through = latest,
         }
-        if let Stage::Modifying { left_tc, .. } = &mut entry.stage {
-            *left_tc = true;
+        if let Stage::Modifying { unclear, .. } = &mut entry.stage {
+            *unclear = true;
         }
         let port = flow.in_port.and_then(|port| self.ports.by_dp_port(port)).map(|port| port.ifindex);
         if let Some(entry) = self.ledger.get_mut(ufid) {
@@ -391,6 +406,18 @@ impl World {
         let moved = entry.meter.read(traffic(stats));
         self.account(ufid, moved);
         moved
+    }
+
+    /// Notifications were lost: any filter may have changed just now, until it has been read in full.
+    pub(crate) fn trust_nothing(&mut self, now: Micros) {
+        self.tally.overruns += 1;
+        self.read_in_full.extend(self.ports.locations());
+        self.ledger.for_each(|entry| entry.changed = now);
+    }
+
+    /// Whether what is known of the filter at home in TC can be built upon.
+    pub(crate) fn is_trusted(&self, entry: &Entry) -> bool {
+        entry.address().is_some_and(|address| !self.read_in_full.contains(&address.location))
     }
 
     fn has_room_for(&mut self, ufid: Ufid) -> bool {

@@ -43,7 +43,7 @@ impl Steer {
             }
             self.waiting.remove(&ufid);
             let Some(entry) = world.ledger.get(ufid) else { continue };
-            if entry.filter.is_none() || !entry.is_resting() {
+            if entry.filter.is_none() || !entry.is_resting() || !world.is_trusted(entry) {
                 self.not_promoted(world, now, ufid);
                 continue;
             }
@@ -79,13 +79,14 @@ impl Steer {
         read: Result<FlowText, CommandError>,
         fx: &mut Vec<Effect>,
     ) {
-        let unchanged = world.ledger.get(ufid).filter(|entry| entry.changed == changed);
+        let unchanged =
+            world.ledger.get(ufid).filter(|entry| entry.changed == changed && world.is_trusted(entry));
         let base = unchanged.and_then(|entry| entry.filter.as_ref()).map(|filter| filter.owner.clone());
         match (read, base) {
             (Ok(flow), Some(base)) if flow.ufid == ufid => {
                 let op = world.new_op(ufid);
                 if let Some(entry) = world.ledger.get_mut(ufid) {
-                    entry.stage = Stage::Modifying { op, base, seen: Vec::new(), left_tc: false };
+                    entry.stage = Stage::Modifying { op, base, seen: Vec::new(), unclear: false };
                 }
                 fx.push(Effect::ModifyFlow { op, flow: Box::new(flow) });
             }
@@ -109,7 +110,7 @@ impl Steer {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        (base, seen, left_tc): (Box<FilterReport>, Vec<FilterReport>, bool),
+        (base, seen, unclear): (Box<FilterReport>, Vec<FilterReport>, bool),
         done: Result<(), CommandError>,
         fx: &mut Vec<Effect>,
     ) {
@@ -122,7 +123,7 @@ impl Steer {
                 return;
             }
         };
-        if left_tc || seen.len() >= crate::watch::SEEN_MAX {
+        if unclear || seen.len() >= crate::watch::SEEN_MAX {
             self.suspects.insert(ufid);
             self.not_promoted(world, now, ufid);
             self.clear_suspects(world, now, fx);
@@ -136,7 +137,7 @@ impl Steer {
             Judgement::Nothing | Judgement::TheirsLast => self.not_promoted(world, now, ufid),
             Judgement::Undisturbed => {
                 world.tally.clean_promotions += 1;
-                self.replace(world, ufid, Goal::Promote, fx);
+                self.replace(world, now, ufid, Goal::Promote, fx);
             }
             Judgement::OursLast(wanted) => self.put_back(world, now, ufid, &seen[wanted], fx),
             Judgement::Unclear => {
@@ -162,7 +163,7 @@ impl Steer {
         if let Some(filter) = &mut entry.filter {
             *filter.owner = wanted.clone();
         }
-        self.repair(world, ufid, fx);
+        self.repair(world, now, ufid, fx);
     }
 
     fn not_promoted(&mut self, world: &mut World, now: Micros, ufid: Ufid) {

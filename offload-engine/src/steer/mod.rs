@@ -135,14 +135,14 @@ impl Placing for Steer {
         }
         let stage = core::mem::take(&mut entry.stage);
         match (stage, answer) {
-            (Stage::Replacing { goal, wrote, old_meter, .. }, Answer::Replaced { before, result }) => {
-                self.replaced(world, now, ufid, (goal, wrote, old_meter), before, result, fx);
+            (Stage::Replacing { goal, wrote, sent, old_meter, .. }, Answer::Replaced { before, result }) => {
+                self.replaced(world, now, ufid, (goal, wrote, sent, old_meter), before, result, fx);
             }
             (Stage::Reading { changed, .. }, Answer::FlowRead(read)) => {
                 self.flow_read(world, now, ufid, changed, read, fx);
             }
-            (Stage::Modifying { base, seen, left_tc, .. }, Answer::CommandDone(done)) => {
-                self.flow_modified(world, now, ufid, (base, seen, left_tc), done, fx);
+            (Stage::Modifying { base, seen, unclear, .. }, Answer::CommandDone(done)) => {
+                self.flow_modified(world, now, ufid, (base, seen, unclear), done, fx);
             }
             (Stage::Clearing { .. }, Answer::CommandDone(done)) => self.flow_cleared(now, ufid, done),
             // ENOENT is as good, and the next reading shows what came of any other refusal.

@@ -38,13 +38,16 @@ impl Steer {
         // A fresh filter has counted nothing: now is the time to promote it again. A flow that Open vSwitch changes
         // all the time is left to the planner.
         if self.wanted.contains(&ufid) && resting && !self.draining && quiet_for >= world.settings.settle {
-            self.replace(world, ufid, Goal::Promote, fx);
+            self.replace(world, now, ufid, Goal::Promote, fx);
         }
     }
 
     /// The planner wants `ufid` in hardware.
     pub(super) fn promote(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
-        let ready = world.ledger.get(ufid).is_some_and(|entry| entry.is_resting() && entry.filter.is_some());
+        let ready = world
+            .ledger
+            .get(ufid)
+            .is_some_and(|entry| entry.is_resting() && entry.filter.is_some() && world.is_trusted(entry));
         if !ready {
             self.tell_unplaced(world, now, ufid);
             return;
@@ -52,7 +55,7 @@ impl Steer {
         if self.needs_clean_promotion(world, ufid) {
             self.wait_for_clean_promotion(world, now, ufid);
         } else {
-            self.replace(world, ufid, Goal::Promote, fx);
+            self.replace(world, now, ufid, Goal::Promote, fx);
         }
     }
 
@@ -64,16 +67,23 @@ impl Steer {
             self.tell_unplaced(world, now, ufid);
             return;
         }
-        self.replace(world, ufid, Goal::Demote, fx);
+        self.replace(world, now, ufid, Goal::Demote, fx);
     }
 
     /// Writes Open vSwitch's own rule back over one that a command of ours put there.
-    pub(super) fn repair(&mut self, world: &mut World, ufid: Ufid, fx: &mut Vec<Effect>) {
-        self.replace(world, ufid, Goal::Repair, fx);
+    pub(super) fn repair(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        self.replace(world, now, ufid, Goal::Repair, fx);
     }
 
     /// Sends a replacement of the filter where it is now.
-    pub(super) fn replace(&mut self, world: &mut World, ufid: Ufid, goal: Goal, fx: &mut Vec<Effect>) {
+    pub(super) fn replace(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        goal: Goal,
+        fx: &mut Vec<Effect>,
+    ) {
         let Some(entry) = world.ledger.get(ufid) else { return };
         let (Some(address), Some(filter)) = (entry.address(), &entry.filter) else { return };
         // What is there may be what a raced command put there: never carry that on.
@@ -98,7 +108,7 @@ impl Steer {
         let wrote = filter.owner.clone();
         let op = world.new_op(ufid);
         if let Some(entry) = world.ledger.get_mut(ufid) {
-            entry.stage = Stage::Replacing { op, goal, wrote, old_meter: None };
+            entry.stage = Stage::Replacing { op, goal, wrote, sent: now, old_meter: None };
         }
         fx.push(Effect::Replace { op, request: Box::new(request) });
     }
@@ -110,7 +120,7 @@ impl Steer {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        (goal, wrote, old_meter): (Goal, Box<FilterReport>, Option<Meter>),
+        (goal, wrote, sent, old_meter): (Goal, Box<FilterReport>, Micros, Option<Meter>),
         before: Option<Box<FilterReport>>,
         result: Result<Acked, Refused>,
         fx: &mut Vec<Effect>,
@@ -119,11 +129,11 @@ impl Steer {
             world.count_replaced(before, meter);
         }
         match result {
-            Err(refused) => self.not_replaced(world, now, ufid, goal, refused),
+            Err(refused) => self.not_replaced(world, now, ufid, (goal, sent), refused),
             Ok(acked) => {
                 // A repair overwrites what a raced replacement of ours put there: that is what it is for.
                 if let (Some(before), true) = (&before, goal != Goal::Repair) {
-                    self.suspect_overwritten(world, ufid, &wrote, before);
+                    self.suspect_overwritten(world, ufid, (&wrote, sent), before);
                 }
                 if self.put_right_if_raced(world, now, ufid, fx) {
                     return;
@@ -133,19 +143,27 @@ impl Steer {
         }
     }
 
-    fn not_replaced(&mut self, world: &mut World, now: Micros, ufid: Ufid, goal: Goal, refused: Refused) {
-        let gone = refused.errno == Errno::ENOENT;
+    fn not_replaced(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        (goal, sent): (Goal, Micros),
+        refused: Refused,
+    ) {
+        if refused.errno == Errno::ENOENT {
+            // Every notification up to now has been seen: if none told that it is gone, that one was lost.
+            world.filter_missing(now, ufid, sent);
+            self.tell_unplaced(world, now, ufid);
+            return;
+        }
         match goal {
-            Goal::Promote if gone => {
-                self.tell_unplaced(world, now, ufid);
-            }
             Goal::Promote => {
                 self.wanted.remove(&ufid);
                 let refusal = Refusal::from_kernel(refused.errno, refused.extack.as_deref());
                 self.refuse(world, now, ufid, refusal);
             }
             Goal::Demote => self.told_placement(world, now, ufid),
-            Goal::Repair if gone => {}
             // What Open vSwitch wants could not be written: it has to decide afresh.
             Goal::Repair => {
                 self.suspects.insert(ufid);
@@ -159,15 +177,18 @@ impl Steer {
         &mut self,
         world: &World,
         ufid: Ufid,
-        wrote: &FilterReport,
+        (wrote, sent): (&FilterReport, Micros),
         before: &FilterReport,
     ) {
         let Some(victim) = before.ufid() else { return };
         if victim == ufid && same_rule(before, wrote) {
             return;
         }
-        let told = world.ledger.get(victim).and_then(|entry| entry.filter.as_ref());
-        if !told.is_some_and(|filter| same_rule(&filter.owner, before)) {
+        let told = world.ledger.get(victim).is_some_and(|entry| {
+            entry.changed >= sent
+                || entry.filter.as_ref().is_none_or(|filter| same_rule(&filter.owner, before))
+        });
+        if !told {
             self.suspects.insert(victim);
         }
     }
@@ -182,12 +203,12 @@ impl Steer {
     ) -> bool {
         let Some(entry) = world.ledger.get(ufid).filter(|entry| entry.is_resting()) else { return false };
         let Some(filter) = &entry.filter else { return false };
-        if same_rule(&filter.owner, &filter.live) {
+        if same_rule(&filter.owner, &filter.live) || self.suspects.contains(&ufid) {
             return false;
         }
         world.tally.races_repaired += 1;
         world.tally.race_longest_us = world.tally.race_longest_us.max(now.since(entry.changed).0);
-        self.repair(world, ufid, fx);
+        self.repair(world, now, ufid, fx);
         true
     }
 
@@ -221,7 +242,7 @@ impl Steer {
                 let refusal = Refusal::from_driver(acked.extack.as_deref());
                 self.refuse(world, now, ufid, refusal);
                 // Leave it as it was, or the driver is asked again at every occasion.
-                self.replace(world, ufid, Goal::Demote, fx);
+                self.replace(world, now, ufid, Goal::Demote, fx);
             }
             // Not reported yet, or changed by Open vSwitch meanwhile: the next report tells.
             Goal::Promote => self.told_placement(world, now, ufid),

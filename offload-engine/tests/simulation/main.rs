@@ -64,7 +64,7 @@ fn lost_notifications_are_made_good() {
 
 #[test]
 fn daemon_killed_at_any_moment_leaves_nothing_wrong() {
-    schedules(100_000, |seed| Plan { crashes: true, steps: 120, counters: counters(seed), ..plan(seed) });
+    schedules(100_000, |seed| Plan { crashes: true, steps: 90, counters: counters(seed), ..plan(seed) });
 }
 
 fn counters(seed: u64) -> Counters {

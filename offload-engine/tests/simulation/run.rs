@@ -317,7 +317,7 @@ impl Run {
 
     /// Nothing new happens any more; everything under way comes to its end.
     pub(crate) fn come_to_rest(&mut self) {
-        for round in 0..40 {
+        for round in 0..24 {
             self.now = self.now.plus(Micros::from_millis(120));
             if round % 4 == 0 {
                 self.ovs.revalidate(&mut self.kernel);

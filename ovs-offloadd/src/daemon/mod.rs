@@ -348,6 +348,7 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             take_told(carry.inventory, told, &mut events);
         }
         Effect::Replace { op, request } => carry.tc.replace(op, &request, &mut events),
+        Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
         Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
         Effect::ModifyFlow { op, flow } => match carry.journal_error {
             None => events.extend(command(vswitchd::Command::Modify(flow), op)),

@@ -9,7 +9,9 @@ use std::io;
 use netlink_wire::message::Control;
 use netlink_wire::{Message, Messages, Seq};
 use offload_engine::{Acked, Answer, Author, Event, OpId, Refused, Replacement, Round};
-use tc_flower::{Change, Detail, FilterCounters, FilterReport, Hook, Location, TcEvent, request};
+use tc_flower::{
+    Change, Detail, FilterAddress, FilterCounters, FilterReport, Hook, Location, TcEvent, request,
+};
 use tracing::{debug, warn};
 
 use crate::io::netlink::{DATAGRAM_BYTES_MAX, Pipeline, Protocol, Received, Socket};
@@ -18,15 +20,38 @@ use crate::io::netlink::{DATAGRAM_BYTES_MAX, Pipeline, Protocol, Received, Socke
 const CHANGES_WAITING_MAX: usize = 4_096;
 /// Dumps that wait at most: one per port and a few.
 const DUMPS_WAITING_MAX: usize = 16_384;
-/// Buffers read in one go before others get their turn.
-const BUFFERS_PER_TURN: usize = 64;
+/// Notifications read in one go. The socket's buffer holds fewer.
+const NOTIFICATIONS_DRAINED_MAX: usize = 1 << 20;
 
-/// A replacement under way.
+/// A change under way.
 #[derive(Debug)]
-struct Replacing {
-    op: OpId,
-    read: Seq,
-    before: Option<Box<FilterReport>>,
+enum Changing {
+    /// A filter is read, then replaced.
+    Replacing { op: OpId, read: Seq, before: Option<Box<FilterReport>> },
+    /// A filter is deleted.
+    Deleting { op: OpId },
+}
+
+impl Changing {
+    fn op(&self) -> OpId {
+        match self {
+            Self::Replacing { op, .. } | Self::Deleting { op } => *op,
+        }
+    }
+
+    /// What the kernel's answer to it is to the engine.
+    fn answered(self, result: Result<Acked, Refused>) -> Event {
+        let op = self.op();
+        let answer = match self {
+            Self::Replacing { before, .. } => Answer::Replaced { before, result },
+            Self::Deleting { .. } => Answer::FilterDeleted(result),
+        };
+        Event::Answer { op, answer }
+    }
+
+    fn refused(self, errno: netlink_wire::Errno, extack: Option<String>) -> Event {
+        self.answered(Err(Refused { errno, extack }))
+    }
 }
 
 /// A dump of one location.
@@ -54,7 +79,7 @@ pub(crate) struct Tc {
     changes: Socket,
     dumps: Socket,
     notifications: Socket,
-    pipeline: Pipeline<Replacing>,
+    pipeline: Pipeline<Changing>,
     // Sequence numbers of the reads that go before replacements, to those of the replacements.
     reads: HashMap<Seq, Seq>,
     waiting_dumps: VecDeque<Dump>,
@@ -130,13 +155,18 @@ impl Tc {
     }
 
     /// Tells all notifications that are queued now.
+    ///
+    /// What is read next may not be told before them. If they come faster than they can be read, that order is lost,
+    /// and all that follows from it: as if the socket had overrun.
     pub(crate) fn drain_notifications(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        for _ in 0..BUFFERS_PER_TURN {
+        for _ in 0..NOTIFICATIONS_DRAINED_MAX {
             match self.notifications.try_receive(&mut self.notification_buffer)? {
                 Received::Nothing => return Ok(()),
                 received => self.take_notifications(received, events),
             }
         }
+        self.overruns += 1;
+        events.push(Event::TcOverrun);
         Ok(())
     }
 
@@ -154,25 +184,35 @@ impl Tc {
     pub(crate) fn replace(&mut self, op: OpId, request: &Replacement, events: &mut Vec<Event>) {
         let read = self.pipeline.next_seq();
         let seq = self.pipeline.next_seq();
+        let changing = Changing::Replacing { op, read, before: None };
         let mut messages = request::get(&request.filter.address, read);
         match request::replace(&request.filter, request.actions, seq) {
             Ok(replace) => messages.extend_from_slice(&replace),
             Err(unsupported) => {
-                events.push(refused(op, None, errno::INVALID, Some(unsupported.to_string())));
+                events.push(changing.refused(errno::INVALID, Some(unsupported.to_string())));
                 return;
             }
         }
-        match self.pipeline.push(seq, messages, Replacing { op, read, before: None }) {
-            Ok(()) => {
-                self.reads.insert(read, seq);
-                self.send_changes(events);
+        self.reads.insert(read, seq);
+        self.change(seq, messages, changing, events);
+    }
+
+    /// Deletes a filter.
+    pub(crate) fn delete(&mut self, op: OpId, address: &FilterAddress, events: &mut Vec<Event>) {
+        let seq = self.pipeline.next_seq();
+        self.change(seq, request::delete(address, seq), Changing::Deleting { op }, events);
+    }
+
+    fn change(&mut self, seq: Seq, messages: Vec<u8>, changing: Changing, events: &mut Vec<Event>) {
+        match self.pipeline.push(seq, messages, changing) {
+            Ok(()) => self.send_changes(events),
+            Err(changing) => {
+                if let Changing::Replacing { read, .. } = &changing {
+                    self.reads.remove(read);
+                }
+                let why = "too many changes wait for the kernel".to_owned();
+                events.push(changing.refused(errno::AGAIN, Some(why)));
             }
-            Err(replacing) => events.push(refused(
-                replacing.op,
-                None,
-                errno::AGAIN,
-                Some("too many changes wait for the kernel".to_owned()),
-            )),
         }
     }
 
@@ -188,8 +228,7 @@ impl Tc {
     fn give_up_changes(&mut self, why: &str, events: &mut Vec<Event>) {
         self.reads.clear();
         for lost in self.pipeline.give_up() {
-            let Replacing { op, before, .. } = lost.note;
-            events.push(refused(op, before, errno::NO_BUFFERS, Some(why.to_owned())));
+            events.push(lost.note.refused(errno::NO_BUFFERS, Some(why.to_owned())));
         }
     }
 
@@ -239,7 +278,7 @@ impl Tc {
             return Author::Other;
         }
         // The answer comes after the notification, so the request is in flight still.
-        self.pipeline.get(seq).map_or(Author::Other, |replacing| Author::Us(replacing.op))
+        self.pipeline.get(seq).map_or(Author::Other, |changing| Author::Us(changing.op()))
     }
 
     fn take_answers(&mut self, received: Received, events: &mut Vec<Event>) {
@@ -270,9 +309,9 @@ impl Tc {
         if let Some(replacement) = self.reads.remove(&seq) {
             // An error says that the filter is not there; the replacement will say so, too.
             if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message)
-                && let Some(replacing) = self.pipeline.get_mut(replacement)
+                && let Some(Changing::Replacing { before, .. }) = self.pipeline.get_mut(replacement)
             {
-                replacing.before = Some(report);
+                *before = Some(report);
             }
             return;
         }
@@ -285,12 +324,14 @@ impl Tc {
                 return;
             }
         };
-        let Some(Replacing { op, read, before }) = self.pipeline.finish(seq) else { return };
-        self.reads.remove(&read);
+        let Some(changing) = self.pipeline.finish(seq) else { return };
+        if let Changing::Replacing { read, .. } = &changing {
+            self.reads.remove(read);
+        }
         let extack = answer.extack.text.as_deref().map(str::to_owned);
         events.push(match answer.errno {
-            Some(errno) => refused(op, before, errno, extack),
-            None => Event::Answer { op, answer: Answer::Replaced { before, result: Ok(Acked { extack }) } },
+            Some(errno) => changing.refused(errno, extack),
+            None => changing.answered(Ok(Acked { extack })),
         });
     }
 
@@ -364,15 +405,6 @@ mod errno {
 
 fn dumped(dump: &Dump, complete: bool) -> Event {
     Event::FiltersDumped { round: dump.round, location: dump.location, complete }
-}
-
-fn refused(
-    op: OpId,
-    before: Option<Box<FilterReport>>,
-    errno: netlink_wire::Errno,
-    extack: Option<String>,
-) -> Event {
-    Event::Answer { op, answer: Answer::Replaced { before, result: Err(Refused { errno, extack }) } }
 }
 
 /// A notification as the engine wants to hear it.

@@ -82,6 +82,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &self.stream
     }
 
+    /// The stream below, for example to shut it down. Bytes written to it directly may end up inside a queued message.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Queues a message without waiting. [`receive`](Self::receive) and [`flush`](Self::flush) write it.
     ///
     /// # Errors

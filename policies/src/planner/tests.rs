@@ -365,3 +365,49 @@ fn a_reload_moves_nothing_that_need_not_move() {
     assert!(planner.plan(SECOND).is_empty());
     assert_eq!(planner.counts().placed, 2);
 }
+
+#[test]
+fn one_in_line_frees_one_entry_however_often_the_plan_is_made() {
+    let mut planner = with_flows(Settings { capacity: Capacity::Fixed(2), ..open() }, &[10, 20]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.observe(SECOND, 2, bytes(100_000));
+    assert_eq!(planner.plan(SECOND).demote, [0]);
+    assert!(planner.plan(SECOND).is_empty(), "the entry being freed is enough");
+}
+
+#[test]
+fn a_demotion_that_did_not_happen_does_not_begin_a_new_stay() {
+    let mut planner = with_flows(open(), &[10]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    for (ms, refused) in [(2_000, true), (9_000, false)] {
+        planner.set_verdict(at(ms), 0, Verdict::Software(Because::Default));
+        assert_eq!(planner.plan(at(ms)).demote, [0]);
+        if refused {
+            planner.refused(at(ms), 0, Refusal::Transient);
+        } else {
+            planner.placed(at(ms), 0);
+        }
+        let Explanation::Placed { since, .. } = planner.explain(at(ms), 0) else { panic!("placed") };
+        assert_eq!(since, SECOND);
+    }
+}
+
+#[test]
+fn whoever_finds_the_table_full_again_and_again_waits_longer() {
+    let mut planner = with_flows(open(), &[10]);
+    let mut now = SECOND;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        assert_eq!(planner.plan(now).promote, [0]);
+        planner.refused(now, 0, Refusal::TableFull);
+        let until = match planner.explain(now, 0) {
+            Explanation::BlockedUntil { until, .. } => until,
+            _ => now,
+        };
+        waits.push(until.since(now));
+        now = now.plus(Micros::from_secs(120));
+    }
+    assert_eq!(waits, [at(0), at(1_000), at(2_000), at(4_000), at(8_000)]);
+}

@@ -1,5 +1,7 @@
 //! What holds of every codec: what is written is read as the same, and no bytes make a decoder panic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use netlink_wire::genl::{self, FamilyId, FamilyReport};
 use netlink_wire::message::{NLMSG_HDRLEN, flags};
 use netlink_wire::ovs_datapath::Datapath;

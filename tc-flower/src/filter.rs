@@ -132,7 +132,7 @@ impl FilterReport {
             Some(UnknownAttr::TunnelOptions(attr)) => return Err(Unsupported::TunnelOptions(*attr)),
             None => {}
         }
-        if let Some(attr) = self.keys.irreversible() {
+        if let Some(attr) = self.keys.irreversible(self.address.protocol) {
             return Err(Unsupported::FilterAttribute(attr));
         }
         let checked = self.actions.iter().enumerate().map(|(n, report)| report.to_action(n + 1));
@@ -221,7 +221,7 @@ impl FilterReport {
             for attr in options.nested() {
                 report.take(&attr?)?;
             }
-            report.keys.settle_ethertype();
+            report.keys.settle_ethertype(tc.address.protocol);
         }
         Ok(report)
     }

@@ -1,5 +1,7 @@
 //! What holds of every filter: nothing that is read is lost when it is written, and no bytes make a decoder panic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use netlink_wire::message::flags;
 use netlink_wire::{Attr, Attrs, Family, Malformed, Masked, Message, MessageWriter, Messages, Seq};
 use proptest::collection::vec;

@@ -147,16 +147,23 @@ impl Match {
 }
 
 impl Match {
+    /// The type after all tags, as the tags' own keys tell it.
+    fn innermost_ethertype(&self) -> Option<EtherType> {
+        self.cvlan.ethertype.or(self.vlan.ethertype).filter(|ethertype| !ethertype.is_vlan())
+    }
+
     /// Gives [`Eth::ethertype`] the meaning it has in reports, if this was read from a request.
-    pub(crate) fn settle_ethertype(&mut self) {
-        if self.eth.ethertype.is_some_and(EtherType::is_vlan) {
-            let inner = self.cvlan.ethertype.or(self.vlan.ethertype);
-            self.eth.ethertype = inner.filter(|ethertype| !ethertype.is_vlan());
+    pub(crate) fn settle_ethertype(&mut self, protocol: EtherType) {
+        if protocol.is_vlan() && self.eth.ethertype.is_some_and(EtherType::is_vlan) {
+            self.eth.ethertype = self.innermost_ethertype();
         }
     }
 
     /// A key which the kernel reports otherwise than it wants it, so that it cannot be written back.
-    pub(crate) fn irreversible(&self) -> Option<u16> {
+    pub(crate) fn irreversible(&self, protocol: EtherType) -> Option<u16> {
+        if protocol.is_vlan() && self.eth.ethertype != self.innermost_ethertype() {
+            return Some(attr::KEY_ETH_TYPE);
+        }
         let other = &self.other;
         let keys = [
             (other.vlans.is_some(), attr::KEY_NUM_OF_VLANS),

@@ -545,7 +545,9 @@ fn decode_all(bytes: &[u8]) {
             let _ = request::replace(&filter, ReplaceActions::Fresh, Seq(1));
         }
     }
-    let _ = Attrs::new(bytes, Family::Tc, 0).map(|attr| attr.map(|attr: Attr<'_>| attr.kind())).count();
+    Attrs::new(bytes, Family::Tc, 0)
+        .flatten()
+        .for_each(|attr: Attr<'_>| assert!(attr.offset() < bytes.len()));
 }
 
 #[test]

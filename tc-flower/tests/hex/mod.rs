@@ -1,4 +1,5 @@
 //! Reads the files that `capture.py` writes: hexadecimal digits, empty lines between messages, text after `#`.
+#![allow(clippy::unwrap_used, dead_code, reason = "a test fails by panicking, and uses what it needs")]
 
 use std::path::Path;
 
@@ -20,7 +21,8 @@ pub fn read(name: &str) -> Capture {
 
 /// All captures, in the order of their names.
 pub fn all() -> Vec<Capture> {
-    let mut paths: Vec<_> = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "hex"));
     paths.sort();
     paths.iter().map(|path| parse(path)).collect()
@@ -36,12 +38,14 @@ fn parse(path: &Path) -> Capture {
     let title: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();
     let mut messages = vec![Vec::new()];
     for line in text.lines().skip(title.len()) {
-        let digits: Vec<u8> = line.bytes().take_while(|b| *b != b'#').filter(|b| !b.is_ascii_whitespace()).collect();
+        let digits: Vec<u8> =
+            line.bytes().take_while(|b| *b != b'#').filter(|b| !b.is_ascii_whitespace()).collect();
         if line.trim().is_empty() {
             messages.push(Vec::new());
         }
         let digits = std::str::from_utf8(&digits).unwrap();
-        let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
+        let bytes =
+            (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
         messages.last_mut().unwrap().extend(bytes);
     }
     messages.retain(|message| !message.is_empty());

@@ -1,5 +1,4 @@
 //! What it costs to read megaflows of the kernel datapath.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use netlink_wire::Messages;

@@ -233,3 +233,83 @@ impl<'a> Message<'a> {
         Ok(Answer { errno, extack })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writer::MessageWriter;
+    use alloc::vec::Vec;
+
+    /// An answer: its error number, what of the request it repeats, and its text.
+    fn answer(kind: u16, flags: u16, error: Option<i32>, request: &[u8], text: Option<&str>) -> Vec<u8> {
+        let mut writer = MessageWriter::new(kind, flags, Seq(7));
+        if let Some(error) = error {
+            writer.fixed(&error.to_ne_bytes());
+        }
+        writer.fixed(request);
+        if let Some(text) = text {
+            writer.put_text(1, text);
+        }
+        writer.finish().unwrap()
+    }
+
+    fn control(bytes: &[u8]) -> Result<Option<Control>, Malformed> {
+        Message::first(bytes)?.control()
+    }
+
+    fn request() -> Vec<u8> {
+        let mut writer = MessageWriter::new(44, flags::REQUEST | flags::ACK, Seq(7));
+        writer.put(1, b"flower\0");
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn a_successful_ack_keeps_its_text() {
+        let capped = flags::CAPPED | flags::ACK_TLVS;
+        let bytes = answer(NLMSG_ERROR, capped, Some(0), &request()[..16], Some("table nearly full"));
+        let Ok(Some(Control::Answer(answer))) = control(&bytes) else { panic!("no answer") };
+        assert!(answer.is_success());
+        assert_eq!(answer.extack.text.as_deref(), Some("table nearly full"));
+    }
+
+    #[test]
+    fn an_error_that_repeats_the_request_keeps_number_and_text() {
+        let bytes = answer(NLMSG_ERROR, flags::ACK_TLVS, Some(-28), &request(), Some("table full"));
+        let Ok(Some(Control::Answer(answer))) = control(&bytes) else { panic!("no answer") };
+        assert_eq!(answer.errno, Some(Errno::ENOSPC));
+        assert_eq!(answer.extack.text.as_deref(), Some("table full"));
+    }
+
+    #[test]
+    fn the_end_of_a_dump_tells_how_the_dump_ended() {
+        let bytes = answer(NLMSG_DONE, flags::MULTI | flags::ACK_TLVS, Some(-19), &[], Some("gone"));
+        let Ok(Some(Control::Done(done))) = control(&bytes) else { panic!("no end") };
+        assert_eq!((done.errno, done.extack.text.as_deref()), (Some(Errno::ENODEV), Some("gone")));
+        // A count, and nothing at all, are successes.
+        for error in [Some(3), None] {
+            let bytes = answer(NLMSG_DONE, flags::MULTI, error, &[], None);
+            assert_eq!(control(&bytes), Ok(Some(Control::Done(Answer::default()))));
+        }
+    }
+
+    #[test]
+    fn a_cut_answer_is_malformed_and_the_next_message_is_not_lost() {
+        let mut bytes = answer(NLMSG_ERROR, 0, None, &[], None);
+        let broken = control(&bytes).unwrap_err();
+        assert_eq!((broken.family, broken.why), (Family::Netlink, Why::TooShort { need: 4, have: 0 }));
+        bytes.extend(answer(NLMSG_OVERRUN, 0, None, &[], None));
+        let kinds: Vec<_> = Messages::new(&bytes).flatten().map(|message| message.header.kind).collect();
+        assert_eq!(kinds, [NLMSG_ERROR, NLMSG_OVERRUN]);
+    }
+
+    #[test]
+    fn a_length_past_the_end_or_below_the_header_ends_the_buffer() {
+        for length in [0u32, 15, 17, u32::MAX] {
+            let mut bytes = answer(NLMSG_NOOP, 0, None, &[], None);
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            let read: Vec<_> = Messages::new(&bytes).collect();
+            assert_eq!(read.len(), 1, "{length}");
+            assert_eq!(read[0].unwrap_err().why, Why::Truncated);
+        }
+    }
+}

@@ -1,5 +1,4 @@
 //! What it costs to read filters as ovs-vswitchd makes them, and to write the request that promotes one.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use netlink_wire::{Message, Messages};

@@ -35,7 +35,7 @@ pub enum Unsupported {
         /// The attribute, of the action's own numbering.
         attr: u16,
     },
-    /// One of its actions is shared with others, so that making it afresh would separate its counters or its rate.
+    /// One of its actions was made on its own, so that making it afresh would separate it from who else uses it.
     SharedAction {
         /// Its place, from 1.
         position: usize,
@@ -76,7 +76,7 @@ impl fmt::Display for Unsupported {
                 write!(f, "attribute {attr} of action {position} ({kind}) is not understood")
             }
             Self::SharedAction { position, kind } => {
-                write!(f, "action {position} ({kind}) is shared with other filters")
+                write!(f, "action {position} ({kind}) was made on its own and is not the filter's")
             }
             Self::PoliceRate { position } => {
                 write!(f, "action {position} (police) limits a rate of its own, which cannot be made anew")

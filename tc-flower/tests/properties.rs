@@ -220,8 +220,12 @@ fn mpls() -> impl Strategy<Value = Mpls> {
         Just(MplsCommand::DecTtl),
         Just(MplsCommand::MacPush),
     ];
-    (command, of(ethertype()), of(any::<u32>()), of(any::<u8>()), of(any::<u8>()), of(any::<u8>()))
-        .prop_map(|(command, protocol, label, tc, ttl, bos)| Mpls { command, protocol, label, tc, ttl, bos })
+    (command, of(ethertype()), of(any::<u32>()), of(any::<u8>()), of(any::<u8>()), of(any::<u8>())).prop_map(
+        |(command, protocol, label, tc, ttl, bos)| {
+            let has_none = matches!(command, MplsCommand::Modify | MplsCommand::DecTtl);
+            Mpls { command, protocol: protocol.filter(|_| !has_none), label, tc, ttl, bos }
+        },
+    )
 }
 
 fn geneve_option() -> impl Strategy<Value = GeneveOption> {

@@ -188,6 +188,10 @@ impl Mpls {
             }
         }
         let command = command.ok_or_else(|| options.missing(TCA_MPLS_PARMS))?;
+        // The kernel reports a protocol of every command, and refuses it in a request of these two (tcf_mpls_init()).
+        if matches!(command, MplsCommand::Modify | MplsCommand::DecTtl) {
+            protocol = None;
+        }
         Ok(Self { command, protocol, label, tc, ttl, bos })
     }
 

@@ -359,16 +359,19 @@ pub struct ActionReport {
     pub in_hw_count: Option<u32>,
     /// `refcnt` of `tc_gen`: who holds it. More than `bindings` for an action that was made on its own.
     pub references: i32,
-    /// `bindcnt` of `tc_gen`: how many filters use it.
+    /// `bindcnt` of `tc_gen`: how many filters use it, those included that are about to be freed.
     pub bindings: i32,
     /// The first attribute that is not understood, of the kind's own numbering.
     pub unknown_attr: Option<u16>,
 }
 
 impl ActionReport {
-    /// Whether it serves more than the filter it was reported with.
-    pub const fn is_shared(&self) -> bool {
-        self.bindings > 1 || self.references > self.bindings
+    /// Whether it was made on its own (`tc actions add`), as meters are, and not with its filter.
+    ///
+    /// Not told by `bindings`: after a replacement that keeps the actions, the old filter holds them too until the
+    /// kernel gets round to freeing it.
+    pub const fn is_standalone(&self) -> bool {
+        self.references > self.bindings
     }
 
     /// The action as it can be written back; `position` is its place in its filter, from 1.
@@ -386,7 +389,7 @@ impl ActionReport {
         match &self.action.kind {
             ActionKind::Terse(_) => Err(Unsupported::TerseReport),
             ActionKind::Police(police) => police.check(self, position).map(|()| self.action.clone()),
-            _ if self.is_shared() => Err(Unsupported::SharedAction { position, kind }),
+            _ if self.is_standalone() => Err(Unsupported::SharedAction { position, kind }),
             _ => Ok(self.action.clone()),
         }
     }

@@ -87,7 +87,7 @@ impl Police {
         if report.action.index.is_meter() {
             return Ok(());
         }
-        if report.is_shared() {
+        if report.is_standalone() {
             return Err(Unsupported::SharedAction { position, kind: super::KindName::Police });
         }
         let is_limited = self.rate.rate != 0 || self.peak_rate.rate != 0 || self.average_rate.is_some();

@@ -4,23 +4,23 @@
 use std::path::Path;
 
 /// A capture: its messages, and what it says about itself.
-pub struct Capture {
+pub(crate) struct Capture {
     /// The file's name without its extension.
-    pub name: String,
+    pub(crate) name: String,
     /// The lines before the first message: the command and the kernel.
-    pub title: String,
+    pub(crate) title: String,
     /// The bytes of each message.
-    pub messages: Vec<Vec<u8>>,
+    pub(crate) messages: Vec<Vec<u8>>,
 }
 
 /// One capture by its name.
-pub fn read(name: &str) -> Capture {
+pub(crate) fn read(name: &str) -> Capture {
     let path = directory().join(name).with_extension("hex");
     parse(&path)
 }
 
 /// All captures, in the order of their names.
-pub fn all() -> Vec<Capture> {
+pub(crate) fn all() -> Vec<Capture> {
     let mut paths: Vec<_> =
         std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "hex"));

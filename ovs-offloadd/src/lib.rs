@@ -10,3 +10,4 @@ mod golden;
 pub mod io;
 pub mod logging;
 pub mod metrics;
+pub mod record;

@@ -18,6 +18,9 @@ struct Arguments {
     /// Configuration file [default: /etc/ovs-offloadd.toml, if there is one]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write every event with its time to FILE, for ovs-offloadctl replay
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Check the configuration, say ok or what is wrong, and end
     #[arg(long)]
     check: bool,
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     }
     let config_file =
         arguments.config.or_else(|| Some(daemon::default_config_file()).filter(|file| file.exists()));
-    let options = daemon::Options { config_file };
+    let options = daemon::Options { config_file, record: arguments.record };
     let outcome = if arguments.check { daemon::check(&options) } else { daemon::run(&options) };
     match outcome {
         Ok(()) if arguments.check => {

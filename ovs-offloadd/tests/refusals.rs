@@ -1,5 +1,7 @@
 //! What cannot work is refused at the start: one clear sentence, exit code 2, nothing changed.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

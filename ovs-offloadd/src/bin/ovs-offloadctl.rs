@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.verb {
         Verb::Asked(query) => ask(&cli, query),
-        Verb::Local(local) => run_local(local),
+        Verb::Local(local) => run_local(local, cli.output),
     };
     match outcome {
         Ok(text) => print(&text),
@@ -87,8 +87,22 @@ fn find_socket(cli: &Cli) -> Result<PathBuf, String> {
     })
 }
 
-fn run_local(local: &Local) -> Outcome {
+fn run_local(local: &Local, output: OutputFormat) -> Outcome {
     match local {
+        Local::Replay { file } => {
+            let replayed = ovs_offloadd::record::replay(file).map_err(|sentence| (REFUSED, sentence))?;
+            Ok(match output {
+                OutputFormat::Json => {
+                    serde_json::to_string(&replayed).map_err(|error| (UNUSABLE, error.to_string()))?
+                }
+                OutputFormat::Table => format!(
+                    "{} events over {} s gave the {} effects that were recorded",
+                    replayed.events,
+                    replayed.span_us / 1_000_000,
+                    replayed.effects
+                ),
+            })
+        }
         Local::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ovs-offloadctl", &mut text);

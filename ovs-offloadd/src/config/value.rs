@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 /// A value as it stands in its source.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scalar {
     /// A TOML string.
     Text(String),

@@ -173,6 +173,11 @@ pub enum FlowOrder {
 /// What needs no daemon.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Local {
+    /// Run a recorded event log through the engine and compare its effects with the recorded ones
+    Replay {
+        /// A file written by ovs-offloadd --record
+        file: PathBuf,
+    },
     /// Print the completions of a shell
     Completions {
         /// The shell

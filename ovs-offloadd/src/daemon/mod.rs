@@ -30,6 +30,9 @@ use inventory::Inventory;
 use journal::Journal;
 use settings::ConfigState;
 
+use crate::record::Recorder;
+
+pub(crate) use settings::engine_settings;
 pub use startup::{Options, PROGRAM, check, run};
 
 /// Time between two looks for datapaths and ports that no notification told of.
@@ -90,6 +93,7 @@ struct Daemon {
     kernel: String,
     started: Instant,
     pace: Pace,
+    recorder: Option<Recorder>,
     draining: bool,
     ready: bool,
     ending: bool,
@@ -149,6 +153,9 @@ impl Daemon {
         }
         info!("ovs-offloadd ends; rules in hardware stay with Open vSwitch");
         startup::notify_stopping();
+        if let Some(Err(why)) = self.recorder.as_mut().map(Recorder::flush) {
+            warn!(%why, "the end of the event log is lost");
+        }
         Ok(())
     }
 
@@ -194,12 +201,29 @@ impl Daemon {
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.events.pop_front() else { return Ok(()) };
             let at = now();
+            let entry = self
+                .recorder
+                .as_ref()
+                .map(|_| Recorder::entry(&event, &mut self.tc.raws, || self.config.recorded()));
             self.engine.handle(at, event, &mut effects);
+            if let Some(entry) = entry {
+                self.record(at, entry, &effects);
+            }
             for effect in effects.drain(..) {
                 carry_out(self.carry(), effect);
             }
         }
         Ok(())
+    }
+
+    fn record(&mut self, at: Micros, entry: crate::record::Entry, effects: &[Effect]) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if let Err(why) = recorder.add(at, entry, effects) {
+            warn!(%why, "recording has ended");
+            let _ = recorder.flush();
+            self.recorder = None;
+            self.tc.raws.turn(false);
+        }
     }
 
     fn carry(&mut self) -> Carry<'_> {

@@ -57,6 +57,11 @@ impl ConfigState {
         }
     }
 
+    /// All that is set, for the event log.
+    pub(crate) fn recorded(&self) -> Vec<crate::record::Setting> {
+        crate::record::Setting::all(self.from_ovsdb.iter().chain(&self.from_file))
+    }
+
     /// Keys whose change waits for a restart.
     pub(crate) fn restart_needed(&self) -> Vec<&'static str> {
         self.at_start.restart_needed(&self.config)

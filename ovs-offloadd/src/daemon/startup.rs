@@ -21,6 +21,7 @@ use crate::config::{Config, ModeSetting};
 use crate::io::rundir::Pidfile;
 use crate::io::unixctl;
 use crate::metrics;
+use crate::record::Recorder;
 
 /// Our name in the run directory.
 pub const PROGRAM: &str = "ovs-offloadd";
@@ -30,6 +31,8 @@ pub const PROGRAM: &str = "ovs-offloadd";
 pub struct Options {
     /// The configuration file; none for the defaults.
     pub config_file: Option<PathBuf>,
+    /// The event log to write, if one is wanted.
+    pub record: Option<PathBuf>,
 }
 
 /// Reads the configuration and does nothing else.
@@ -53,7 +56,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    let outcome = runtime.block_on(start(config, level));
+    let outcome = runtime.block_on(start(config, level, options.record.as_deref()));
     // The socket and the pidfile go in this order, so that nobody finds a pid without a socket.
     drop(runtime);
     drop(pidfile);
@@ -77,7 +80,11 @@ impl Signals {
     }
 }
 
-async fn start(config: ConfigState, level: crate::logging::LevelHandle) -> Result<(), String> {
+async fn start(
+    config: ConfigState,
+    level: crate::logging::LevelHandle,
+    record: Option<&Path>,
+) -> Result<(), String> {
     let settings = config.config().clone();
     let rundir = settings.rundir();
     let signals = Signals::listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
@@ -93,8 +100,14 @@ async fn start(config: ConfigState, level: crate::logging::LevelHandle) -> Resul
     let buffer = usize::try_from(settings.limits.socket_buffer).unwrap_or(usize::MAX);
     let in_flight = usize::try_from(settings.limits.requests_in_flight).unwrap_or(usize::MAX);
     let netlink = |error: io::Error| format!("cannot open a netlink socket: {error}");
+    let started = now();
+    let recorder = record.map(|path| {
+        Recorder::create(path, settings.limits.record_bytes, started, config.recorded())
+            .map_err(|error| format!("cannot write the event log {}: {error}", path.display()))
+    });
+    let recorder = recorder.transpose()?;
     let mut daemon = Daemon {
-        engine: Engine::new(now(), engine_settings(&settings)),
+        engine: Engine::new(started, engine_settings(&settings)),
         events: std::collections::VecDeque::new(),
         tc: tc::Tc::open(buffer, in_flight).map_err(netlink)?,
         datapath: super::datapath::KernelDatapath::open(buffer).map_err(netlink)?,
@@ -112,10 +125,12 @@ async fn start(config: ConfigState, level: crate::logging::LevelHandle) -> Resul
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         started: Instant::now(),
         pace: Pace { at: Instant::now(), promotions: 0, per_s: 0 },
+        recorder,
         draining: false,
         ready: false,
         ending: false,
     };
+    daemon.tc.raws.turn(daemon.recorder.is_some());
     let in_flight = daemon.journal.read().map_err(|error| format!("cannot read the journal: {error}"))?;
     if !in_flight.is_empty() {
         info!(flows = in_flight.len(), "an earlier ovs-offloadd ended with commands in flight");

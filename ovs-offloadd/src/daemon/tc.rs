@@ -15,6 +15,7 @@ use tc_flower::{
 use tracing::{debug, warn};
 
 use crate::io::netlink::{DATAGRAM_BYTES_MAX, Pipeline, Protocol, Received, Socket};
+use crate::record::Raws;
 
 /// Changes that wait for the kernel at most; the engine asks for fewer.
 const CHANGES_WAITING_MAX: usize = 4_096;
@@ -27,7 +28,13 @@ const NOTIFICATIONS_DRAINED_MAX: usize = 1 << 20;
 #[derive(Debug)]
 enum Changing {
     /// A filter is read, then replaced.
-    Replacing { op: OpId, read: Seq, before: Option<Box<FilterReport>> },
+    Replacing {
+        op: OpId,
+        read: Seq,
+        before: Option<Box<FilterReport>>,
+        /// The message it was read from, while events are recorded.
+        before_raw: Vec<u8>,
+    },
     /// A filter is deleted.
     Deleting { op: OpId },
 }
@@ -47,6 +54,13 @@ impl Changing {
             Self::Deleting { .. } => Answer::FilterDeleted(result),
         };
         Event::Answer { op, answer }
+    }
+
+    /// Keeps the message of the filter that the answer carries.
+    fn keep_raw(&mut self, raws: &mut Raws) {
+        if let Self::Replacing { before: Some(_), before_raw, .. } = self {
+            raws.push(std::mem::take(before_raw));
+        }
     }
 
     fn refused(self, errno: netlink_wire::Errno, extack: Option<String>) -> Event {
@@ -89,6 +103,7 @@ pub(crate) struct Tc {
     dump_buffer: Vec<u8>,
     pub(crate) dropped: Dropped,
     pub(crate) overruns: u64,
+    pub(crate) raws: Raws,
 }
 
 /// Which socket has something to read.
@@ -117,6 +132,7 @@ impl Tc {
             dump_buffer: vec![0; DATAGRAM_BYTES_MAX],
             dropped: Dropped::default(),
             overruns: 0,
+            raws: Raws::default(),
         })
     }
 
@@ -184,7 +200,7 @@ impl Tc {
     pub(crate) fn replace(&mut self, op: OpId, request: &Replacement, events: &mut Vec<Event>) {
         let read = self.pipeline.next_seq();
         let seq = self.pipeline.next_seq();
-        let changing = Changing::Replacing { op, read, before: None };
+        let changing = Changing::Replacing { op, read, before: None, before_raw: Vec::new() };
         let mut messages = request::get(&request.filter.address, read);
         match request::replace(&request.filter, request.actions, seq) {
             Ok(replace) => messages.extend_from_slice(&replace),
@@ -228,7 +244,9 @@ impl Tc {
     fn give_up_changes(&mut self, why: &str, events: &mut Vec<Event>) {
         self.reads.clear();
         for lost in self.pipeline.give_up() {
-            events.push(lost.note.refused(errno::NO_BUFFERS, Some(why.to_owned())));
+            let mut changing = lost.note;
+            changing.keep_raw(&mut self.raws);
+            events.push(changing.refused(errno::NO_BUFFERS, Some(why.to_owned())));
         }
     }
 
@@ -257,20 +275,24 @@ impl Tc {
                 return;
             }
         };
-        let mut dropped = 0;
-        for message in Messages::new(&self.notification_buffer[..length]) {
-            match message.and_then(|message| TcEvent::decode(&message)) {
-                Ok(event) => {
-                    let author = |portid, seq| self.author(portid, seq);
-                    notified(event, author, events);
+        let buffer = std::mem::take(&mut self.notification_buffer);
+        for message in Messages::new(&buffer[..length]) {
+            match message
+                .and_then(|message| Ok((TcEvent::decode(&message)?, self.raws.copy(&buffer, &message))))
+            {
+                Ok((event, raw)) => {
+                    if matches!(event, TcEvent::Filter(_)) {
+                        self.raws.push(raw);
+                    }
+                    notified(event, |portid, seq| self.author(portid, seq), events);
                 }
                 Err(malformed) => {
                     debug!(%malformed, "TC notification dropped");
-                    dropped += 1;
+                    self.dropped.0 += 1;
                 }
             }
         }
-        self.dropped.0 += dropped;
+        self.notification_buffer = buffer;
     }
 
     fn author(&self, portid: netlink_wire::PortId, seq: Seq) -> Author {
@@ -294,7 +316,7 @@ impl Tc {
         let buffer = std::mem::take(&mut self.answer_buffer);
         for message in Messages::new(&buffer[..length]) {
             match message {
-                Ok(message) => self.take_answer(&message, events),
+                Ok(message) => self.take_answer(&buffer, &message, events),
                 Err(malformed) => {
                     warn!(%malformed, "answer of the kernel dropped");
                     self.dropped.0 += 1;
@@ -304,14 +326,17 @@ impl Tc {
         self.answer_buffer = buffer;
     }
 
-    fn take_answer(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+    fn take_answer(&mut self, buffer: &[u8], message: &Message<'_>, events: &mut Vec<Event>) {
         let seq = message.header.seq;
         if let Some(replacement) = self.reads.remove(&seq) {
             // An error says that the filter is not there; the replacement will say so, too.
+            let raw = self.raws.copy(buffer, message);
             if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message)
-                && let Some(Changing::Replacing { before, .. }) = self.pipeline.get_mut(replacement)
+                && let Some(Changing::Replacing { before, before_raw, .. }) =
+                    self.pipeline.get_mut(replacement)
             {
                 *before = Some(report);
+                *before_raw = raw;
             }
             return;
         }
@@ -324,7 +349,8 @@ impl Tc {
                 return;
             }
         };
-        let Some(changing) = self.pipeline.finish(seq) else { return };
+        let Some(mut changing) = self.pipeline.finish(seq) else { return };
+        changing.keep_raw(&mut self.raws);
         if let Changing::Replacing { read, .. } = &changing {
             self.reads.remove(read);
         }
@@ -349,7 +375,7 @@ impl Tc {
         let buffer = std::mem::take(&mut self.dump_buffer);
         for message in Messages::new(&buffer[..length]) {
             match message {
-                Ok(message) => self.take_dump_part(&message, events),
+                Ok(message) => self.take_dump_part(&buffer, &message, events),
                 Err(malformed) => {
                     warn!(%malformed, "part of a TC dump dropped");
                     self.dropped.0 += 1;
@@ -359,7 +385,7 @@ impl Tc {
         self.dump_buffer = buffer;
     }
 
-    fn take_dump_part(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+    fn take_dump_part(&mut self, buffer: &[u8], message: &Message<'_>, events: &mut Vec<Event>) {
         let Some(running) = self.running_dump.as_mut().filter(|running| running.seq == message.header.seq)
         else {
             return;
@@ -384,7 +410,12 @@ impl Tc {
             Err(malformed) => Err(malformed),
         };
         match outcome {
-            Ok(event) => events.extend(event),
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                let raw = self.raws.copy(buffer, message);
+                self.raws.push(raw);
+                events.push(event);
+            }
             Err(malformed) => {
                 debug!(%malformed, "filter dropped from a dump");
                 self.dropped.0 += 1;

@@ -1,0 +1,499 @@
+//! An event as it stands in the log.
+
+use std::collections::VecDeque;
+
+use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
+use offload_engine::dpctl::{FlowText, FlowTextError};
+use offload_engine::{
+    Acked, Answer, Author, CommandError, Count, Event, Megaflow, NicFacts, NicId, OpId, OvsSettings,
+    OvsVersion, Peer, PortFacts, PortKind, Refused, Round, Settings, TcPolicy,
+};
+use serde::{Deserialize, Serialize};
+use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
+
+use super::Setting;
+use crate::config::{Assignment, Config, Origin, keys::KEYS};
+
+/// Messages of the kernel that events were read from, in the order of those events.
+///
+/// Empty while nothing is recorded.
+#[derive(Debug, Default)]
+pub(crate) struct Raws {
+    messages: VecDeque<Vec<u8>>,
+    on: bool,
+}
+
+impl Raws {
+    /// Keeps messages from here on, or no more.
+    pub(crate) fn turn(&mut self, on: bool) {
+        self.on = on;
+        self.messages.clear();
+    }
+
+    /// A copy of a message, if copies are kept.
+    pub(crate) fn copy(&self, buffer: &[u8], message: &Message<'_>) -> Vec<u8> {
+        if !self.on {
+            return Vec::new();
+        }
+        let end = message.offset + netlink_wire::message::NLMSG_HDRLEN + message.payload.len();
+        buffer.get(message.offset..end).map(<[u8]>::to_vec).unwrap_or_default()
+    }
+
+    /// Keeps a copy for an event that was told just now.
+    pub(crate) fn push(&mut self, message: Vec<u8>) {
+        if self.on {
+            self.messages.push_back(message);
+        }
+    }
+
+    fn take(&mut self) -> Hex {
+        Hex(self.messages.pop_front().unwrap_or_default())
+    }
+}
+
+/// Bytes as hexadecimal text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hex(Vec<u8>);
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(self.0.len() * 2);
+        for byte in &self.0 {
+            let _ = write!(text, "{byte:02x}");
+        }
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let pair = |pair: &[u8]| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        };
+        let bytes = text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>();
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not hexadecimal"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Place {
+    Device(u32, u32),
+    Block(u32),
+}
+
+impl Place {
+    fn of(location: Location) -> Self {
+        match location {
+            Location::Device { ifindex, hook } => Self::Device(ifindex.0, hook.parent()),
+            Location::Block(block) => Self::Block(block.0),
+        }
+    }
+
+    fn location(self) -> Location {
+        match self {
+            Self::Block(block) => Location::Block(BlockIndex(block)),
+            Self::Device(ifindex, parent) => {
+                let hooks = [Hook::Ingress, Hook::Egress];
+                let hook = hooks.into_iter().find(|hook| hook.parent() == parent);
+                Location::Device { ifindex: Ifindex(ifindex), hook: hook.unwrap_or(Hook::Class(parent)) }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PortEntry {
+    name: String,
+    ifindex: u32,
+    at: Place,
+    dp_port: Option<u32>,
+    bridge: String,
+    iface_id: Option<String>,
+    kind: String,
+    nic: Option<u16>,
+    hw_tc_offload: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NicEntry {
+    id: u16,
+    devlink: String,
+    driver: String,
+    switch_id: String,
+    eswitch_mode: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FlowEntry {
+    ufid: String,
+    in_port: Option<u32>,
+    counted: Option<(u64, u64)>,
+    unfit: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Trouble {
+    Failed(String),
+    Lost,
+    Unreadable(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AnswerEntry {
+    Replaced { before: Option<Hex>, errno: Option<i32>, extack: Option<String> },
+    FilterDeleted { errno: Option<i32>, extack: Option<String> },
+    FlowRead(Result<(String, String, String), Trouble>),
+    CommandDone(Result<(), Trouble>),
+}
+
+/// An event of the log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Entry {
+    Settings(Vec<Setting>),
+    Ovs {
+        version: Option<(u16, u16, u16)>,
+        hw_offload: bool,
+        tc_policy: String,
+    },
+    Peer {
+        peer: String,
+        up: bool,
+    },
+    #[serde(rename = "nic")]
+    Nic(NicEntry),
+    NicGone(u16),
+    NicReset(u16),
+    #[serde(rename = "port")]
+    Port(PortEntry),
+    PortGone(u32),
+    FilterNew {
+        raw: Hex,
+        by: Option<u64>,
+    },
+    FilterGone {
+        raw: Hex,
+        by: Option<u64>,
+    },
+    FiltersGone {
+        at: Place,
+        chain: Option<u32>,
+        prio: Option<u16>,
+    },
+    FilterCounted {
+        round: u64,
+        raw: Hex,
+    },
+    FilterDumped {
+        round: u64,
+        raw: Hex,
+    },
+    FiltersDumped {
+        round: u64,
+        at: Place,
+        complete: bool,
+    },
+    Megaflow {
+        round: Option<u64>,
+        flow: FlowEntry,
+    },
+    MegaflowGone(FlowEntry),
+    MegaflowsDumped {
+        round: u64,
+        complete: bool,
+    },
+    TcOverrun,
+    DatapathOverrun,
+    Answer {
+        op: u64,
+        answer: AnswerEntry,
+    },
+    JournalFound(Vec<String>),
+    Drain(bool),
+    Wake,
+    /// An event of a kind that the log does not know; it cannot be replayed.
+    Unknown(String),
+}
+
+/// The engine's settings from those of the log.
+pub(super) fn settings_of(settings: &[Setting]) -> Result<Settings, String> {
+    let mut assignments = Vec::new();
+    for Setting(name, value) in settings {
+        let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| format!("unknown key {name}"))?;
+        let origin = Origin::Whole("log".into());
+        assignments.push(Assignment { key, value: value.clone(), origin });
+    }
+    let config = Config::from_layers(&[&assignments]).map_err(|errors| errors.to_string())?;
+    Ok(crate::daemon::engine_settings(&config))
+}
+
+const PEERS: [(Peer, &str); 3] =
+    [(Peer::Ovsdb, "ovsdb"), (Peer::Vswitchd, "vswitchd"), (Peer::Netlink, "netlink")];
+const KINDS: [PortKind; 5] =
+    [PortKind::Representor, PortKind::Uplink, PortKind::Tunnel, PortKind::Internal, PortKind::Other];
+const UNREADABLE: [FlowTextError; 4] =
+    [FlowTextError::TooLong, FlowTextError::NoUfid, FlowTextError::NoStatistics, FlowTextError::NoActions];
+
+impl Trouble {
+    fn of(error: &CommandError) -> Self {
+        match error {
+            CommandError::Failed(words) => Self::Failed(words.clone()),
+            CommandError::Lost => Self::Lost,
+            CommandError::Unreadable(why) => Self::Unreadable(format!("{why:?}")),
+        }
+    }
+
+    fn error(self) -> Result<CommandError, String> {
+        Ok(match self {
+            Self::Failed(words) => CommandError::Failed(words),
+            Self::Lost => CommandError::Lost,
+            Self::Unreadable(name) => {
+                let why = UNREADABLE.into_iter().find(|why| format!("{why:?}") == name);
+                CommandError::Unreadable(why.ok_or_else(|| format!("unknown reason {name}"))?)
+            }
+        })
+    }
+}
+
+impl FlowEntry {
+    fn of(flow: &Megaflow) -> Self {
+        Self {
+            ufid: flow.ufid.to_string(),
+            in_port: flow.in_port.map(|port| port.0),
+            counted: flow.counted.map(|count| (count.packets, count.bytes)),
+            unfit: flow.unfit.clone(),
+        }
+    }
+
+    fn flow(self) -> Result<Box<Megaflow>, String> {
+        Ok(Box::new(Megaflow {
+            ufid: ufid(&self.ufid)?,
+            in_port: self.in_port.map(DpPort),
+            counted: self.counted.map(|(packets, bytes)| Count::new(packets, bytes)),
+            unfit: self.unfit,
+        }))
+    }
+}
+
+impl AnswerEntry {
+    fn of(answer: &Answer, raws: &mut Raws) -> Self {
+        match answer {
+            Answer::Replaced { before, result } => {
+                let before = before.as_ref().map(|_| raws.take());
+                let (errno, extack) = match result {
+                    Ok(acked) => (None, acked.extack.clone()),
+                    Err(refused) => (Some(refused.errno.0), refused.extack.clone()),
+                };
+                Self::Replaced { before, errno, extack }
+            }
+            Answer::FilterDeleted(Ok(acked)) => {
+                Self::FilterDeleted { errno: None, extack: acked.extack.clone() }
+            }
+            Answer::FilterDeleted(Err(refused)) => {
+                Self::FilterDeleted { errno: Some(refused.errno.0), extack: refused.extack.clone() }
+            }
+            Answer::FlowRead(Ok(flow)) => {
+                Self::FlowRead(Ok((flow.ufid.to_string(), flow.key.clone(), flow.actions.clone())))
+            }
+            Answer::FlowRead(Err(error)) => Self::FlowRead(Err(Trouble::of(error))),
+            Answer::CommandDone(result) => Self::CommandDone(result.as_ref().copied().map_err(Trouble::of)),
+        }
+    }
+
+    fn answer(self) -> Result<Answer, String> {
+        Ok(match self {
+            Self::Replaced { before, errno, extack } => Answer::Replaced {
+                before: before.map(|raw| report(&raw)).transpose()?,
+                result: kernel_said(errno, extack),
+            },
+            Self::FilterDeleted { errno, extack } => Answer::FilterDeleted(kernel_said(errno, extack)),
+            Self::FlowRead(Ok((id, key, actions))) => {
+                Answer::FlowRead(Ok(FlowText { ufid: ufid(&id)?, key, actions }))
+            }
+            Self::FlowRead(Err(trouble)) => Answer::FlowRead(Err(trouble.error()?)),
+            Self::CommandDone(Ok(())) => Answer::CommandDone(Ok(())),
+            Self::CommandDone(Err(trouble)) => Answer::CommandDone(Err(trouble.error()?)),
+        })
+    }
+}
+
+fn kernel_said(errno: Option<i32>, extack: Option<String>) -> Result<Acked, Refused> {
+    match errno {
+        None => Ok(Acked { extack }),
+        Some(errno) => Err(Refused { errno: Errno(errno), extack }),
+    }
+}
+
+fn ufid(text: &str) -> Result<Ufid, String> {
+    text.parse().map_err(|_| format!("{text:?} is no ufid"))
+}
+
+fn report(raw: &Hex) -> Result<Box<FilterReport>, String> {
+    let message = Message::first(&raw.0).map_err(|error| error.to_string())?;
+    match TcEvent::decode(&message).map_err(|error| error.to_string())? {
+        TcEvent::Filter(report) => Ok(report),
+        _ => Err("the message is no filter".to_owned()),
+    }
+}
+
+fn author(by: Option<u64>) -> Author {
+    by.map_or(Author::Other, |op| Author::Us(OpId(op)))
+}
+
+fn by(author: Author) -> Option<u64> {
+    match author {
+        Author::Us(op) => Some(op.0),
+        Author::Other => None,
+    }
+}
+
+impl Entry {
+    pub(super) fn of(event: &Event, raws: &mut Raws, settings: impl FnOnce() -> Vec<Setting>) -> Self {
+        match event {
+            Event::Settings(_) => Self::Settings(settings()),
+            Event::Ovs(ovs) => Self::Ovs {
+                version: ovs.version.map(|version| (version.major, version.minor, version.patch)),
+                hw_offload: ovs.hw_offload,
+                tc_policy: ovs.tc_policy.as_str().to_owned(),
+            },
+            Event::Peer { peer, up } => {
+                let word = PEERS.iter().find(|(known, _)| known == peer).map_or("", |(_, word)| word);
+                Self::Peer { peer: word.to_owned(), up: *up }
+            }
+            Event::Nic(nic) => Self::Nic(NicEntry {
+                id: nic.id.0,
+                devlink: nic.devlink.clone(),
+                driver: nic.driver.clone(),
+                switch_id: nic.switch_id.clone(),
+                eswitch_mode: nic.eswitch_mode.clone(),
+            }),
+            Event::NicGone(nic) => Self::NicGone(nic.0),
+            Event::NicReset(nic) => Self::NicReset(nic.0),
+            Event::Port(port) => Self::Port(PortEntry {
+                name: port.name.clone(),
+                ifindex: port.ifindex.0,
+                at: Place::of(port.location),
+                dp_port: port.dp_port.map(|port| port.0),
+                bridge: port.bridge.clone(),
+                iface_id: port.iface_id.clone(),
+                kind: port.kind.as_str().to_owned(),
+                nic: port.nic.map(|nic| nic.0),
+                hw_tc_offload: port.hw_tc_offload,
+            }),
+            Event::PortGone(ifindex) => Self::PortGone(ifindex.0),
+            Event::Drain(on) => Self::Drain(*on),
+            Event::Wake => Self::Wake,
+            Event::JournalFound(flows) => Self::JournalFound(flows.iter().map(ToString::to_string).collect()),
+            Event::Answer { op, answer } => Self::Answer { op: op.0, answer: AnswerEntry::of(answer, raws) },
+            reported => Self::of_report(reported, raws),
+        }
+    }
+
+    fn of_report(event: &Event, raws: &mut Raws) -> Self {
+        match event {
+            Event::FilterNew { author, .. } => Self::FilterNew { raw: raws.take(), by: by(*author) },
+            Event::FilterGone { author, .. } => Self::FilterGone { raw: raws.take(), by: by(*author) },
+            Event::FiltersGone { location, chain, prio } => Self::FiltersGone {
+                at: Place::of(*location),
+                chain: chain.map(|chain| chain.0),
+                prio: prio.map(|prio| prio.0),
+            },
+            Event::FilterCounted { round, .. } => Self::FilterCounted { round: round.0, raw: raws.take() },
+            Event::FilterDumped { round, .. } => Self::FilterDumped { round: round.0, raw: raws.take() },
+            Event::FiltersDumped { round, location, complete } => {
+                Self::FiltersDumped { round: round.0, at: Place::of(*location), complete: *complete }
+            }
+            Event::Megaflow { round, flow } => {
+                Self::Megaflow { round: round.map(|round| round.0), flow: FlowEntry::of(flow) }
+            }
+            Event::MegaflowGone(flow) => Self::MegaflowGone(FlowEntry::of(flow)),
+            Event::MegaflowsDumped { round, complete } => {
+                Self::MegaflowsDumped { round: round.0, complete: *complete }
+            }
+            Event::TcOverrun => Self::TcOverrun,
+            Event::DatapathOverrun => Self::DatapathOverrun,
+            other => Self::Unknown(format!("{other:?}")),
+        }
+    }
+
+    pub(super) fn into_event(self) -> Result<Event, String> {
+        Ok(match self {
+            Self::Settings(settings) => Event::Settings(Box::new(settings_of(&settings)?)),
+            Self::Ovs { version, hw_offload, tc_policy } => Event::Ovs(OvsSettings {
+                version: version.map(|(major, minor, patch)| OvsVersion::new(major, minor, patch)),
+                hw_offload,
+                tc_policy: TcPolicy::parse(&tc_policy),
+            }),
+            Self::Peer { peer, up } => {
+                let known = PEERS.iter().find(|(_, word)| *word == peer);
+                let (peer, _) = known.ok_or_else(|| format!("unknown peer {peer}"))?;
+                Event::Peer { peer: *peer, up }
+            }
+            Self::Nic(NicEntry { id, devlink, driver, switch_id, eswitch_mode }) => {
+                Event::Nic(Box::new(NicFacts { id: NicId(id), devlink, driver, switch_id, eswitch_mode }))
+            }
+            Self::NicGone(nic) => Event::NicGone(NicId(nic)),
+            Self::NicReset(nic) => Event::NicReset(NicId(nic)),
+            Self::Port(port) => {
+                let kind = KINDS.into_iter().find(|kind| kind.as_str() == port.kind);
+                Event::Port(Box::new(PortFacts {
+                    name: port.name,
+                    ifindex: Ifindex(port.ifindex),
+                    location: port.at.location(),
+                    dp_port: port.dp_port.map(DpPort),
+                    bridge: port.bridge,
+                    iface_id: port.iface_id,
+                    kind: kind.ok_or_else(|| format!("unknown kind of port {}", port.kind))?,
+                    nic: port.nic.map(NicId),
+                    hw_tc_offload: port.hw_tc_offload,
+                }))
+            }
+            Self::PortGone(ifindex) => Event::PortGone(Ifindex(ifindex)),
+            Self::Answer { op, answer } => Event::Answer { op: OpId(op), answer: answer.answer()? },
+            Self::JournalFound(flows) => {
+                Event::JournalFound(flows.iter().map(|text| ufid(text)).collect::<Result<_, _>>()?)
+            }
+            Self::Drain(on) => Event::Drain(on),
+            Self::Wake => Event::Wake,
+            Self::Unknown(event) => return Err(format!("this event cannot be replayed: {event}")),
+            reported => reported.into_report()?,
+        })
+    }
+
+    fn into_report(self) -> Result<Event, String> {
+        Ok(match self {
+            Self::FilterNew { raw, by } => Event::FilterNew { report: report(&raw)?, author: author(by) },
+            Self::FilterGone { raw, by } => Event::FilterGone { report: report(&raw)?, author: author(by) },
+            Self::FiltersGone { at, chain, prio } => {
+                Event::FiltersGone { location: at.location(), chain: chain.map(Chain), prio: prio.map(Prio) }
+            }
+            Self::FilterCounted { round, raw } => {
+                let message = Message::first(&raw.0).map_err(|error| error.to_string())?;
+                let counters = FilterCounters::decode(&message).map_err(|error| error.to_string())?;
+                let counters = counters.ok_or("the message is no filter")?;
+                Event::FilterCounted { round: Round(round), counters }
+            }
+            Self::FilterDumped { round, raw } => {
+                Event::FilterDumped { round: Round(round), report: report(&raw)? }
+            }
+            Self::FiltersDumped { round, at, complete } => {
+                Event::FiltersDumped { round: Round(round), location: at.location(), complete }
+            }
+            Self::Megaflow { round, flow } => Event::Megaflow { round: round.map(Round), flow: flow.flow()? },
+            Self::MegaflowGone(flow) => Event::MegaflowGone(flow.flow()?),
+            Self::MegaflowsDumped { round, complete } => {
+                Event::MegaflowsDumped { round: Round(round), complete }
+            }
+            Self::TcOverrun => Event::TcOverrun,
+            Self::DatapathOverrun => Event::DatapathOverrun,
+            other => return Err(format!("this event cannot be replayed: {other:?}")),
+        })
+    }
+}

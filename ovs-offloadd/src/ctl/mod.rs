@@ -3,7 +3,6 @@
 //! A command `flow list --limit 5` is the unixctl method `flow/list` with the parameters `--limit`, `5`.
 
 mod args;
-pub(crate) mod rule_text;
 pub mod text;
 pub mod views;
 

@@ -1,13 +1,14 @@
 //! Views of the engine for the control socket and for metrics.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{Engine, FlowView as EngineFlow, Micros, Placement, Traffic};
 use policies::planner::{Because, Explanation, WaitingFor};
+use tc_flower::display;
 
 use crate::config::show_duration;
-use crate::ctl::rule_text::{action_text, match_text};
 use crate::ctl::views::{
     Amount, FlowCounts, FlowView, FlowWhy, NicView, PortView, ReasonCount, RefusalView, Split,
 };
@@ -173,7 +174,7 @@ fn view(flow: &EngineFlow<'_>) -> FlowView {
         reason: reason(flow),
         port: flow.port.map(|port| port.name.clone()),
         nic: flow.nic.map(|nic| nic.0),
-        key: flow.rule.map_or_else(|| "-".to_owned(), |rule| match_text(&rule.keys)),
+        key: flow.rule.map_or_else(|| "-".to_owned(), |rule| rule.keys.to_string()),
         age_ms: flow.age.0 / 1_000,
         traffic: split(flow.totals),
         rate: split(flow.rate),
@@ -197,7 +198,7 @@ fn fits(flow: &EngineFlow<'_>, list: &FlowListArgs) -> bool {
         && list
             .key
             .as_ref()
-            .is_none_or(|text| flow.rule.is_some_and(|rule| match_text(&rule.keys).contains(text.as_str())))
+            .is_none_or(|text| flow.rule.is_some_and(|rule| rule.keys.to_string().contains(text.as_str())))
 }
 
 /// Flows that fit, sorted and cut, and how many fit.
@@ -228,13 +229,21 @@ pub(crate) fn flow_list(engine: &Engine, now: Micros, list: &FlowListArgs) -> (V
 /// One flow explained; none if it is unknown.
 pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowWhy> {
     let flow = engine.flow(now, ufid)?;
-    let name = |ifindex: Ifindex| {
-        engine.ports().find(|port| port.facts.ifindex == ifindex).map(|port| port.facts.name.clone())
+    let name = |ifindex: Ifindex, f: &mut fmt::Formatter<'_>| match engine
+        .ports()
+        .find(|port| port.facts.ifindex == ifindex)
+    {
+        Some(port) => f.write_str(&port.facts.name),
+        None => write!(f, "{ifindex}"),
     };
+    let actions = flow.rule.map(|rule| {
+        let actions = rule.actions.iter().map(|report| &report.action);
+        display::actions(actions, &name).to_string()
+    });
     Some(FlowWhy {
         flow: view(&flow),
         address: flow.address.map(|address| address.to_string()),
-        actions: flow.rule.map(|rule| action_text(rule, name)),
+        actions,
         why: why(&flow, now),
     })
 }

@@ -1,4 +1,5 @@
-//! An OVSDB (RFC 7047) client with a typed replica.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod atom;
 mod backoff;

@@ -1,5 +1,6 @@
 //! Rows as the server has them, and the typed rows that programs read them as.
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -63,10 +64,18 @@ pub struct RowError {
 }
 
 /// The monitored columns of one row. Cheap to share: wrap it in an `Arc`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Row {
     layout: Arc<Layout>,
     values: Box<[Datum]>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the layout: it says the same of every row.
+        f.write_str(&self.layout.table)?;
+        f.debug_map().entries(self.iter().map(|(column, value)| (column, value.to_json()))).finish()
+    }
 }
 
 impl PartialEq for Row {

@@ -42,7 +42,8 @@ impl Change {
     /// The change a command of `ovs_datapath`, `ovs_vport` or `ovs_flow` reports; the three share their numbers.
     pub(crate) const fn from_command(number: u8) -> Option<Self> {
         match number {
-            OVS_DP_CMD_NEW => Some(Self::New),
+            // Dumps and answers of datapaths and ports repeat the request's own number; those of flows say NEW.
+            OVS_DP_CMD_NEW | OVS_DP_CMD_GET => Some(Self::New),
             OVS_DP_CMD_SET => Some(Self::Set),
             OVS_DP_CMD_DEL => Some(Self::Deleted),
             _ => None,

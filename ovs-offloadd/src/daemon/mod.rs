@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use offload_engine::{Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, Peer};
+use offload_engine::{
+    Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OvsSettings, OvsVersion, Peer,
+};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -39,6 +41,9 @@ pub use startup::{Options, PROGRAM, check, run};
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Events handed to the engine before sockets and timers get their turn again.
 const EVENTS_PER_TURN: usize = 8_192;
+
+/// Turns of the runtime after the end was asked for.
+const LAST_TURNS: usize = 64;
 
 /// The monotonic clock of the engine.
 fn now() -> Micros {
@@ -89,6 +94,9 @@ struct Daemon {
     journal_error: Option<String>,
     ovsdb_connection: Connection,
     vswitchd_connection: Connection,
+    ovs_settings: Option<OvsSettings>,
+    // Of the process that runs; OVSDB has what the package wrote at its start, if it did.
+    vswitchd_version: Option<String>,
     ovs_version: Option<String>,
     kernel: String,
     started: Instant,
@@ -153,6 +161,10 @@ impl Daemon {
         }
         info!("ovs-offloadd ends; rules in hardware stay with Open vSwitch");
         startup::notify_stopping();
+        // Who asked for the end gets its answer: the connection's task has to be run for it.
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
         if let Some(Err(why)) = self.recorder.as_mut().map(Recorder::flush) {
             warn!(%why, "the end of the event log is lost");
         }
@@ -249,6 +261,10 @@ impl Daemon {
                 self.tc.drain_notifications(events).map_err(broken)?;
                 events.push(Event::Answer { op, answer });
             }
+            vswitchd::Said::Version(version) => {
+                self.vswitchd_version = Some(version);
+                self.tell_ovs(events);
+            }
             vswitchd::Said::Up(state) => {
                 match &state {
                     Ok(()) => info!("ovs-vswitchd is there"),
@@ -278,8 +294,9 @@ impl Daemon {
                     state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
                 );
                 self.inventory.interfaces_are(state.interfaces);
+                self.ovs_settings = Some(state.settings);
                 self.ovs_version = state.version;
-                events.push(Event::Ovs(state.settings));
+                self.tell_ovs(events);
                 if changed {
                     self.apply_config(events);
                 }
@@ -287,6 +304,15 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Tells what is set in OVSDB and what version runs: as ovs-vswitchd says it, else as OVSDB has it.
+    fn tell_ovs(&mut self, events: &mut Vec<Event>) {
+        let Some(mut settings) = self.ovs_settings else { return };
+        if let Some(version) = self.vswitchd_version.as_deref().and_then(OvsVersion::parse) {
+            settings.version = Some(version);
+        }
+        events.push(Event::Ovs(settings));
     }
 
     /// With the first state of OVSDB everything is known that can be refused at the start.

@@ -105,7 +105,7 @@ impl Daemon {
             mode_note: super::startup::mode_note(config.mode, status.mode, status.ovs),
             draining: self.draining,
             uptime_s: self.started.elapsed().as_secs(),
-            ovs_version: self.ovs_version.clone(),
+            ovs_version: self.vswitchd_version.clone().or_else(|| self.ovs_version.clone()),
             kernel: self.kernel.clone(),
             connections: self.connections(),
             flows,

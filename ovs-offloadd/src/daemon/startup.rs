@@ -121,6 +121,8 @@ async fn start(
         journal_error: None,
         ovsdb_connection: Connection::default(),
         vswitchd_connection: Connection::default(),
+        ovs_settings: None,
+        vswitchd_version: None,
         ovs_version: None,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         started: Instant::now(),

@@ -40,6 +40,8 @@ pub(crate) enum Command {
 pub(crate) enum Said {
     /// The answer to a command.
     Answer(OpId, Answer),
+    /// The version of the ovs-vswitchd that runs.
+    Version(String),
     /// ovs-vswitchd is there, or is not, for this reason. A restart is told as both.
     Up(Result<(), String>),
 }
@@ -59,7 +61,7 @@ impl Vswitchd {
         for _ in 0..WORKERS {
             tokio::spawn(work(rundir.clone(), Arc::clone(&waiting), say.clone(), limit.clone()));
         }
-        tokio::spawn(look(rundir, say));
+        tokio::spawn(look(rundir, say, limit));
         (Self { commands }, said)
     }
 
@@ -135,16 +137,22 @@ fn answer(command: &Command, outcome: Result<String, CommandError>) -> Answer {
     }
 }
 
-async fn look(rundir: PathBuf, say: mpsc::Sender<Said>) {
+async fn look(rundir: PathBuf, say: mpsc::Sender<Said>, limit: watch::Receiver<Duration>) {
     let mut known = None;
+    let mut asked = false;
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
         let now = control_socket(&rundir, PROGRAM).map_err(|not_running| not_running.to_string());
         if known.as_ref() == Some(&now) {
+            if let (Ok(socket), false) = (&now, asked) {
+                let limit = *limit.borrow();
+                asked = tell_version(socket.clone(), limit, &say).await;
+            }
             continue;
         }
+        asked = false;
         let restarted = matches!((&known, &now), (Some(Ok(_)), Ok(_)));
         let mut news = Vec::new();
         if restarted {
@@ -158,6 +166,22 @@ async fn look(rundir: PathBuf, say: mpsc::Sender<Said>) {
             }
         }
     }
+}
+
+/// Asks for the version; returns whether there was an answer.
+async fn tell_version(socket: PathBuf, limit: Duration, say: &mpsc::Sender<Said>) -> bool {
+    let Ok(reply) = Client::new(socket).command("version", &[], limit).await else { return false };
+    if let Some(version) = version_in(&reply) {
+        // A loop that ended does not listen any more.
+        let _ = say.send(Said::Version(version.to_owned())).await;
+    }
+    true
+}
+
+/// The version in `ovs-vswitchd (Open vSwitch) 3.5.0`.
+fn version_in(reply: &str) -> Option<&str> {
+    let line = reply.lines().next()?;
+    line.split_whitespace().rev().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -176,6 +200,7 @@ mod tests {
         vswitchd.send(OpId(7), Command::Delete(ufid)).unwrap();
         loop {
             match said.recv().await.unwrap() {
+                Said::Version(version) => panic!("{version}"),
                 Said::Up(state) => assert!(state.unwrap_err().contains("is not running")),
                 Said::Answer(op, answer) => {
                     assert_eq!(op, OpId(7));
@@ -199,5 +224,12 @@ mod tests {
             (0..=WAITING_MAX as u64).find_map(|op| vswitchd.send(OpId(op), Command::Read(ufid)).err());
         let Some(Answer::FlowRead(Err(CommandError::Failed(why)))) = refused else { panic!("{refused:?}") };
         assert!(why.contains("too many"));
+    }
+
+    #[test]
+    fn the_version_is_the_last_number_of_the_first_line() {
+        assert_eq!(version_in("ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.1\n"), Some("3.5.0"));
+        assert_eq!(version_in("ovs-vswitchd (Open vSwitch) 3.7.90 (x)"), Some("3.7.90"));
+        assert_eq!(version_in(""), None);
     }
 }

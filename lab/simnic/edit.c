@@ -152,14 +152,18 @@ static bool simnic_csum_pending(const struct sk_buff *skb, unsigned int thoff)
 }
 
 /* For a pending checksum the field holds the sum of the pseudo header alone. */
-static int simnic_csum_pseudo_only(struct sk_buff *skb, unsigned int thoff, u8 proto)
+static int simnic_csum_pseudo_only(struct sk_buff *skb, unsigned int thoff, unsigned int len,
+				   u8 proto)
 {
 	int nhoff = skb_network_offset(skb);
 	int field = nhoff + thoff + skb->csum_offset;
 
+	/* That of a GSO packet may not fit into its header. */
+	if (skb_is_gso(skb))
+		len = skb->len - nhoff - thoff;
 	if (skb_ensure_writable(skb, field + sizeof(__sum16)))
 		return -ENOMEM;
-	*(__sum16 *)(skb->data + field) = ~simnic_pseudo(skb, skb->len - nhoff - thoff, proto, 0);
+	*(__sum16 *)(skb->data + field) = ~simnic_pseudo(skb, len, proto, 0);
 	return 0;
 }
 
@@ -172,7 +176,7 @@ static int simnic_csum_l4(struct sk_buff *skb, unsigned int thoff, unsigned int 
 	u8 *l4;
 
 	if (simnic_csum_pending(skb, thoff))
-		return simnic_csum_pseudo_only(skb, thoff, proto);
+		return simnic_csum_pseudo_only(skb, thoff, len, proto);
 	if (skb_is_gso(skb))
 		return 0;
 	l4 = simnic_l4(skb, thoff, len, header);

@@ -169,6 +169,7 @@ static void simnic_netdev_setup(struct net_device *dev)
 	dev->min_mtu = SIMNIC_MIN_MTU;
 	dev->max_mtu = SIMNIC_MAX_MTU;
 	dev->lltx = true;	/* the queues have their own locks */
+	dev->priv_flags &= ~IFF_TX_SKB_SHARING;	/* packets are queued and changed */
 	dev->priv_flags |= IFF_NO_QUEUE | IFF_DISABLE_NETPOLL | IFF_LIVE_ADDR_CHANGE;
 	dev->features = SIMNIC_FEATURES | SIMNIC_VLAN_FEATURES;
 	dev->hw_features = dev->features;

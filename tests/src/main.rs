@@ -14,8 +14,10 @@
 //! `lab-tests traffic send|receive …` is the packet generator that the tests use, for use by hand too.
 
 mod demo;
+mod io;
 mod lab;
 mod ovsdb;
+mod simnic;
 
 use std::process::ExitCode;
 
@@ -23,7 +25,8 @@ use lab_tests::harness::{self, Test};
 use lab_tests::traffic;
 
 /// Every subject's tests.
-const SUBJECTS: &[(&str, &[Test])] = &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS)];
+const SUBJECTS: &[(&str, &[Test])] =
+    &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS), ("simnic", simnic::TESTS)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();

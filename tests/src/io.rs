@@ -1,0 +1,4 @@
+//! Where the tests talk to libc.
+
+pub(crate) mod netns;
+pub(crate) mod packet_socket;

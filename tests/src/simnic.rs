@@ -1,0 +1,57 @@
+//! Tests of the simulated SmartNIC itself: what the lab's other tests rest on.
+
+mod cases;
+mod forwarding;
+mod frame;
+mod life;
+mod rig;
+mod same_as_software;
+mod tcp;
+
+use crate::harness::{Need, Test};
+use forwarding::*;
+use life::*;
+use same_as_software::*;
+use tcp::*;
+
+const SIMNIC: &[Need] = &[Need::Simnic];
+
+macro_rules! tests {
+    ($($function:ident),+ $(,)?) => {
+        &[$(Test::new(stringify!($function), $function).needs(SIMNIC)),+]
+    };
+}
+
+/// The tests of this subject.
+pub(crate) const TESTS: &[Test] = tests![
+    ports_carry_switch_ids_and_names,
+    devlink_sets_the_vfs_mac_address,
+    a_deleted_namespace_gives_its_netdevs_back,
+    carrier_follows_the_link,
+    legacy_mode_switches_by_mac_address,
+    bad_bus_requests_are_refused,
+    a_miss_goes_up_the_representor_and_down_again,
+    a_rule_forwards_between_a_vf_and_the_wire_past_the_host,
+    matches_pick_the_frames_that_software_picks,
+    vlan_actions_make_the_bytes_that_software_makes,
+    rewrites_make_the_bytes_that_software_makes,
+    mirrored_and_dropped_frames_are_those_of_software,
+    the_comparison_notices_a_difference,
+    goto_chain_goes_on_with_the_packet_as_changed,
+    a_miss_on_a_later_chain_goes_up_as_it_came,
+    priorities_decide_between_rules_that_both_match,
+    a_shared_block_has_one_rule_per_representor,
+    a_replaced_filter_never_leaves_a_gap,
+    delayed_counters_arrive_late_and_exactly,
+    refusals_say_why,
+    hw_tc_offload_decides_and_is_held_by_rules,
+    a_frame_longer_than_the_vf_takes_is_dropped_and_counted,
+    a_full_table_is_enospc_with_a_reason,
+    injected_refusals_give_their_text,
+    install_latency_holds_up_each_rule,
+    a_reset_loses_rules_that_tc_believes_in,
+    rules_keep_the_eswitch_in_switchdev_mode,
+    tcp_passes_a_rewriting_switch_with_offloads_on,
+    the_eswitch_mode_changes_under_traffic,
+    everything_unloads_under_traffic_with_rules_bound,
+];

@@ -1,6 +1,7 @@
 //! Megaflows as text, in the manner of `ovs-dpctl dump-flows` (`lib/odp-util.c`). Keys that do not matter are left out.
 
-use super::actions::{Conntrack, FlowAction, FlowActions, Nat, SetField, Userspace};
+use super::actions::{FlowAction, FlowActions, SetField, Userspace};
+use super::conntrack::{Conntrack, Nat};
 use super::keys::{
     ArpKey, CtTupleIpv4Key, CtTupleIpv6Key, EthKey, FlowKeys, IcmpKey, Ipv4Key, Ipv6Key, NdKey, PortsKey,
     VlanKey,

@@ -1,11 +1,13 @@
 //! The generic netlink family `ovs_flow` of `linux/openvswitch.h`: the megaflows of the kernel datapath.
 
 pub mod actions;
+pub mod conntrack;
 mod display;
 pub mod keys;
 pub mod tunnel;
 
-pub use actions::{Conntrack, FlowAction, FlowActions, MeterId, Nat, SetField, Userspace};
+pub use actions::{FlowAction, FlowActions, MeterId, SetField, Userspace};
+pub use conntrack::{Conntrack, Nat, NatAddress};
 pub use keys::FlowKeys;
 pub use tunnel::{TunnelFlags, TunnelKey};
 

@@ -125,6 +125,8 @@ def attributes(data, indent, nests):
     while at + 4 <= len(data):
         length, kind = struct.unpack_from("=HH", data, at)
         kind &= 0x3FFF
+        if length < 4:
+            break
         payload, end = data[at + 4 : at + length], (at + length + 3) & ~3
         inner = nests.get(kind, nests.get("*"))
         if inner is None or length < 8:
@@ -145,6 +147,7 @@ KEYS = {1: {1: {}}, 16: {11: {}}}
 FLOW = (8, {1: KEYS, 7: KEYS, 2: {3: {}, 11: {}, 12: {6: {}}}})
 LINK = (16, {18: {}, 52: {}})
 OTHER = (4, {})
+DATAPATH = (8, {})
 VPORT = (8, {4: {}})
 FEATURES = (4, {1: {}, **{n: {3: {1: {}}} for n in (2, 3, 4, 5)}})
 
@@ -323,7 +326,7 @@ def ovs(tc_out, wire_out, program, script):
     number, answer = family(generic, "ovs_flow")
     write(f"{wire_out}/family.hex", "CTRL_CMD_GETFAMILY ovs_flow", [answer], OTHER)
     datapaths = generic_dump(generic, "ovs_datapath", 3, 2, bytes(4))
-    write(f"{wire_out}/ovs_datapath.hex", title + "OVS_DP_CMD_GET", datapaths, VPORT)
+    write(f"{wire_out}/ovs_datapath.hex", title + "OVS_DP_CMD_GET", datapaths, DATAPATH)
     header = datapaths[0][20:24]
     flows = generic_dump(generic, "ovs_flow", 3, 1, header)
     write(f"{wire_out}/ovs_flow.hex", title + "OVS_FLOW_CMD_GET", flows, FLOW)

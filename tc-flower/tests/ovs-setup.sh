@@ -10,7 +10,7 @@ ovs-ofctl -O OpenFlow13 add-meter br0 meter=1,kbps,burst,band=type=drop,rate=100
 ip link set dev br0 up
 ovs-ofctl -O OpenFlow13 --bundle replace-flows br0 - <<'FLOWS'
 priority=1,arp,actions=normal
-priority=9,icmp,in_port=1,actions=mod_nw_tos:32,mod_dl_dst:02:00:00:00:00:02,output:3,output:2
+priority=9,icmp,in_port=1,actions=mod_nw_tos:32,mod_dl_src:02:00:00:00:00:01,output:3,output:2
 priority=9,icmp,in_port=2,actions=meter:1,output:1
 priority=9,udp,in_port=1,tp_dst=0x1230/0xfff0,actions=set_field:10.0.0.9->ip_dst,set_field:99->udp_dst,dec_ttl,output:2
 priority=9,udp,in_port=1,tp_dst=7,actions=push_vlan:0x8100,set_field:4101->vlan_vid,output:2

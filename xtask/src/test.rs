@@ -160,7 +160,14 @@ impl Tests<'_> {
             }
             Part::Deny => {
                 let mut deny = Command::new(tools::CARGO_DENY.path(self.lab.cache())?);
-                deny.current_dir(self.repository).args(["--offline", "check", "licenses", "bans", "sources"]);
+                deny.current_dir(self.repository).args([
+                    "--offline",
+                    "check",
+                    "--hide-inclusion-graph",
+                    "licenses",
+                    "bans",
+                    "sources",
+                ]);
                 self.check("deny", deny)
             }
             Part::Pure => match pure::check(self.repository) {

@@ -120,6 +120,8 @@ pub(crate) struct Entry {
     pub(crate) unfit: Option<String>,
     /// Readings in a row in which a rule said to be in hardware counted in software only.
     pub(crate) idle_in_hw: u8,
+    /// It was placed anew for that, and the hardware has counted nothing since.
+    pub(crate) placed_anew: bool,
 }
 
 impl Entry {
@@ -141,6 +143,7 @@ impl Entry {
             refusal: None,
             unfit: None,
             idle_in_hw: 0,
+            placed_anew: false,
         }
     }
 

@@ -27,6 +27,8 @@ pub enum Refusal {
     NotUnderstood(String),
     /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
     NoOffloadPort,
+    /// The driver said that it has the rule, and twice the packets passed by it all the same.
+    PassedBy,
     /// Its counters cannot be carried across promotion.
     Counters(String),
 }
@@ -77,7 +79,8 @@ impl Refusal {
             | Self::DriverSilent
             | Self::Kernel { .. }
             | Self::NotUnderstood(_)
-            | Self::NoOffloadPort => Retry::WhenChanged,
+            | Self::NoOffloadPort
+            | Self::PassedBy => Retry::WhenChanged,
         }
     }
 
@@ -90,6 +93,7 @@ impl Refusal {
             Self::Kernel { .. } => "kernel",
             Self::NotUnderstood(_) => "not_understood",
             Self::NoOffloadPort => "no_offload_port",
+            Self::PassedBy => "passed_by",
             Self::Counters(_) => "counters",
         }
     }
@@ -107,6 +111,9 @@ impl fmt::Display for Refusal {
             Self::NoOffloadPort => {
                 f.write_str("the ingress port is not a port of a switchdev NIC with hw-tc-offload on")
             }
+            Self::PassedBy => f.write_str(
+                "the driver said that the rule was in hardware, but the packets went on passing by it",
+            ),
             Self::Counters(why) => write!(f, "its OpenFlow counters could not be carried over: {why}"),
         }
     }

@@ -21,8 +21,6 @@ pub(crate) enum Change {
     /// Open vSwitch made a filter or changed it.
     Made {
         ufid: Ufid,
-        /// The rule before it was in hardware.
-        was_in_hw: bool,
         /// Time since the change before this one.
         quiet_for: Micros,
     },
@@ -66,7 +64,6 @@ impl World {
         let stale_through = self.latest_round();
         let (port, nic) = self.port_at(address.location);
         let entry = self.ledger.entry(ufid, now, Home::Tc(address));
-        let was_in_hw = entry.in_hw();
         let quiet_for = now.since(entry.changed);
         entry.changed = now;
         entry.port = port;
@@ -81,7 +78,7 @@ impl World {
         }
         entry.filter = Some(TcFilter { owner: report.clone(), live: report });
         self.ledger.set_home(ufid, Home::Tc(address));
-        Change::Made { ufid, was_in_hw, quiet_for }
+        Change::Made { ufid, quiet_for }
     }
 
     fn filter_ours(&mut self, report: Box<FilterReport>, op: OpId) -> Change {
@@ -431,14 +428,12 @@ impl World {
 
 /// Notes whether a rule that is said to be in hardware counts in software only.
 fn note_idle_in_hw(entry: &mut Entry, moved: Traffic) {
-    let missed_by_nic = entry.in_hw() && moved.hardware.packets == 0 && moved.software.packets > 0;
-    entry.idle_in_hw = if missed_by_nic {
-        entry.idle_in_hw.saturating_add(1)
-    } else if moved.is_zero() {
-        entry.idle_in_hw
-    } else {
-        0
-    };
+    if moved.hardware.packets > 0 {
+        entry.idle_in_hw = 0;
+        entry.placed_anew = false;
+    } else if entry.in_hw() && moved.software.packets > 0 {
+        entry.idle_in_hw = entry.idle_in_hw.saturating_add(1);
+    }
 }
 
 /// `moved` scaled to one second.

@@ -44,10 +44,10 @@ pub(crate) struct Steer {
 impl Placing for Steer {
     fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
         match change {
-            Change::Made { ufid, was_in_hw, quiet_for } => {
+            Change::Made { ufid, quiet_for } => {
                 self.orphans.remove(&ufid);
                 self.judge(world, now, ufid);
-                self.made(world, now, ufid, was_in_hw, quiet_for, fx);
+                self.made(world, now, ufid, quiet_for, fx);
             }
             Change::Found { ufid } => {
                 self.judge(world, now, ufid);

@@ -20,7 +20,6 @@ impl Steer {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        was_in_hw: bool,
         quiet_for: Micros,
         fx: &mut Vec<Effect>,
     ) {
@@ -31,7 +30,8 @@ impl Steer {
             self.told_placement(world, now, ufid);
             return;
         }
-        if was_in_hw {
+        // A filter that our own command made anew undid nothing.
+        if self.wanted.contains(&ufid) && resting {
             world.tally.undone += 1;
         }
         self.tell_unplaced(world, now, ufid);
@@ -271,15 +271,22 @@ impl Steer {
         }
     }
 
-    /// Whether a rule is said to be in hardware and yet nothing passes there.
+    /// Looks whether a rule is said to be in hardware and yet its packets pass by it: placed anew once, given up then.
     pub(super) fn look_for_loss(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
         let lost = world
             .ledger
             .get(ufid)
-            .is_some_and(|entry| entry.idle_in_hw >= LOST_AFTER && entry.in_hw() && entry.is_resting());
-        if lost {
-            world.tally.lost_in_hardware += 1;
-            self.place_anew(world, now, ufid, fx);
+            .filter(|entry| entry.idle_in_hw >= LOST_AFTER && entry.in_hw() && entry.is_resting());
+        match lost.map(|entry| entry.placed_anew) {
+            None => {}
+            Some(false) => {
+                world.tally.lost_in_hardware += 1;
+                self.place_anew(world, now, ufid, fx);
+            }
+            Some(true) => {
+                self.demote(world, now, ufid, fx);
+                self.refuse(world, now, ufid, Refusal::PassedBy);
+            }
         }
     }
 
@@ -287,6 +294,7 @@ impl Steer {
     pub(super) fn place_anew(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.idle_in_hw = 0;
+            entry.placed_anew = true;
         }
         self.promote(world, now, ufid, fx);
     }

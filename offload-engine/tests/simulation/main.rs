@@ -2,6 +2,7 @@
 //!
 //! `OFFLOAD_SEED=N cargo test -p offload-engine --test simulation` repeats one schedule of each test.
 
+mod facts;
 mod kernel;
 mod ovs;
 mod rng;

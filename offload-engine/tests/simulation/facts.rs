@@ -1,0 +1,337 @@
+//! What steer mode does, one fact each, with the simulated kernel and Open vSwitch acting one step at a time.
+
+use crate::kernel::Kernel;
+use crate::ovs::{Command, Ovs, ufid};
+use crate::rng::Rng;
+use crate::rule::{Rule, counted, report};
+use netlink_wire::{Ifindex, Ufid};
+use offload_engine::{
+    Answer, CommandError, Counters, Effect, Engine, Event, Micros, NicFacts, NicId, OvsSettings, OvsVersion,
+    Peer, Placement, PortFacts, PortKind, Refusal, Replacement, Settings, TcPolicy,
+};
+use std::collections::{BTreeMap, VecDeque};
+use tc_flower::{FilterFlags, Location, ReplaceActions};
+
+/// Everything at hand, in steps that a test decides.
+struct Scene {
+    now: Micros,
+    engine: Engine,
+    kernel: Kernel,
+    ovs: Ovs,
+    effects: Vec<Effect>,
+}
+
+impl Scene {
+    fn new(counters: Counters) -> Self {
+        let mut settings = Settings { counters, ..Settings::default() };
+        settings.planner.min_rate = policies::Rate::PacketsPerSecond(10);
+        let location = Location::ingress(Ifindex(7));
+        let kernel = Kernel {
+            location,
+            filters: BTreeMap::new(),
+            notifications: VecDeque::new(),
+            buffer: usize::MAX,
+            overrun: false,
+            entries_max: 10,
+            refuses_every: 0,
+        };
+        let now = Micros::from_secs(10);
+        let engine = Engine::new(now, settings);
+        let mut scene = Self { now, engine, kernel, ovs: Ovs::default(), effects: Vec::new() };
+        scene.tell(Event::Ovs(OvsSettings {
+            version: Some(OvsVersion::new(3, 5, 0)),
+            hw_offload: true,
+            tc_policy: TcPolicy::SkipHw,
+        }));
+        scene.tell(Event::Nic(Box::new(NicFacts {
+            id: NicId(0),
+            devlink: "sim/0".into(),
+            driver: "sim".into(),
+            switch_id: "00".into(),
+            eswitch_mode: "switchdev".into(),
+        })));
+        scene.tell(Event::Port(Box::new(PortFacts {
+            name: "rep0".into(),
+            ifindex: Ifindex(7),
+            location,
+            dp_port: None,
+            bridge: "br0".into(),
+            iface_id: None,
+            kind: PortKind::Representor,
+            nic: Some(NicId(0)),
+            hw_tc_offload: true,
+        })));
+        scene.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
+        scene
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(self.now, event, &mut self.effects);
+    }
+
+    fn tell_notifications(&mut self) {
+        while let Some(event) = self.kernel.notifications.pop_front() {
+            self.tell(event);
+        }
+    }
+
+    /// Time passes, the filters are dumped, and what was planned waits in `effects`.
+    fn epoch(&mut self) {
+        self.now = self.now.plus(Micros::from_millis(500));
+        self.tell_notifications();
+        self.tell(Event::Wake);
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::DumpFilters { round, location, terse } => {
+                    for (address, filter) in self.kernel.filters.clone() {
+                        self.tell(if terse {
+                            Event::FilterCounted { round, counters: counted(address, &filter) }
+                        } else {
+                            Event::FilterDumped { round, report: Box::new(report(address, &filter)) }
+                        });
+                    }
+                    self.tell(Event::FiltersDumped { round, location, complete: true });
+                }
+                Effect::DumpMegaflows { round } => {
+                    self.tell(Event::MegaflowsDumped { round, complete: true })
+                }
+                other => self.effects.push(other),
+            }
+        }
+    }
+
+    /// Epochs with 1,000 packets each, until something is to be replaced.
+    fn until_replacement(&mut self, flow: Ufid) -> (offload_engine::OpId, Box<Replacement>) {
+        for _ in 0..10 {
+            self.kernel.packets(flow, 1000);
+            self.epoch();
+            self.run_commands();
+            if let Some(replacement) = self.take_replacement() {
+                return replacement;
+            }
+        }
+        panic!("nothing was promoted");
+    }
+
+    fn take_replacement(&mut self) -> Option<(offload_engine::OpId, Box<Replacement>)> {
+        let at = self.effects.iter().position(|effect| matches!(effect, Effect::Replace { .. }))?;
+        match self.effects.remove(at) {
+            Effect::Replace { op, request } => Some((op, request)),
+            _ => None,
+        }
+    }
+
+    /// ovs-vswitchd's main thread does what it was asked, at once.
+    fn run_commands(&mut self) {
+        while let Some(at) = self.effects.iter().position(|effect| {
+            matches!(effect, Effect::ReadFlow { .. } | Effect::ModifyFlow { .. } | Effect::DeleteFlow { .. })
+        }) {
+            self.ovs.socket.push_back(match self.effects.remove(at) {
+                Effect::ReadFlow { op, ufid } => Command::Read { op: Some(op), ufid },
+                Effect::ModifyFlow { op, flow } => Command::Modify { op: Some(op), flow: *flow },
+                Effect::DeleteFlow { op, ufid } => Command::Delete { op: Some(op), ufid },
+                other => panic!("{other:?} is no command"),
+            });
+            let answer = self.ovs.run_command(&mut self.kernel, &mut Rng::new(1));
+            self.tell_notifications();
+            if let Some((op, answer)) = answer {
+                self.tell(Event::Answer { op, answer });
+            }
+        }
+    }
+
+    /// The kernel does what it was asked.
+    fn carry_out(&mut self, (op, request): (offload_engine::OpId, Box<Replacement>)) {
+        let address = request.filter.address;
+        let before =
+            self.kernel.filters.contains_key(&address).then(|| Box::new(self.kernel.report(address)));
+        let result = self.kernel.replace(op, &request);
+        self.tell_notifications();
+        self.tell(Event::Answer { op, answer: Answer::Replaced { before, result } });
+    }
+
+    fn placement(&self, flow: Ufid) -> Placement {
+        self.engine.flow(self.now, flow).expect("the flow is known").placement
+    }
+
+    /// A flow that Open vSwitch installed and the engine put into hardware.
+    fn promoted(counters: Counters) -> (Self, Ufid) {
+        let mut scene = Self::new(counters);
+        let flow = ufid(1);
+        scene.ovs.install(&mut scene.kernel, flow, 1);
+        let replacement = scene.until_replacement(flow);
+        scene.carry_out(replacement);
+        assert_eq!(scene.placement(flow), Placement::Hardware);
+        (scene, flow)
+    }
+}
+
+#[test]
+fn rule_is_offloaded_only_after_kernel_reports_in_hw() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let (op, request) = scene.until_replacement(flow);
+    assert_eq!(scene.placement(flow), Placement::Tc, "asked for is not placed");
+    scene.kernel.refuses_every = 1;
+    scene.carry_out((op, request));
+    assert_eq!(scene.placement(flow), Placement::Tc, "acknowledged is not placed");
+    let refusal = scene.engine.flow(scene.now, flow).expect("known").refusal.cloned();
+    assert_eq!(refusal, Some(Refusal::Driver("sim: cannot do this".into())));
+}
+
+#[test]
+fn refused_rule_gets_its_skip_hw_back() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let (op, request) = scene.take_replacement().expect("it is put back");
+    assert_eq!(request.filter.flags, FilterFlags::SKIP_HW);
+    assert_eq!(request.actions, ReplaceActions::Kept);
+    scene.carry_out((op, request));
+    assert!(scene.kernel.filters.values().all(|filter| filter.flags.contains(FilterFlags::SKIP_HW)));
+}
+
+#[test]
+fn promotion_has_fresh_actions_and_asks_for_the_drivers_words() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let (_, request) = scene.until_replacement(flow);
+    assert_eq!(request.filter.flags, FilterFlags::VERBOSE);
+    assert_eq!(request.actions, ReplaceActions::Fresh);
+    assert_eq!(Rule::of(&request.filter), Rule { ufid: flow, actions: 1 });
+}
+
+#[test]
+fn flow_that_counted_is_promoted_only_after_open_vswitch_saved_its_counters() {
+    let mut scene = Scene::new(Counters::Exact);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    assert_eq!(scene.kernel.filters.values().map(|filter| filter.software).sum::<u64>(), 0);
+    scene.carry_out(replacement);
+    assert_eq!(scene.engine.status(scene.now).tally.clean_promotions, 1);
+    assert_eq!(scene.engine.status(scene.now).totals.total().packets, {
+        let flow = scene.engine.flow(scene.now, flow).expect("known");
+        flow.totals.total().packets
+    });
+}
+
+#[test]
+fn change_by_open_vswitch_that_undid_a_promotion_is_promoted_again() {
+    let (mut scene, flow) = Scene::promoted(Counters::Exact);
+    scene.now = scene.now.plus(Micros::from_secs(3));
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    scene.tell_notifications();
+    assert_eq!(scene.placement(flow), Placement::Tc);
+    assert_eq!(scene.engine.status(scene.now).tally.undone, 1);
+    let (op, request) = scene.take_replacement().expect("it is promoted again at once");
+    assert_eq!(Rule::of(&request.filter).actions, 2);
+    scene.carry_out((op, request));
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+}
+
+#[test]
+fn replacement_that_hits_a_changed_rule_is_put_right_at_once() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    scene.carry_out(replacement);
+    assert_eq!(scene.kernel.filters.values().next().map(|filter| filter.rule.actions), Some(1), "the race");
+    let repair = scene.take_replacement().expect("a repair follows");
+    scene.carry_out(repair);
+    let filter = scene.kernel.filters.values().next().cloned().expect("it is there");
+    assert_eq!((filter.rule.actions, filter.flags.contains(FilterFlags::SKIP_HW)), (2, true));
+    assert_eq!(scene.engine.status(scene.now).tally.races_repaired, 1);
+}
+
+#[test]
+fn rule_that_the_hardware_lost_is_placed_anew_once_and_then_given_up() {
+    let (mut scene, flow) = Scene::promoted(Counters::Fast);
+    let lose = |scene: &mut Scene| {
+        for filter in scene.kernel.filters.values_mut() {
+            filter.software += 50;
+        }
+        scene.epoch();
+    };
+    lose(&mut scene);
+    lose(&mut scene);
+    let again = scene.take_replacement().expect("it is placed anew");
+    assert_eq!(again.1.filter.flags, FilterFlags::VERBOSE);
+    scene.carry_out(again);
+    lose(&mut scene);
+    lose(&mut scene);
+    let back = scene.take_replacement().expect("it is taken back");
+    assert_eq!(back.1.filter.flags, FilterFlags::SKIP_HW);
+    scene.carry_out(back);
+    assert_eq!(scene.engine.flow(scene.now, flow).expect("known").refusal, Some(&Refusal::PassedBy));
+}
+
+#[test]
+fn flows_in_the_journal_are_decided_afresh_and_nothing_else_is() {
+    let (mut scene, flow) = Scene::promoted(Counters::Fast);
+    let other = ufid(2);
+    scene.ovs.install(&mut scene.kernel, other, 1);
+    scene.kernel.notifications.clear();
+    let kernel = scene.kernel.clone();
+    let mut after = Scene::new(Counters::Fast);
+    (after.kernel, after.ovs) = (kernel, scene.ovs.clone());
+    after.tell(Event::JournalFound(vec![other]));
+    after.epoch();
+    after.run_commands();
+    assert_eq!(after.placement(flow), Placement::Hardware, "what is in hardware is adopted");
+    assert_eq!(
+        after.kernel.filters.len(),
+        1,
+        "the flow of the journal is deleted, for Open vSwitch to decide"
+    );
+}
+
+#[test]
+fn command_whose_answer_was_lost_makes_the_flow_suspect() {
+    let mut scene = Scene::new(Counters::Exact);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let modify = (0..10).find_map(|_| {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+        while let Some(at) = scene.effects.iter().position(|effect| matches!(effect, Effect::ReadFlow { .. }))
+        {
+            let Effect::ReadFlow { op, ufid } = scene.effects.remove(at) else { continue };
+            scene.ovs.socket.push_back(Command::Read { op: Some(op), ufid });
+            let (op, answer) = scene.ovs.run_command(&mut scene.kernel, &mut Rng::new(1)).expect("answers");
+            scene.tell(Event::Answer { op, answer });
+        }
+        scene.effects.iter().find_map(|effect| match effect {
+            Effect::ModifyFlow { op, .. } => Some(*op),
+            _ => None,
+        })
+    });
+    scene.effects.clear();
+    let op = modify.expect("a clean promotion began");
+    scene.tell(Event::Answer { op, answer: Answer::CommandDone(Err(CommandError::Lost)) });
+    scene.epoch();
+    let cleared =
+        scene.effects.iter().any(|effect| matches!(effect, Effect::DeleteFlow { ufid, .. } if *ufid == flow));
+    assert!(cleared, "{:?}", scene.effects);
+}
+
+#[test]
+fn drain_empties_the_hardware_and_keeps_it_empty() {
+    let (mut scene, flow) = Scene::promoted(Counters::Fast);
+    scene.tell(Event::Drain(true));
+    let back = scene.take_replacement().expect("it is taken back");
+    scene.carry_out(back);
+    for _ in 0..5 {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+    }
+    assert_eq!(scene.placement(flow), Placement::Tc);
+    assert!(scene.take_replacement().is_none());
+}

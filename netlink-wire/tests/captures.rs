@@ -6,9 +6,13 @@ mod hex;
 
 use hex::Capture;
 use netlink_wire::devlink::{EswitchMode, Event, PortFlavour, Report};
+use netlink_wire::ethtool::{Feature, Features};
 use netlink_wire::genl::FamilyReport;
-use netlink_wire::link::Link;
-use netlink_wire::{Malformed, Message};
+use netlink_wire::link::{Link, OperState};
+use netlink_wire::ovs_datapath::{Change, Datapath};
+use netlink_wire::ovs_flow::{FlowAction, FlowCounters, Megaflow};
+use netlink_wire::ovs_vport::{Vport, VportKind};
+use netlink_wire::{DpPort, Malformed, Message};
 
 fn decode<T>(capture: &Capture, decode: impl Fn(&Message<'_>) -> Result<T, Malformed>) -> Vec<T> {
     capture.messages.iter().map(|bytes| decode(&Message::first(bytes).unwrap()).unwrap()).collect()
@@ -27,6 +31,96 @@ fn a_family_has_a_number_and_groups() {
     assert_eq!((&*families[0].name, families[0].version), ("ovs_flow", 1));
     assert!(families[0].id.0 >= 16);
     assert!(families[0].group("ovs_flow").is_some() && families[0].group("other").is_none());
+}
+
+#[test]
+fn the_datapath_is_known_by_its_device() {
+    let datapaths = decode(&hex::read("ovs_datapath"), Datapath::decode);
+    let [datapath] = &datapaths[..] else { panic!("{datapaths:?}") };
+    assert_eq!((datapath.change, datapath.name.as_deref()), (Change::New, Some("ovs-system")));
+    assert!(datapath.ifindex.0 > 0 && datapath.stats.unwrap().misses > 0);
+    // The kernel of the capture has no CONFIG_NET_TC_SKB_EXT.
+    assert!(!datapath.features.shares_recirc_ids_with_tc());
+}
+
+#[test]
+fn ports_have_number_name_device_and_kind() {
+    let ports = decode(&hex::read("ovs_vport"), Vport::decode);
+    let port = |name: &str| ports.iter().find(|port| &*port.name == name).unwrap();
+    assert_eq!((port("ovs-system").port, port("ovs-system").kind), (DpPort(0), VportKind::Internal));
+    assert_eq!(port("br0").kind, VportKind::Internal);
+    assert_eq!(port("p1").kind, VportKind::Netdev);
+    assert!(port("p1").stats.unwrap().rx_packets > 0);
+    let links = decode(&hex::read("link"), |message| match message.control()? {
+        None => Link::decode(message).map(Some),
+        Some(_) => Ok(None),
+    });
+    let p1 = links.iter().flatten().find(|link| link.name.as_deref() == Some("p1")).unwrap();
+    assert_eq!(port("p1").ifindex, Some(p1.ifindex));
+    assert!(ports.iter().any(|port| port.name.starts_with("genev_sys_")));
+}
+
+#[test]
+fn links_have_kind_master_and_state() {
+    let links = decode(&hex::read("link"), |message| match message.control()? {
+        None => Link::decode(message).map(Some),
+        Some(_) => Ok(None),
+    });
+    let link = |name: &str| links.iter().flatten().find(|link| link.name.as_deref() == Some(name)).unwrap();
+    assert_eq!(link("p1").kind.as_deref(), Some("veth"));
+    assert_eq!(link("p1").master_kind.as_deref(), Some("openvswitch"));
+    assert_eq!(link("p1").master, Some(link("ovs-system").ifindex));
+    assert_eq!((link("p1").mtu, link("p1").operstate), (Some(1500), OperState::Up));
+    assert!(link("p1").flags.is_up() && link("p1").lower_netns.is_some());
+    assert!(link("p1").address.unwrap().mac().is_some() && link("p1").switch_id.is_none());
+}
+
+#[test]
+fn the_megaflows_that_tc_cannot_have_are_in_the_datapath() {
+    let capture = hex::read("ovs_flow");
+    let flows = decode(&capture, |message| Megaflow::decode(message).map(Megaflow::into_owned));
+    assert!(flows.len() >= 2, "{}", flows.len());
+    for flow in &flows {
+        assert_eq!(flow.counters.change, Change::New);
+        assert!(flow.counters.ufid.is_some() && flow.keys.as_ref().unwrap().in_port().is_some());
+        assert!(flow.keys.as_ref().unwrap().unknown.is_empty());
+    }
+    let actions = |flow: &Megaflow<'_>| flow.actions.as_ref().unwrap().to_string();
+    let controller = flows.iter().find(|flow| actions(flow).contains("userspace(")).unwrap();
+    let keys = controller.keys.as_ref().unwrap();
+    let udp = keys.udp.unwrap();
+    assert_eq!(udp.dst.as_exact(), Some(9));
+    assert!(keys.to_string().contains("udp(dst=9)"), "{keys}");
+    let tracked = flows.iter().find(|flow| actions(flow).starts_with("ct(zone=5,nat)")).unwrap();
+    let recirculated =
+        tracked.actions.as_ref().unwrap().iter().any(|action| matches!(action, FlowAction::Recirc(_)));
+    assert!(recirculated);
+    assert!(flows.iter().any(|flow| flow.keys.as_ref().unwrap().recirc_id().0 != 0));
+    assert!(flows.iter().any(|flow| flow.counters.stats.packets > 0 && flow.counters.used.is_some()));
+}
+
+#[test]
+fn counters_alone_are_those_of_the_whole_megaflow() {
+    let whole = decode(&hex::read("ovs_flow"), FlowCounters::decode);
+    let alone = decode(&hex::read("ovs_flow-counters"), FlowCounters::decode);
+    let mut names: Vec<_> = whole.iter().map(|counters| counters.ufid.unwrap()).collect();
+    let mut others: Vec<_> = alone.iter().map(|counters| counters.ufid.unwrap()).collect();
+    names.sort();
+    others.sort();
+    assert_eq!(names, others);
+    let keyless =
+        decode(&hex::read("ovs_flow-counters"), |message| Ok(Megaflow::decode(message)?.keys.is_none()));
+    assert!(keyless.into_iter().all(|is_none| is_none));
+}
+
+#[test]
+fn the_offload_feature_of_a_veth_is_told() {
+    let features = decode(&hex::read("ethtool"), Features::decode);
+    assert_eq!(features[0].name.as_deref(), Some("p1"));
+    assert_eq!(features[0].hw_tc_offload(), Feature::Unsupported);
+    assert!(
+        !features[0].active.is_empty() && !features[0].changeable.is_empty() && !features[0].fixed.is_empty()
+    );
 }
 
 #[test]

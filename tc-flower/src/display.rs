@@ -259,7 +259,8 @@ impl<'b, I: Iterator<Item = &'b Action> + Clone> Display for Actions<'_, I> {
             }
             // A control that the kind implies says nothing.
             let is_implied = match &action.kind {
-                ActionKind::Gact(_) => false,
+                // What follows of these is half of what they say.
+                ActionKind::Gact(_) | ActionKind::Police(_) => false,
                 ActionKind::Mirred(mirred) if !mirred.copy => {
                     matches!(action.control, Control::Stolen | Control::Pipe)
                 }

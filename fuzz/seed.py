@@ -36,3 +36,30 @@ for target, patterns in SEEDS.items():
                 (corpus / f"{path.stem}-{number}").write_bytes(message)
                 count += 1
     print(f"{target}: {count} seeds")
+
+# Texts that a server sends and values that it holds. An odd first byte (the tab) puts a stream after the replies.
+ROW = "00000000-0000-0000-0000-000000000001"
+UPDATE = '\t{"method":"update3","params":["d","%s",{"T":{"%s":%%s}}],"id":null}' % (ROW, ROW)
+TEXTS = {
+    "ovsdb_stream": [
+        UPDATE % '{"modify":{"tags":["set",["x","z"]],"name":"b"}}',
+        UPDATE % '{"delete":null}',
+        UPDATE % '{"insert":{"options":["map",[["a",1]]],"friends":["uuid","%s"],"maybe":5,"ratio":1.5}}' % ROW,
+        '\t{"id":"echo","method":"echo","params":[]}{"method":"locked","params":["l"],"id":null}',
+        ' {"id":1,"error":null,"result":{"name":"d","tables":{}}}',
+        ' {"id":1,"error":"unknown method","result":null}',
+    ],
+    "ovsdb_datum": [
+        '"integer"\n5',
+        '"real"\n1.5e3',
+        '"string"\n"a\\u00e9"',
+        '{"key":"string","value":"integer","min":0,"max":"unlimited"}\n["map",[["a",1]]]',
+        '{"key":"uuid","min":0,"max":"unlimited"}\n["set",[["uuid","%s"]]]' % ROW,
+    ],
+}
+for target, texts in TEXTS.items():
+    corpus = ROOT / "fuzz/corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(texts):
+        (corpus / f"text-{number}").write_text(text)
+    print(f"{target}: {len(texts)} seeds")

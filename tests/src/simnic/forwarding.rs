@@ -261,6 +261,8 @@ pub(super) fn hw_tc_offload_decides_and_is_held_by_rules(_: &mut Lab) -> Outcome
     rig.filter(0, "protocol ip flower skip_sw action drop")?;
     ensure!(toggle("off").is_err(), "switched off under a rule");
     tc(&format!("filter delete dev {device} ingress"))?;
+    // The kernel goes on wanting what was refused, and asks the driver for a change only when it wants another.
+    toggle("on")?;
     toggle("off").map(drop)
 }
 

@@ -8,6 +8,14 @@ version=$(basename "$(dirname "$(ls -d "$root"/usr/lib/modules/*/build | head -n
 mkdir -p "$root/kernel"
 cd "$root/kernel"
 # The chroot's package lists, with this machine's apt.
-APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get download -o APT::Sandbox::User=root "linux-image-$version"
-dpkg-deb -x ./*.deb .
-rm ./*.deb
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+# Since Linux 7 the image and its modules are packages of their own, on which linux-image depends.
+packages=linux-image-$version
+for part in linux-binary linux-modules; do
+	if apt-cache show "$part-$version" >/dev/null 2>&1; then packages="$packages $part-$version"; fi
+done
+apt-get download -o APT::Sandbox::User=root $packages
+for package in ./*.deb; do
+	dpkg-deb -x "$package" .
+	rm "$package"
+done

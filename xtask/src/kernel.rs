@@ -162,7 +162,7 @@ set -eu
 from=$1 to=$2
 if [ -d "$from/usr/lib/modules" ]; then modules=$from/usr/lib/modules; else modules=$from/lib/modules; fi
 mkdir -p "$to/boot" "$to/lib"
-cp "$from"/boot/vmlinuz* "$to/boot/vmlinuz"
+cp "$(find "$from" -type f -name 'vmlinuz*' | head -n 1)" "$to/boot/vmlinuz"
 mv "$modules" "$to/lib/modules"
 rm -rf "$from"
 cd "$to"/lib/modules/*

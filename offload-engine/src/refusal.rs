@@ -23,8 +23,9 @@ pub enum Refusal {
         /// The extended ack's text, empty where there is none.
         text: String,
     },
-    /// The rule has something we do not understand, so it is not touched.
-    NotUnderstood(String),
+    /// The rule could not be written back as it is, so it is not touched: something in it is not understood, or is
+    /// bound to software.
+    Unsupported(String),
     /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
     NoOffloadPort,
     /// The driver said that it has the rule, and twice the packets passed by it all the same.
@@ -78,7 +79,7 @@ impl Refusal {
             Self::Driver(_)
             | Self::DriverSilent
             | Self::Kernel { .. }
-            | Self::NotUnderstood(_)
+            | Self::Unsupported(_)
             | Self::NoOffloadPort
             | Self::PassedBy => Retry::WhenChanged,
         }
@@ -91,7 +92,7 @@ impl Refusal {
             Self::Driver(_) => "driver",
             Self::DriverSilent => "driver_silent",
             Self::Kernel { .. } => "kernel",
-            Self::NotUnderstood(_) => "not_understood",
+            Self::Unsupported(_) => "unsupported",
             Self::NoOffloadPort => "no_offload_port",
             Self::PassedBy => "passed_by",
             Self::Counters(_) => "counters",
@@ -107,7 +108,9 @@ impl fmt::Display for Refusal {
             Self::DriverSilent => f.write_str("the driver refused the rule without a reason"),
             Self::Kernel { errno, text } if text.is_empty() => write!(f, "the kernel says: {errno}"),
             Self::Kernel { errno, text } => write!(f, "the kernel says: {errno}: {text}"),
-            Self::NotUnderstood(what) => write!(f, "not understood, so left alone: {what}"),
+            Self::Unsupported(what) => {
+                write!(f, "left alone, since it could not be written back as it is: {what}")
+            }
             Self::NoOffloadPort => {
                 f.write_str("the ingress port is not a port of a switchdev NIC with hw-tc-offload on")
             }

@@ -4,6 +4,7 @@ use crate::counters::{Count, ETHERNET_HEADER_BYTES, Traffic};
 use crate::event::Replacement;
 use crate::refusal::Refusal;
 use alloc::string::ToString;
+use netlink_wire::Seq;
 use tc_flower::{
     Action, Filter, FilterAddress, FilterCounters, FilterFlags, FilterReport, FlowStats, ReplaceActions,
 };
@@ -39,9 +40,12 @@ pub(crate) fn counters_of(report: &FilterReport) -> FilterCounters {
     }
 }
 
-/// Whether a filter can be written again as it is.
+/// Whether a filter can be written for hardware as it is. The request is made to find out: what stands in the way may
+/// be a meter of Open vSwitch that was made for software only, which shows in the actions as a whole.
 pub(crate) fn can_be_replaced(report: &FilterReport) -> Result<(), Refusal> {
-    report.to_filter().map(|_| ()).map_err(|why| Refusal::NotUnderstood(why.to_string()))
+    let Replacement { filter, actions } = into_hardware(report, report.address)?;
+    let request = tc_flower::request::replace(&filter, actions, Seq(0));
+    request.map(|_| ()).map_err(|why| Refusal::Unsupported(why.to_string()))
 }
 
 /// `report`'s rule for software and hardware, with fresh actions: those born under skip_hw can never serve it there.
@@ -65,7 +69,7 @@ fn replacement(
     flags: FilterFlags,
     actions: ReplaceActions,
 ) -> Result<Replacement, Refusal> {
-    let filter = report.to_filter().map_err(|why| Refusal::NotUnderstood(why.to_string()))?;
+    let filter = report.to_filter().map_err(|why| Refusal::Unsupported(why.to_string()))?;
     Ok(Replacement { filter: Filter { address, flags, ..filter }, actions })
 }
 

@@ -229,7 +229,7 @@ impl Steer {
         };
         let verdict = match can_be_replaced(&filter.owner) {
             Ok(()) => {
-                if matches!(entry.refusal, Some(Refusal::NoOffloadPort | Refusal::NotUnderstood(_))) {
+                if matches!(entry.refusal, Some(Refusal::NoOffloadPort | Refusal::Unsupported(_))) {
                     entry.refusal = None;
                 }
                 Verdict::default()

@@ -1,8 +1,11 @@
 //! The text in which `ovs-vswitchd` prints a datapath flow, and the one in which it reads it back.
 //!
-//! Clean promotion asks `ovs-vswitchd` to modify a flow to what it already is (`dpctl/mod-flow`), with the strings of
-//! `dpctl/get-flow -m --no-names`. The two commands disagree in one place: the parser wants `recirc(5)` where the
-//! printer writes `recirc(0x5)` (OVS, `lib/odp-util.c`, `parse_odp_action` and `format_odp_action`).
+//! Clean promotion asks `ovs-vswitchd` to modify a flow to what it already is (`dpctl/mod-flow`). What that command reads,
+//! `dpctl/get-flow` prints in two parts: the whole key with `-m`, which implies names of ports; the actions with
+//! `--no-names`, for `mod-flow` takes names in keys and not in actions; and both options at once are one argument too many
+//! for it (OVS, `lib/dpctl.c`, `dpctl_put_flow_dpif` and `all_commands`). The two commands disagree in one more place:
+//! the parser wants `recirc(5)` where the printer writes `recirc(0x5)` (OVS, `lib/odp-util.c`, `parse_odp_action` and
+//! `format_odp_action`).
 
 use alloc::string::String;
 use netlink_wire::Ufid;
@@ -26,7 +29,9 @@ pub struct FlowText {
 pub enum FlowTextError {
     /// Longer than [`FLOW_TEXT_MAX`].
     TooLong,
-    /// Not one line that starts with `ufid:`.
+    /// Not one line.
+    NotOneLine,
+    /// Does not start with `ufid:`.
     NoUfid,
     /// No `, packets:` between the key and the rest.
     NoStatistics,
@@ -38,6 +43,7 @@ impl core::fmt::Display for FlowTextError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::TooLong => "ovs-vswitchd's flow text is longer than 64 KiB",
+            Self::NotOneLine => "ovs-vswitchd's flow text is not one line",
             Self::NoUfid => "ovs-vswitchd's flow text does not start with a ufid",
             Self::NoStatistics => "ovs-vswitchd's flow text has no packet count",
             Self::NoActions => "ovs-vswitchd's flow text has no actions",
@@ -46,25 +52,28 @@ impl core::fmt::Display for FlowTextError {
 }
 
 impl FlowText {
-    /// Reads the reply of `dpctl/get-flow -m --no-names ufid:…`.
-    pub fn parse(reply: &str) -> Result<Self, FlowTextError> {
-        if reply.len() > FLOW_TEXT_MAX {
-            return Err(FlowTextError::TooLong);
-        }
-        let line = reply.trim();
+    /// Reads the replies of `dpctl/get-flow -m ufid:…` and of `dpctl/get-flow --no-names ufid:…`.
+    pub fn parse(with_whole_key: &str, with_port_numbers: &str) -> Result<Self, FlowTextError> {
+        let line = one_line(with_whole_key)?;
         let (ufid, rest) = line.split_once(", ").ok_or(FlowTextError::NoUfid)?;
-        let ufid = ufid
-            .strip_prefix("ufid:")
-            .and_then(|hex| hex.parse().ok())
-            .filter(|_| !line.contains('\n'))
-            .ok_or(FlowTextError::NoUfid)?;
-        let (key, rest) = rest.split_once(", packets:").ok_or(FlowTextError::NoStatistics)?;
+        let ufid =
+            ufid.strip_prefix("ufid:").and_then(|hex| hex.parse().ok()).ok_or(FlowTextError::NoUfid)?;
+        let (key, _) = rest.split_once(", packets:").ok_or(FlowTextError::NoStatistics)?;
+        let (_, rest) =
+            one_line(with_port_numbers)?.split_once(", packets:").ok_or(FlowTextError::NoStatistics)?;
         let (_, actions) = rest.split_once(", actions:").ok_or(FlowTextError::NoActions)?;
         if actions.is_empty() {
             return Err(FlowTextError::NoActions);
         }
         Ok(Self { ufid, key: key.into(), actions: decimal_recirc(actions) })
     }
+}
+
+fn one_line(reply: &str) -> Result<&str, FlowTextError> {
+    if reply.len() > FLOW_TEXT_MAX {
+        return Err(FlowTextError::TooLong);
+    }
+    Some(reply.trim()).filter(|line| !line.contains('\n')).ok_or(FlowTextError::NotOneLine)
 }
 
 /// Rewrites every `recirc(0xN)` to decimal.
@@ -92,16 +101,19 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    // `ovs-appctl dpctl/get-flow -m --no-names ufid:…`, OVS 3.5.0.
-    const REPLY: &str = "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01, skb_priority(0/0),skb_mark(0/0),ct_state(0/0),ct_zone(0/0),\
-ct_mark(0/0),ct_label(0/0),recirc_id(0),dp_hash(0/0),in_port(2),packet_type(ns=0/0,id=0/0),eth(src=0a:00:00:00:00:01,dst=0a:00:00:00:00:02),\
+    // `ovs-appctl dpctl/get-flow -m ufid:…`, OVS 3.5.0.
+    const WHOLE: &str = "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01, skb_priority(0/0),skb_mark(0/0),ct_state(0/0),ct_zone(0/0),\
+ct_mark(0/0),ct_label(0/0),recirc_id(0),dp_hash(0/0),in_port(vm0_h),packet_type(ns=0/0,id=0/0),eth(src=0a:00:00:00:00:01,dst=0a:00:00:00:00:02),\
 eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6,tos=0/0,ttl=0/0,frag=no),tcp(src=0/0,dst=0/0), packets:14, bytes:1372, used:0.150s, \
-offloaded:yes, dp:tc, actions:ct(zone=3,nat),recirc(0x5)\n";
+offloaded:yes, dp:tc, actions:ct(zone=3,nat),vm1_h,recirc(0x5)\n";
+    // `ovs-appctl dpctl/get-flow --no-names ufid:…` of the same flow.
+    const NUMBERED: &str = "recirc_id(0),in_port(2),eth(src=0a:00:00:00:00:01,dst=0a:00:00:00:00:02),eth_type(0x0800),\
+ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6,frag=no), packets:14, bytes:1372, used:0.150s, actions:ct(zone=3,nat),3,recirc(0x5)\n";
 
     #[test]
     fn recirc_is_written_as_the_parser_reads_it() {
-        let flow = FlowText::parse(REPLY).unwrap();
-        assert_eq!(flow.actions, "ct(zone=3,nat),recirc(5)");
+        let flow = FlowText::parse(WHOLE, NUMBERED).unwrap();
+        assert_eq!(flow.actions, "ct(zone=3,nat),3,recirc(5)");
         assert_eq!(decimal_recirc("1,recirc(0xff),recirc(0x10)"), "1,recirc(255),recirc(16)");
         assert_eq!(decimal_recirc("recirc(0xzz)"), "recirc(0xzz)");
         assert_eq!(decimal_recirc("recirc(0x"), "recirc(0x");
@@ -109,7 +121,7 @@ offloaded:yes, dp:tc, actions:ct(zone=3,nat),recirc(0x5)\n";
 
     #[test]
     fn key_has_neither_ufid_nor_statistics() {
-        let flow = FlowText::parse(REPLY).unwrap();
+        let flow = FlowText::parse(WHOLE, NUMBERED).unwrap();
         assert_eq!(flow.ufid.to_string(), "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01");
         assert!(flow.key.starts_with("skb_priority(0/0)"), "{}", flow.key);
         assert!(flow.key.ends_with("tcp(src=0/0,dst=0/0)"), "{}", flow.key);
@@ -117,11 +129,14 @@ offloaded:yes, dp:tc, actions:ct(zone=3,nat),recirc(0x5)\n";
 
     #[test]
     fn text_that_is_not_one_whole_flow_is_refused() {
-        assert_eq!(FlowText::parse(""), Err(FlowTextError::NoUfid));
-        assert_eq!(FlowText::parse("recirc_id(0), packets:1, actions:2"), Err(FlowTextError::NoUfid));
-        assert_eq!(FlowText::parse(&REPLY.replace(", packets:14", "")), Err(FlowTextError::NoStatistics));
-        assert_eq!(FlowText::parse(REPLY.split(", actions").next().unwrap()), Err(FlowTextError::NoActions));
-        assert_eq!(FlowText::parse(&REPLY.repeat(2)), Err(FlowTextError::NoUfid));
-        assert_eq!(FlowText::parse(&"x".repeat(FLOW_TEXT_MAX + 1)), Err(FlowTextError::TooLong));
+        let of = FlowText::parse;
+        assert_eq!(of("", NUMBERED), Err(FlowTextError::NoUfid));
+        assert_eq!(of(NUMBERED, NUMBERED), Err(FlowTextError::NoUfid));
+        assert_eq!(of(&WHOLE.replace(", packets:14", ""), NUMBERED), Err(FlowTextError::NoStatistics));
+        assert_eq!(of(WHOLE, NUMBERED.split(", packets").next().unwrap()), Err(FlowTextError::NoStatistics));
+        assert_eq!(of(WHOLE, NUMBERED.split(", actions").next().unwrap()), Err(FlowTextError::NoActions));
+        assert_eq!(of(&WHOLE.repeat(2), NUMBERED), Err(FlowTextError::NotOneLine));
+        assert_eq!(of(WHOLE, &NUMBERED.repeat(2)), Err(FlowTextError::NotOneLine));
+        assert_eq!(of(WHOLE, &"x".repeat(FLOW_TEXT_MAX + 1)), Err(FlowTextError::TooLong));
     }
 }

@@ -73,7 +73,7 @@ impl Vswitchd {
         self.commands.try_send((op, command)).map_err(|error| {
             let (_, command) = error.into_inner();
             let why = "too many commands wait for ovs-vswitchd".to_owned();
-            answer(&command, Err(CommandError::Failed(why)))
+            failed(&command, CommandError::Failed(why))
         })
     }
 }
@@ -88,37 +88,51 @@ async fn work(
     loop {
         let Some((op, command)) = waiting.lock().await.recv().await else { return };
         let limit = *limit.borrow();
-        let outcome = match control_socket(&rundir, PROGRAM) {
+        let answer = match control_socket(&rundir, PROGRAM) {
             Ok(socket) => {
                 if client.as_ref().is_none_or(|client| client.socket() != socket) {
                     client = Some(Client::new(socket));
                 }
                 match &mut client {
                     Some(client) => carry_out(client, &command, limit).await,
-                    None => Err(CommandError::Lost),
+                    None => failed(&command, CommandError::Lost),
                 }
             }
-            Err(not_running) => Err(CommandError::Failed(not_running.to_string())),
+            Err(not_running) => failed(&command, CommandError::Failed(not_running.to_string())),
         };
-        if say.send(Said::Answer(op, answer(&command, outcome))).await.is_err() {
+        if say.send(Said::Answer(op, answer)).await.is_err() {
             return;
         }
     }
 }
 
-async fn carry_out(client: &mut Client, command: &Command, limit: Duration) -> Result<String, CommandError> {
-    let outcome = match command {
-        Command::Read(ufid) => {
-            let flow = format!("ufid:{ufid}");
-            client.command("dpctl/get-flow", &["-m", "--no-names", &flow], limit).await
-        }
+async fn carry_out(client: &mut Client, command: &Command, limit: Duration) -> Answer {
+    match command {
+        Command::Read(ufid) => Answer::FlowRead(read(client, *ufid, limit).await),
         Command::Modify(flow) => {
-            let key = format!("ufid:{},{}", flow.ufid, flow.key);
-            client.command("dpctl/mod-flow", &[&key, &flow.actions], limit).await
+            let key = format!("{},{}", flow.ufid, flow.key);
+            done(ask(client, "dpctl/mod-flow", &[&key, &flow.actions], limit).await)
         }
-        Command::Delete(ufid) => client.command("dpctl/del-flow", &[&format!("ufid:{ufid}")], limit).await,
-    };
-    outcome.map_err(|error| match error {
+        Command::Delete(ufid) => done(ask(client, "dpctl/del-flow", &[&ufid.to_string()], limit).await),
+    }
+}
+
+/// Reads a flow in two parts. That it did not change between them is for the engine to see: a change is notified before
+/// the second part is read.
+async fn read(client: &mut Client, ufid: Ufid, limit: Duration) -> Result<FlowText, CommandError> {
+    let flow = ufid.to_string();
+    let with_whole_key = ask(client, "dpctl/get-flow", &["-m", &flow], limit).await?;
+    let with_port_numbers = ask(client, "dpctl/get-flow", &["--no-names", &flow], limit).await?;
+    FlowText::parse(&with_whole_key, &with_port_numbers).map_err(CommandError::Unreadable)
+}
+
+async fn ask(
+    client: &mut Client,
+    command: &str,
+    arguments: &[&str],
+    limit: Duration,
+) -> Result<String, CommandError> {
+    client.command(command, arguments, limit).await.map_err(|error| match error {
         unixctl::CommandError::Refused(words) => CommandError::Failed(words.trim().to_owned()),
         unixctl::CommandError::Unreachable { .. } => CommandError::Failed(error.to_string()),
         unixctl::CommandError::Unanswered { .. } => {
@@ -128,12 +142,14 @@ async fn carry_out(client: &mut Client, command: &Command, limit: Duration) -> R
     })
 }
 
-fn answer(command: &Command, outcome: Result<String, CommandError>) -> Answer {
+fn done(outcome: Result<String, CommandError>) -> Answer {
+    Answer::CommandDone(outcome.map(drop))
+}
+
+fn failed(command: &Command, why: CommandError) -> Answer {
     match command {
-        Command::Read(_) => Answer::FlowRead(
-            outcome.and_then(|reply| FlowText::parse(&reply).map_err(CommandError::Unreadable)),
-        ),
-        Command::Modify(_) | Command::Delete(_) => Answer::CommandDone(outcome.map(|_| ())),
+        Command::Read(_) => Answer::FlowRead(Err(why)),
+        Command::Modify(_) | Command::Delete(_) => Answer::CommandDone(Err(why)),
     }
 }
 
@@ -190,6 +206,45 @@ mod tests {
 
     fn no_limit() -> watch::Receiver<Duration> {
         watch::channel(Duration::from_secs(10)).1
+    }
+
+    /// Takes what OVS's `all_commands` (`lib/dpctl.c`) takes, and prints what it was told.
+    struct Dpctl;
+
+    impl unixctl::Commands for Dpctl {
+        async fn run(&self, method: String, words: Vec<String>, _: bool) -> Result<unixctl::Printed, String> {
+            let most = if method == "dpctl/mod-flow" { 3 } else { 2 };
+            if words.len() > most {
+                return Err(format!("\"{method}\" command takes at most {most} arguments"));
+            }
+            let key = match words[0].as_str() {
+                "-m" => format!("{}, in_port(vm0_h)", words[1]),
+                "--no-names" => "in_port(2)".to_owned(),
+                ufid if ufid.starts_with(UFID) => return Ok(unixctl::Printed::Text(String::new())),
+                other => return Err(format!("parsing flow ufid {other}")),
+            };
+            let actions = if words[0] == "-m" { "vm1_h" } else { "3" };
+            Ok(unixctl::Printed::Text(format!("{key}, packets:1, bytes:60, used:never, actions:{actions}\n")))
+        }
+    }
+
+    const UFID: &str = "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01";
+
+    #[tokio::test]
+    async fn commands_are_what_ovs_vswitchd_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.ctl");
+        let server = unixctl::Server::bind(&path, 4).unwrap();
+        tokio::spawn(async move { server.serve(Arc::new(Dpctl)).await });
+        let mut client = Client::new(path);
+        let ufid: Ufid = UFID.parse().unwrap();
+        let limit = Duration::from_secs(10);
+        let flow = FlowText { ufid, key: "in_port(vm0_h)".into(), actions: "3".into() };
+        let read = carry_out(&mut client, &Command::Read(ufid), limit).await;
+        assert_eq!(read, Answer::FlowRead(Ok(flow.clone())));
+        for command in [Command::Modify(Box::new(flow)), Command::Delete(ufid)] {
+            assert_eq!(carry_out(&mut client, &command, limit).await, Answer::CommandDone(Ok(())));
+        }
     }
 
     #[tokio::test]

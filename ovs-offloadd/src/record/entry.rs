@@ -238,8 +238,13 @@ const PEERS: [(Peer, &str); 3] =
     [(Peer::Ovsdb, "ovsdb"), (Peer::Vswitchd, "vswitchd"), (Peer::Netlink, "netlink")];
 const KINDS: [PortKind; 5] =
     [PortKind::Representor, PortKind::Uplink, PortKind::Tunnel, PortKind::Internal, PortKind::Other];
-const UNREADABLE: [FlowTextError; 4] =
-    [FlowTextError::TooLong, FlowTextError::NoUfid, FlowTextError::NoStatistics, FlowTextError::NoActions];
+const UNREADABLE: [FlowTextError; 5] = [
+    FlowTextError::TooLong,
+    FlowTextError::NotOneLine,
+    FlowTextError::NoUfid,
+    FlowTextError::NoStatistics,
+    FlowTextError::NoActions,
+];
 
 impl Trouble {
     fn of(error: &CommandError) -> Self {

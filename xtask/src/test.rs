@@ -16,7 +16,7 @@ use crate::progress;
 use crate::{pure, tools};
 
 /// The longest the suite of one guest may take, and with `--long`.
-const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
+const SUITE_LIMIT: Duration = Duration::from_secs(40 * 60);
 const LONG_SUITE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long each fuzz target runs, in seconds, and with `--long`.
 const FUZZ_S: &str = "10";
@@ -86,6 +86,12 @@ impl Part {
     fn long(self) -> bool {
         matches!(self, Self::Guest { long: true, .. })
     }
+
+    /// Whether what it tests changes from day to day: it is told loudly, and is no failure of this project.
+    fn moving(self) -> bool {
+        let sid = |choice: Choice| choice.release == Release::Sid || choice.kernel == Flavour::Sid;
+        matches!(self, Self::Guest { choice, .. } if sid(choice))
+    }
 }
 
 /// What became of a part.
@@ -128,9 +134,11 @@ fn summarise(reports: &[Report]) -> Result<(), Problem> {
         let (name, time) = (report.part.name(), progress::seconds(report.elapsed));
         match &report.verdict {
             Verdict::Ran { passed, failed, ignored } => {
-                println!("{name:<14} {passed:>7} {failed:>7} {ignored:>8} {time:>13}");
+                let allowed = *failed > 0 && report.part.moving();
+                let remark = if allowed { "   FAILED, which is allowed: sid moves" } else { "" };
+                println!("{name:<14} {passed:>7} {failed:>7} {ignored:>8} {time:>13}{remark}");
                 all_passed += passed;
-                all_failed += failed;
+                all_failed += if allowed { 0 } else { *failed };
             }
             Verdict::NotAvailable(why) => println!("{name:<14} NOT AVAILABLE: {why}"),
         }
@@ -183,7 +191,7 @@ impl Tests<'_> {
                 self.suite("unit", test)
             }
             Part::Fuzz => self.fuzz(),
-            Part::Guest { name, choice, suite, .. } => self.guest(name, choice, suite),
+            Part::Guest { name, choice, suite, .. } => self.guest(part, name, choice, suite),
         }
     }
 
@@ -230,8 +238,11 @@ impl Tests<'_> {
     fn fuzz(&self) -> Result<Verdict, Problem> {
         let program = tools::CARGO_FUZZ.path(self.lab.cache())?;
         let targets = fuzz_targets(self.repository)?;
+        let mut seed = Command::new("python3");
+        seed.current_dir(self.repository).arg("fuzz/seed.py");
+        let (seeded, _) = self.watched("fuzz-seed", seed)?;
         let seconds = format!("-max_total_time={}", if self.long { LONG_FUZZ_S } else { FUZZ_S });
-        let (mut passed, mut failed) = (0, 0);
+        let (mut passed, mut failed) = (0, u64::from(!seeded));
         for target in targets {
             let mut fuzz = Command::new(&program);
             // No sanitizer: it needs a nightly compiler, and the crates that are fuzzed forbid unsafe code.
@@ -251,9 +262,8 @@ impl Tests<'_> {
         Ok(Verdict::Ran { passed, failed, ignored: 0 })
     }
 
-    fn guest(&self, name: &str, choice: Choice, suite: &str) -> Result<Verdict, Problem> {
-        let moving = choice.release == Release::Sid || choice.kernel == Flavour::Sid;
-        if let (true, Err(problem)) = (moving, self.lab.fetch(choice)) {
+    fn guest(&self, part: Part, name: &str, choice: Choice, suite: &str) -> Result<Verdict, Problem> {
+        if let (true, Err(problem)) = (part.moving(), self.lab.fetch(choice)) {
             eprintln!("\n    sid: not available: {problem}\n");
             return Ok(Verdict::NotAvailable(
                 problem.to_string().lines().last().unwrap_or_default().trim().to_owned(),

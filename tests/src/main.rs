@@ -18,6 +18,7 @@ mod io;
 mod lab;
 mod ovsdb;
 mod simnic;
+mod steer;
 
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ use lab_tests::traffic;
 
 /// Every subject's tests.
 const SUBJECTS: &[(&str, &[Test])] =
-    &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS), ("simnic", simnic::TESTS)];
+    &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS), ("simnic", simnic::TESTS), ("steer", steer::TESTS)];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();

@@ -32,6 +32,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 const USAGE: &str =
     "usage: lab-tests traffic send    --to ADDRESS:PORT [--from-port P] [--flows N] [--count PER_FLOW]
                                [--rate PACKETS_PER_S] [--size PAYLOAD_BYTES]
+                               [--until-input-ends]      (at most the count, and no longer than standard input)
        lab-tests traffic receive --bind ADDRESS:PORT     (until its standard input ends)";
 
 /// Runs `send` or `receive` as the words after `traffic` say.
@@ -66,13 +67,27 @@ struct Plan {
     rate: u64,
     /// UDP payload in bytes.
     size: usize,
+    /// Whether the end of standard input ends it before all is sent.
+    until_input_ends: bool,
 }
 
 impl Plan {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let mut plan = Self { to: nowhere, from_port: 0, flows: 1, count: 1000, rate: 1000, size: 64 };
+        let mut plan = Self {
+            to: nowhere,
+            from_port: 0,
+            flows: 1,
+            count: 1000,
+            rate: 1000,
+            size: 64,
+            until_input_ends: false,
+        };
         while let Some(option) = words.next() {
+            if option == "--until-input-ends" {
+                plan.until_input_ends = true;
+                continue;
+            }
             let value = words.next().ok_or(USAGE)?;
             match option.as_str() {
                 "--to" => plan.to = number(&option, &value)?,
@@ -105,9 +120,13 @@ impl Plan {
         let sockets: io::Result<Vec<UdpSocket>> = (0..self.flows).map(|flow| self.socket(flow)).collect();
         let sockets = sockets?;
         let mut packet = vec![0; self.size];
+        let ended = if self.until_input_ends { end_of_input() } else { Arc::default() };
         let begin = Instant::now();
         let mut sent = 0_u64;
         for sequence in 0..self.count {
+            if ended.load(Ordering::Relaxed) {
+                break;
+            }
             for (flow, socket) in (0_u32..).zip(&sockets) {
                 self.pace(begin, sent);
                 write_header(&mut packet, flow, sequence);
@@ -234,19 +253,25 @@ impl Tally {
     }
 }
 
+/// Becomes true when standard input ends.
+fn end_of_input() -> Arc<AtomicBool> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ended);
+    thread::spawn(move || {
+        // Whatever ends it ends it: an error too.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        end.store(true, Ordering::Relaxed);
+    });
+    ended
+}
+
 fn receive(bind: SocketAddrV4) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&bind.into())?;
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(REPORT_EVERY))?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let end = Arc::clone(&ended);
-    thread::spawn(move || {
-        // Whatever ends standard input ends the receiver.
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        end.store(true, Ordering::Relaxed);
-    });
+    let ended = end_of_input();
     println!("ready");
     let mut tally = Tally::default();
     let mut packet = [0; 2048];

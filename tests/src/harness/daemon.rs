@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Failure, Lab, Outcome, Ovs, output, run, wait_until};
 
 /// The longest the daemon may take until it answers.
@@ -55,6 +57,19 @@ impl Daemon {
     /// `ovs-offloadctl ARGUMENTS`.
     pub fn ctl(&self, arguments: &[&str]) -> Outcome<String> {
         output(ctl(&self.rundir).args(arguments))
+    }
+
+    /// What `ovs-offloadctl ARGUMENTS --output json` answers.
+    pub fn json(&self, arguments: &[&str]) -> Outcome<Value> {
+        let text = self.ctl(&[arguments, &["--output", "json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Every megaflow it knows, as `flow list` shows them.
+    pub fn flows(&self) -> Outcome<Vec<Value>> {
+        let answer = self.json(&["flow", "list", "--limit", "0"])?;
+        let flows = answer["flows"].as_array().cloned();
+        flows.ok_or_else(|| Failure::new(format!("`flow list` answers {answer}")))
     }
 
     /// Its process.

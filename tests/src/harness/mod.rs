@@ -1,5 +1,6 @@
 //! What tests are made of: a guest's pieces as values that clean up after themselves, and the runner.
 
+mod agreement;
 mod daemon;
 mod demo;
 mod failure;
@@ -14,6 +15,7 @@ mod streams;
 mod wait;
 
 pub use crate::{ensure, fact};
+pub use agreement::{Placements, agree, ufid_of_rule};
 pub use daemon::Daemon;
 pub use demo::Demo;
 pub use failure::{Failure, Outcome};

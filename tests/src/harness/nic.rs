@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use super::{Failure, Outcome, run};
 
-/// A simulated NIC, removed when dropped.
+/// A simulated NIC, removed when dropped if it was plugged in here.
 #[derive(Debug)]
 pub struct Simnic {
     id: u32,
+    plugged_in_here: bool,
 }
 
 impl Simnic {
@@ -17,7 +18,12 @@ impl Simnic {
     pub fn new(id: u32, vfs: u32) -> Outcome<Self> {
         run("modprobe", &["simnic"])?;
         write("/sys/bus/simnic/new_device", &format!("{id} {vfs}"))?;
-        Ok(Self { id })
+        Ok(Self { id, plugged_in_here: true })
+    }
+
+    /// A NIC that something else plugged in, and removes.
+    pub const fn existing(id: u32) -> Self {
+        Self { id, plugged_in_here: false }
     }
 
     /// The devlink handle.
@@ -67,6 +73,9 @@ impl Simnic {
 
 impl Drop for Simnic {
     fn drop(&mut self) {
+        if !self.plugged_in_here {
+            return;
+        }
         // A test may have unplugged it already.
         let _ = fs::write("/sys/bus/simnic/del_device", self.id.to_string());
     }

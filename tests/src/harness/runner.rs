@@ -10,6 +10,9 @@ use super::kernel_log::{self, KernelLog};
 use super::need::required;
 use super::{Need, Outcome};
 
+/// Bytes of the name of a test's directory: the path of a socket in it has at most 107 (`sun_path` of unix(7)).
+const DIR_NAME_MAX: usize = 32;
+
 /// One test.
 #[derive(Debug, Clone, Copy)]
 pub struct Test {
@@ -118,7 +121,7 @@ fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Fai
             None => {}
         }
     }
-    let dir = PathBuf::from("/run/lab-tests").join(name.replace("::", "-"));
+    let dir = PathBuf::from("/run/lab-tests").join(dir_name(name));
     let prepared = prepare(&dir);
     let (mut lab, mut log) = prepared.map_err(|failure| Failed::from(failure.to_string()))?;
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&mut lab)));
@@ -134,8 +137,14 @@ fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Fai
         return Ok(Completion::Completed);
     };
     let _ = fs::write(dir.join("kernel.log"), messages);
-    let kept = keep(&dir).unwrap_or_else(|lost| format!("could not be kept: {lost}"));
+    let kept = keep(&dir, name).unwrap_or_else(|lost| format!("could not be kept: {lost}"));
+    // Told again at the end; but a suite that is stopped before never comes to its end.
+    eprintln!("{name}: {failure}");
     Err(format!("{failure}\nlogs: {kept}").into())
+}
+
+fn dir_name(test: &str) -> String {
+    test.replace("::", "-").chars().take(DIR_NAME_MAX).collect()
 }
 
 fn prepare(dir: &Path) -> Outcome<(Lab, KernelLog)> {
@@ -143,9 +152,9 @@ fn prepare(dir: &Path) -> Outcome<(Lab, KernelLog)> {
 }
 
 /// Copies a failed test's directory to where the host finds it, without sockets.
-fn keep(dir: &Path) -> Outcome<String> {
+fn keep(dir: &Path, name: &str) -> Outcome<String> {
     let Some(logs) = std::env::var_os("LAB_LOGS") else { return Ok(dir.display().to_string()) };
-    let to = PathBuf::from(logs).join(dir.file_name().unwrap_or_default());
+    let to = PathBuf::from(logs).join(name.replace("::", "-"));
     fs::create_dir_all(&to)?;
     let script = "cd \"$1\" && find . -type f -size -16M | tar -cf - -T - | tar -xf - -C \"$2\"";
     super::output(Command::new("sh").args(["-c", script, "keep"]).arg(dir).arg(&to))?;

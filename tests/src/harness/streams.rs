@@ -43,14 +43,29 @@ pub struct Sender {
 impl Sender {
     /// Starts sending from `netns`.
     pub fn start(netns: &Netns, stream: Stream<'_>) -> Outcome<Self> {
+        Self::spawn(netns, stream, false)
+    }
+
+    /// Starts sending from `netns`, until all is sent or [`Sender::stop`] is called.
+    pub fn start_stoppable(netns: &Netns, stream: Stream<'_>) -> Outcome<Self> {
+        Self::spawn(netns, stream, true)
+    }
+
+    fn spawn(netns: &Netns, stream: Stream<'_>, stoppable: bool) -> Outcome<Self> {
         let mut command = traffic(netns);
         command.args(["send", "--to", stream.to]);
         command.args(["--from-port", &stream.from_port.to_string(), "--flows", &stream.flows.to_string()]);
         command.args(["--count", &stream.count.to_string(), "--rate", &stream.rate_per_s.to_string()]);
         command.args(["--size", &stream.payload_bytes.to_string()]);
-        Ok(Self {
-            child: command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?,
-        })
+        command.args(stoppable.then_some("--until-input-ends"));
+        let input = if stoppable { Stdio::piped() } else { Stdio::null() };
+        Ok(Self { child: command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()? })
+    }
+
+    /// Ends one that was started as stoppable: the number of packets sent.
+    pub fn stop(mut self) -> Outcome<u64> {
+        drop(self.child.stdin.take());
+        self.finish()
     }
 
     /// Waits until everything is sent: the number of packets.

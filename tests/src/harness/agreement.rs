@@ -1,0 +1,151 @@
+//! The three-way comparison: what the NIC does, what Open vSwitch says, and what our tables say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Daemon, Failure, Outcome, Ovs, Simnic, wait_for};
+
+/// Where megaflows are, by ufid.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placements {
+    /// In TC, software only.
+    pub software: BTreeSet<String>,
+    /// In the NIC, with the ports that packets leave by: representors and uplink by `phys_port_name`, or `drop`.
+    pub hardware: BTreeMap<String, Vec<String>>,
+}
+
+/// Waits for at most `limit` until the NIC, Open vSwitch and the daemon agree on what is in hardware, and what is not.
+///
+/// Flows come and go while the three are asked one after the other; so they have to agree at one moment, not always. What
+/// is compared: the flows in the NIC's own table, told by their cookies, with the ports they leave by; those that
+/// `dpctl/dump-flows` calls offloaded, with theirs; those that `flow list` says are in hardware; and all that is in TC.
+pub fn agree(nic: &Simnic, ovs: &Ovs, daemon: &Daemon, limit: Duration) -> Outcome<Placements> {
+    wait_for("NIC, Open vSwitch and our tables agree", limit, || {
+        let in_nic = in_nic(&nic.rules()?)?;
+        let said_by_ovs = said_by_ovs(&ovs.flows("tc")?);
+        let ours = ours(daemon)?;
+        let our_hardware: BTreeSet<&String> = ours.hardware.keys().collect();
+        if in_nic == said_by_ovs.hardware
+            && our_hardware == in_nic.keys().collect()
+            && ours.software == said_by_ovs.software
+        {
+            return Ok(Some(said_by_ovs));
+        }
+        Err(Failure::new(format!("the NIC has {in_nic:?}\nOpen vSwitch {said_by_ovs:?}\nwe {ours:?}")))
+    })
+}
+
+/// The ufid of the megaflow that a line of simnic's `rules` belongs to.
+pub fn ufid_of_rule(line: &str) -> Option<String> {
+    ufid_of_cookie(line.split_whitespace().skip_while(|word| *word != "cookie").nth(1)?)
+}
+
+/// The rules of simnic's table.
+fn in_nic(rules: &str) -> Outcome<BTreeMap<String, Vec<String>>> {
+    let rule = |line: &str| {
+        let mut words = line.split_whitespace();
+        let actions = words.find(|word| *word == "actions").and_then(|_| words.next())?;
+        let leaves = actions.split(',').filter_map(|action| match action.split_once(':') {
+            Some(("redirect" | "mirror", port)) => Some(port.to_owned()),
+            _ => (action == "drop").then(|| action.to_owned()),
+        });
+        Some((ufid_of_rule(line)?, leaves.collect()))
+    };
+    let read =
+        |line| rule(line).ok_or_else(|| Failure::new(format!("simnic's rule `{line}` is not readable")));
+    rules.lines().map(read).collect()
+}
+
+/// A ufid as Open vSwitch prints it: four 32-bit words of the machine's byte order.
+fn ufid_of_cookie(hex: &str) -> Option<String> {
+    let word = |at: usize| Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.swap_bytes());
+    let (a, b, c, d) = (word(0)?, word(8)?, word(16)?, word(24)?);
+    Some(format!("{a:08x}-{:04x}-{:04x}-{:04x}-{:04x}{d:08x}", b >> 16, b & 0xffff, c >> 16, c & 0xffff))
+}
+
+/// Lines of `dpctl/dump-flows -m --names type=tc`.
+fn said_by_ovs(lines: &[String]) -> Placements {
+    let mut placements = Placements::default();
+    for line in lines {
+        let Some(ufid) = line.split("ufid:").nth(1).and_then(|rest| rest.split(',').next()) else { continue };
+        if !line.contains("offloaded:yes") {
+            placements.software.insert(ufid.to_owned());
+            continue;
+        }
+        let actions = line.split("actions:").nth(1).unwrap_or_default();
+        let leaves = outside_brackets(actions).into_iter().filter_map(|action| {
+            let port = action.trim().trim_matches('"');
+            let number =
+                port.strip_prefix("sn").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+            number.or((port == "drop").then_some(port)).map(str::to_owned)
+        });
+        placements.hardware.insert(ufid.to_owned(), leaves.collect());
+    }
+    placements
+}
+
+/// `a,set(b,c),d` as `a`, `set(b,c)`, `d`.
+fn outside_brackets(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut begin) = (Vec::new(), 0_i32, 0);
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&text[begin..at]);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[begin..]);
+    parts
+}
+
+/// What our tables say of the flows in TC; where they leave is not asked.
+fn ours(daemon: &Daemon) -> Outcome<Placements> {
+    let mut placements = Placements::default();
+    for flow in daemon.flows()? {
+        let ufid = flow["ufid"].as_str().unwrap_or_default().trim_start_matches("ufid:").to_owned();
+        match flow["placement"].as_str() {
+            Some("hardware") => drop(placements.hardware.insert(ufid, Vec::new())),
+            Some("tc") => drop(placements.software.insert(ufid)),
+            _ => {}
+        }
+    }
+    Ok(placements)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_and_a_flow_of_the_same_megaflow_compare_equal() {
+        let cookie = "04030201080706050c0b0a09100f0e0d";
+        let rule = format!(
+            "port pf0vf0 chain 0 prio 2 protocol 0800 match eth,ipv4 actions pedit:1+0:00/ff,csum:0x1,redirect:p0 \
+             packets 12 bytes 34 cookie {cookie}"
+        );
+        let flow = "ufid:01020304-0506-0708-090a-0b0c0d0e0f10, in_port(sn0pf0vf0), packets:1, offloaded:yes, dp:tc, \
+                    actions:set(ipv4(src=1.1.1.1,ttl=3)),sn0p0";
+        let in_nic = in_nic(&rule).expect("the rule is readable");
+        assert_eq!(in_nic.values().next(), Some(&vec!["p0".to_owned()]));
+        assert_eq!(said_by_ovs(&[flow.to_owned()]).hardware, in_nic);
+    }
+
+    #[test]
+    fn flows_that_open_vswitch_does_not_call_offloaded_are_in_software() {
+        let flow = "ufid:01, in_port(2), packets:1, dp:tc, actions:drop".to_owned();
+        let said = said_by_ovs(&[flow]);
+        assert_eq!((said.software.len(), said.hardware.len()), (1, 0));
+    }
+
+    #[test]
+    fn dropped_packets_are_told_from_forwarded_ones() {
+        let rule = "port p0 chain 0 prio 2 protocol 0800 match ipv4 actions drop packets 0 bytes 0 cookie \
+                    00000000000000000000000000000000";
+        let in_nic = in_nic(rule).expect("the rule is readable");
+        assert_eq!(in_nic.values().next(), Some(&vec!["drop".to_owned()]));
+    }
+}

@@ -1,0 +1,80 @@
+//! Into hardware, and out of it when nothing comes any more.
+
+use lab_tests::harness::{
+    Daemon, Demo, Failure, Lab, Outcome, Ovs, Stream, agree, ensure, ethtool_counters, run, wait_until,
+};
+
+use super::{FAST, NIC, PLACED_WITHIN, SLOW, Traffic, flow_to, in_hardware, set_rule, start_daemon, ufid};
+
+pub(super) fn a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays(lab: &mut Lab) -> Outcome {
+    let ovs = Ovs::for_steering(lab)?;
+    let demo = Demo::up(&ovs)?;
+    for port in [FAST, SLOW] {
+        set_rule(&ovs, port, "output:sn0p0")?;
+    }
+    let slow = Stream { from_port: 10_003, count: 100_000, rate_per_s: 20, ..Stream::default() };
+    let (fast, slow) = (Traffic::fast(&demo)?, Traffic::start(&demo, SLOW, slow)?);
+    let daemon = start_daemon(lab, &ovs)?;
+    let share_before = hardware_share(&daemon)?;
+    let flow = in_hardware(&daemon, FAST)?;
+
+    let (settled, arrived_before) = (Representor::read()?, fast.receiver.so_far().packets);
+    wait_until("a thousand more packets of the fast flow have come", PLACED_WITHIN, || {
+        Ok(fast.receiver.so_far().packets >= arrived_before + 1000)
+    })?;
+    let (later, arrived) = (Representor::read()?, fast.receiver.so_far().packets - arrived_before);
+    let (hardware, slow_path) = (later.hardware - settled.hardware, later.slow - settled.slow);
+    println!("    of {arrived} packets {hardware} went through hardware; slow path: {slow_path}");
+    ensure!(hardware + 100 >= arrived, "{arrived} packets arrived, and the hardware forwarded {hardware}");
+    ensure!(slow_path < arrived / 4, "{slow_path} packets crossed the representor while {arrived} arrived");
+
+    let filters = run("tc", &["-s", "filter", "show", "dev", "sn0pf0vf0", "ingress"])?;
+    let reported = filters.split("filter protocol").any(|filter| {
+        filter.contains(&format!("dst_port {FAST}"))
+            && filter.lines().any(|line| line.trim().starts_with("in_hw"))
+    });
+    ensure!(reported, "the kernel does not report the flow in_hw:\n{filters}");
+    let placements = agree(&NIC, &ovs, &daemon, PLACED_WITHIN)?;
+    ensure!(placements.hardware.contains_key(ufid(&flow)), "{flow} is not in {placements:?}");
+    let kept = flow_to(&daemon, SLOW)?.ok_or_else(|| Failure::new("the slow flow is not listed"))?;
+    ensure!(kept["placement"] == "tc", "the slow flow is not in TC's software path: {kept}");
+    let share = hardware_share(&daemon)?;
+    println!("    share of packets in hardware: {share_before:.2} before, {share:.2} now");
+    ensure!(share > share_before + 0.3, "the share in hardware rose from {share_before} to {share} only");
+
+    for (name, traffic) in [("fast", fast), ("slow", slow)] {
+        let (sent, lost) = traffic.stop()?;
+        ensure!(lost == 0, "of {sent} packets of the {name} flow {lost} were lost");
+    }
+    Ok(())
+}
+
+/// Share of the packets forwarded by hardware since the daemon's start.
+fn hardware_share(daemon: &Daemon) -> Outcome<f64> {
+    let traffic = &daemon.json(&["status"])?["traffic"];
+    let packets = |part: &str| {
+        let packets = traffic[part]["packets"].as_f64();
+        packets.ok_or_else(|| Failure::new(format!("`status` shows no packets of {part}: {traffic}")))
+    };
+    let (hardware, software) = (packets("hardware")?, packets("software")?);
+    Ok(if hardware + software > 0.0 { hardware / (hardware + software) } else { 0.0 })
+}
+
+/// What `ethtool -S` says of the packets that vm0 sent.
+#[derive(Debug, Clone, Copy)]
+struct Representor {
+    /// Forwarded by the NIC.
+    hardware: u64,
+    /// Seen by the CPU.
+    slow: u64,
+}
+
+impl Representor {
+    fn read() -> Outcome<Self> {
+        let counters = ethtool_counters("sn0pf0vf0")?;
+        let value = |name: &str| {
+            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
+        };
+        Ok(Self { hardware: value("vf_tx_hw_packets")?, slow: value("vf_tx_slow_packets")? })
+    }
+}

@@ -172,3 +172,23 @@ fn representors_are_known_by_their_switch_and_port_names() {
     let function = links.iter().flatten().find(|link| link.name.as_deref() == Some("sn0v0")).unwrap();
     assert!(function.switch_id.is_none() && function.port_name.is_none());
 }
+
+#[test]
+fn a_list_with_bytes_too_few_for_an_action_is_empty() {
+    // Found by the fuzzer: OVS_FLOW_ATTR_ACTIONS with two bytes, less than the header of an attribute.
+    let message = [
+        &[0x32, 0, 0, 0][..],                              // nlmsg_len: 50
+        &[0x46, 0x45, 0x45, 0x45, 0xff, 0xff, 0xff, 0xfd], // nlmsg_type, nlmsg_flags, nlmsg_seq
+        &[0x3b, 0x03, 0x21, 0x03],                         // nlmsg_pid
+        &[0x03, 0x03, 0, 0, 0, 0, 0, 0],                   // genlmsghdr, ovs_header
+        &[0x09, 0, 0, 0, 0, 0, 0, 0, 0x98, 0x6c, 0x02, 0], // an attribute of kind 0, padded
+        &[0x04, 0, 0x02, 0],                               // OVS_FLOW_ATTR_ACTIONS, empty
+        &[0x06, 0, 0x02, 0, 0x06, 0, 0x10, 0],             // OVS_FLOW_ATTR_ACTIONS of two bytes
+        &[0, 0],
+    ]
+    .concat();
+    let flow = Megaflow::decode(&Message::first(&message).unwrap()).unwrap();
+    let actions = flow.actions.unwrap();
+    assert!(actions.is_empty() && actions.iter().next().is_none());
+    assert_eq!(actions.to_string(), "drop");
+}

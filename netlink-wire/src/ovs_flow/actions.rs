@@ -192,9 +192,9 @@ impl<'a> FlowActions<'a> {
         Attrs::new(&self.0, Family::OvsFlow, 0).filter_map(|attr| FlowAction::read(&attr.ok()?).ok())
     }
 
-    /// Whether there is none: the packets are dropped.
+    /// Whether there is none: the packets are dropped. Bytes too few for an attribute are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// The bytes as they are on the wire. Equal bytes are equal actions.

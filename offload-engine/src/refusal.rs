@@ -85,6 +85,12 @@ impl Refusal {
         }
     }
 
+    /// Whether the operator may have changed what it came from: the driver, its firmware, the kernel, Open vSwitch.
+    /// What the rule itself or its port lacks is judged anew with every change of these.
+    pub(crate) fn may_be_over(&self) -> bool {
+        !matches!(self, Self::Unsupported(_) | Self::NoOffloadPort)
+    }
+
     /// A short word for metrics, from a closed set.
     pub fn label(&self) -> &'static str {
         match self {

@@ -78,6 +78,7 @@ impl Placing for Steer {
         for planner in self.planners.values_mut() {
             planner.set_settings(now, world.settings.planner);
         }
+        self.lift_refusals(world, now);
     }
 
     fn ports_changed(&mut self, world: &mut World, now: Micros) {
@@ -286,6 +287,20 @@ impl Steer {
         self.told_placed.remove(&ufid);
         if let Some(planner) = self.planner_of(world, ufid) {
             planner.refused(now, ufid, told);
+        }
+    }
+
+    /// Lets everything that was refused be tried again.
+    fn lift_refusals(&mut self, world: &mut World, now: Micros) {
+        let refused = world.ledger.select(|entry| entry.refusal.as_ref().is_some_and(Refusal::may_be_over));
+        for ufid in refused {
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.refusal = None;
+                entry.placed_anew = false;
+            }
+            if let Some(planner) = self.planner_of(world, ufid) {
+                planner.unblock(now, ufid);
+            }
         }
     }
 

@@ -196,6 +196,31 @@ fn refused_rule_gets_its_skip_hw_back() {
 }
 
 #[test]
+fn refused_rule_is_left_alone_until_the_configuration_is_read_again() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let back = scene.take_replacement().expect("it is put back");
+    scene.carry_out(back);
+    scene.kernel.refuses_every = 0;
+    for _ in 0..20 {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+    }
+    assert!(scene.take_replacement().is_none(), "the driver is asked again and again");
+    let mut settings = Settings { counters: Counters::Fast, ..Settings::default() };
+    settings.planner.min_rate = policies::Rate::PacketsPerSecond(10);
+    scene.tell(Event::Settings(Box::new(settings)));
+    assert_eq!(scene.engine.flow(scene.now, flow).expect("known").refusal, None);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+}
+
+#[test]
 fn promotion_has_fresh_actions_and_asks_for_the_drivers_words() {
     let mut scene = Scene::new(Counters::Fast);
     let flow = ufid(1);

@@ -266,11 +266,12 @@ impl Daemon {
                 self.tell_ovs(events);
             }
             vswitchd::Said::Up(state) => {
-                match &state {
-                    Ok(()) => info!("ovs-vswitchd is there"),
-                    Err(why) => warn!(%why, "ovs-vswitchd is not there"),
-                }
+                let why = state.as_ref().err().cloned();
                 if self.vswitchd_connection.set(state) {
+                    match why {
+                        None => info!("ovs-vswitchd is there"),
+                        Some(why) => warn!(%why, "ovs-vswitchd is not there"),
+                    }
                     self.tc.drain_notifications(events).map_err(broken)?;
                     events.push(Event::Peer { peer: Peer::Vswitchd, up: self.vswitchd_connection.up });
                 }

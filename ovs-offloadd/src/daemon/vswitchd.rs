@@ -1,6 +1,7 @@
 //! Commands to ovs-vswitchd, a few at a time, each with one answer.
 //!
-//! Whether ovs-vswitchd lives is told by the lock on its pidfile: asking it would wait for its main thread.
+//! Whether ovs-vswitchd lives is told by the lock on its pidfile, and whether its main thread still works by its answer
+//! to a question that costs it nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ const WORKERS: usize = 4;
 const WAITING_MAX: usize = 256;
 /// Time between two looks at the pidfile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What is said of an ovs-vswitchd that runs and does not answer.
+const SILENT: &str =
+    "it runs, but does not answer on its control socket: it is stopped, or its main thread is busy";
+/// Looks from one question to the next.
+const LOOKS_PER_QUESTION: u32 = 3;
 
 /// A command.
 #[derive(Debug)]
@@ -155,43 +161,42 @@ fn failed(command: &Command, why: CommandError) -> Answer {
 
 async fn look(rundir: PathBuf, say: mpsc::Sender<Said>, limit: watch::Receiver<Duration>) {
     let mut known = None;
-    let mut asked = false;
+    let mut asked: Option<u32> = None;
+    let mut version_known = false;
     let mut timer = tokio::time::interval(LOOK_EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let now = control_socket(&rundir, PROGRAM).map_err(|not_running| not_running.to_string());
-        if known.as_ref() == Some(&now) {
-            if let (Ok(socket), false) = (&now, asked) {
-                let limit = *limit.borrow();
-                asked = tell_version(socket.clone(), limit, &say).await;
-            }
-            continue;
-        }
-        asked = false;
-        let restarted = matches!((&known, &now), (Some(Ok(_)), Ok(_)));
+        let there = control_socket(&rundir, PROGRAM).map_err(|not_running| not_running.to_string());
         let mut news = Vec::new();
-        if restarted {
-            news.push(Said::Up(Err("restarted".to_owned())));
+        if known.as_ref() != Some(&there) {
+            if matches!((&known, &there), (Some(Ok(_)), Ok(_))) {
+                news.push(Said::Up(Err("restarted".to_owned())));
+            }
+            news.push(Said::Up(there.clone().map(|_| ())));
+            (asked, version_known) = (None, false);
+            known = Some(there);
+        } else if let Ok(socket) = there {
+            let looks = asked.map_or(LOOKS_PER_QUESTION, |looks| looks + 1);
+            asked = Some(looks % LOOKS_PER_QUESTION);
+            if looks >= LOOKS_PER_QUESTION {
+                let limit = *limit.borrow();
+                let version = Client::new(socket).command("version", &[], limit).await;
+                let answers = matches!(version, Ok(_) | Err(unixctl::CommandError::Refused(_)));
+                news.extend(version.ok().filter(|_| !version_known).and_then(|reply| {
+                    version_known = true;
+                    Some(Said::Version(version_in(&reply)?.to_owned()))
+                }));
+                // Told each time: only a change makes a difference to who hears it.
+                news.push(Said::Up(if answers { Ok(()) } else { Err(SILENT.to_owned()) }));
+            }
         }
-        news.push(Said::Up(now.clone().map(|_| ())));
-        known = Some(now);
         for said in news {
             if say.send(said).await.is_err() {
                 return;
             }
         }
     }
-}
-
-/// Asks for the version; returns whether there was an answer.
-async fn tell_version(socket: PathBuf, limit: Duration, say: &mpsc::Sender<Said>) -> bool {
-    let Ok(reply) = Client::new(socket).command("version", &[], limit).await else { return false };
-    if let Some(version) = version_in(&reply) {
-        // A loop that ended does not listen any more.
-        let _ = say.send(Said::Version(version.to_owned())).await;
-    }
-    true
 }
 
 /// The version in `ovs-vswitchd (Open vSwitch) 3.5.0`.

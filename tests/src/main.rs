@@ -14,6 +14,7 @@
 //! `lab-tests traffic send|receive …` is the packet generator that the tests use, for use by hand too.
 
 mod demo;
+mod faults;
 mod io;
 mod lab;
 mod ovsdb;
@@ -26,8 +27,13 @@ use lab_tests::harness::{self, Test};
 use lab_tests::traffic;
 
 /// Every subject's tests.
-const SUBJECTS: &[(&str, &[Test])] =
-    &[("lab", lab::TESTS), ("ovsdb", ovsdb::TESTS), ("simnic", simnic::TESTS), ("steer", steer::TESTS)];
+const SUBJECTS: &[(&str, &[Test])] = &[
+    ("lab", lab::TESTS),
+    ("ovsdb", ovsdb::TESTS),
+    ("simnic", simnic::TESTS),
+    ("steer", steer::TESTS),
+    ("faults", faults::TESTS),
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();

@@ -12,6 +12,7 @@ mod ovs;
 mod process;
 mod runner;
 mod streams;
+mod tc_watch;
 mod wait;
 
 pub use crate::{ensure, fact};
@@ -26,4 +27,5 @@ pub use ovs::{Ovs, OvsDaemon};
 pub use process::{output, run};
 pub use runner::{Lab, Test, run_all};
 pub use streams::{Received, Receiver, Sender, Stream};
+pub use tc_watch::{Seen, TcWatch};
 pub use wait::{wait_for, wait_until};

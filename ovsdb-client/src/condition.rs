@@ -77,7 +77,7 @@ pub enum Condition {
     /// Every row.
     #[default]
     Every,
-    /// No row, for now.
+    /// No row, until the condition is changed.
     Never,
     /// The rows for which at least one clause holds. Without clauses it is [`Never`](Self::Never).
     Any(Vec<Clause>),

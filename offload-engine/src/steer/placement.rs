@@ -133,9 +133,10 @@ impl Steer {
             Ok(acked) => {
                 // A repair overwrites what a raced replacement of ours put there: that is what it is for.
                 if let (Some(before), true) = (&before, goal != Goal::Repair) {
-                    self.suspect_overwritten(world, ufid, (&wrote, sent), before);
+                    self.write_back_overwritten(world, now, ufid, (&wrote, sent), before, fx);
                 }
-                if self.put_right_if_raced(world, now, ufid, fx) {
+                let at_rest = world.ledger.get(ufid).is_some_and(|entry| entry.is_resting());
+                if !at_rest || self.put_right_if_raced(world, now, ufid, fx) {
                     return;
                 }
                 self.done(world, now, ufid, goal, acked, fx);
@@ -171,25 +172,35 @@ impl Steer {
         }
     }
 
-    /// Looks at what was overwritten. Where it is neither the filter that was meant nor one that the notifications told
-    /// of, its owner has to decide afresh.
-    fn suspect_overwritten(
+    /// Where another rule was overwritten than the one that was meant, writes Open vSwitch's rule there once more. If the
+    /// notifications have told nothing of it, its owner has to decide afresh.
+    ///
+    /// Whose change the notifications tell last does not matter here: flower changes a filter under one lock and tells of
+    /// it under none, so that two changes at the same moment may be told in either order.
+    fn write_back_overwritten(
         &mut self,
-        world: &World,
+        world: &mut World,
+        now: Micros,
         ufid: Ufid,
         (wrote, sent): (&FilterReport, Micros),
         before: &FilterReport,
+        fx: &mut Vec<Effect>,
     ) {
         let Some(victim) = before.ufid() else { return };
         if victim == ufid && same_rule(before, wrote) {
             return;
         }
-        let told = world.ledger.get(victim).is_some_and(|entry| {
+        let known = world.ledger.get(victim);
+        let told = known.is_some_and(|entry| {
             entry.changed >= sent
                 || entry.filter.as_ref().is_none_or(|filter| same_rule(&filter.owner, before))
         });
         if !told {
             self.suspects.insert(victim);
+        } else if let Some(changed) = known.filter(|entry| entry.is_resting()).map(|entry| entry.changed) {
+            world.tally.races_repaired += 1;
+            world.tally.race_longest_us = world.tally.race_longest_us.max(now.since(changed).0);
+            self.repair(world, now, victim, fx);
         }
     }
 

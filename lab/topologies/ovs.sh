@@ -24,7 +24,16 @@ start_ovsdb_server() {
 		--log-file="$dir/ovsdb-server.log" --detach --no-chdir -vconsole:off
 }
 
+# Before 3.2 (and 3.1's last updates) ovs-vswitchd does not read the number of processors in the first 10 s after boot
+# (Open vSwitch commit b354cee2e): it starts without a handler thread, and misses go on being lost after that.
+wait_for_processors() {
+	case $(ovs-vswitchd --version) in
+	*' 3.1.'*) while [ "$(cut -d. -f1 /proc/uptime)" -lt 11 ]; do sleep 0.2; done ;;
+	esac
+}
+
 start_ovs_vswitchd() {
+	wait_for_processors
 	ovs-vswitchd "unix:$dir/db.sock" --pidfile="$dir/ovs-vswitchd.pid" \
 		--log-file="$dir/ovs-vswitchd.log" --detach --no-chdir -vconsole:off
 }

@@ -1,15 +1,16 @@
 //! The numbers netlink names things by, one type each. No meaning beyond identity belongs here.
 
-use core::fmt;
-
+/// Declares a newtype over a number that identifies something, and how it is written. For the crates of this project.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty), $shape:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
         pub struct $name(pub $inner);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::core::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 write!(f, $shape, self.0)
             }
         }

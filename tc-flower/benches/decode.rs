@@ -5,7 +5,7 @@ use netlink_wire::{Message, Messages};
 use std::hint::black_box;
 use tc_flower::{FilterCounters, FilterReport, ReplaceActions, Seq, TcEvent, request};
 
-#[path = "../tests/hex/mod.rs"]
+#[path = "../../netlink-wire/tests/hex/mod.rs"]
 mod hex;
 
 /// The capture's messages again and again, as one dump of this many.

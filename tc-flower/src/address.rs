@@ -1,7 +1,7 @@
 //! Where a filter is: the five numbers by which the kernel finds it (`struct tcmsg` of `linux/rtnetlink.h`).
 
 use core::fmt;
-use netlink_wire::{EtherType, Ifindex, RecircId};
+use netlink_wire::{EtherType, Ifindex, RecircId, id};
 
 /// `TCM_IFINDEX_MAGIC_BLOCK`: a filter on a shared block; `tcm_parent` then is the block's index.
 pub(crate) const TCM_IFINDEX_MAGIC_BLOCK: u32 = 0xffff_ffff;
@@ -11,20 +11,6 @@ const PARENT_INGRESS: u32 = 0xffff_fff2;
 const PARENT_EGRESS: u32 = 0xffff_fff3;
 /// `ffff:`, the handle of the qdisc `ingress`, by which `tc` addresses it too.
 const PARENT_INGRESS_QDISC: u32 = 0xffff_0000;
-
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $shape:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-        pub struct $name(pub $inner);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, $shape, self.0)
-            }
-        }
-    };
-}
 
 id!(
     /// `TCA_CHAIN`: the list a filter is in. A packet starts in chain 0. Open vSwitch puts a megaflow into the chain of

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../netlink-wire/tests/hex/mod.rs"]
 mod hex;
 
 use hex::Capture;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lab_tests::harness::{
-    Daemon, Demo, Failure, Lab, Outcome, Ovs, Received, Receiver, Sender, Stream, ethtool_counters, run,
-    wait_for, wait_until,
+    Daemon, Demo, Failure, Lab, Outcome, Ovs, Received, Receiver, Sender, SentByVf, Stream, run, wait_for,
+    wait_until,
 };
 use serde_json::Value;
 
@@ -53,9 +53,9 @@ fn show() -> Outcome {
     wait_until("a thousand packets of the elephant have come", Duration::from_secs(60), || {
         Ok(traffic.elephant.1.so_far().packets > 1000)
     })?;
-    let before = Representor::read()?;
+    let before = SentByVf::read("sn0pf0vf0")?;
     println!("Without ovs-offloadd every packet crosses the representor sn0pf0vf0, which the CPU serves:");
-    before.print();
+    print_sent(before);
 
     say("ovs-offloadd starts");
     print!("{CONFIG}");
@@ -67,11 +67,11 @@ fn show() -> Outcome {
     })?;
     say("The elephant is in hardware");
     println!("{}", daemon.ctl(&["flow", "why", &text(&elephant["ufid"])])?);
-    let (settled, at) = (Representor::read()?, traffic.elephant.1.so_far().packets);
+    let (settled, at) = (SentByVf::read("sn0pf0vf0")?, traffic.elephant.1.so_far().packets);
     wait_until("three thousand more packets of it have come", Duration::from_secs(60), || {
         Ok(traffic.elephant.1.so_far().packets >= at + 3000)
     })?;
-    let (later, arrived) = (Representor::read()?, traffic.elephant.1.so_far().packets - at);
+    let (later, arrived) = (SentByVf::read("sn0pf0vf0")?, traffic.elephant.1.so_far().packets - at);
     println!("Since then {arrived} packets of the elephant arrived. At the representor, meanwhile:");
     println!("  in hardware  +{:>8} packets", later.hardware - settled.hardware);
     println!("  slow path    +{:>8} packets (the mice, and the slow flow)", later.slow - settled.slow);
@@ -177,26 +177,9 @@ impl Traffic {
     }
 }
 
-/// What `ethtool -S` says of the packets that vm0 sent.
-#[derive(Debug, Clone, Copy)]
-struct Representor {
-    hardware: u64,
-    slow: u64,
-}
-
-impl Representor {
-    fn read() -> Outcome<Self> {
-        let counters = ethtool_counters("sn0pf0vf0")?;
-        let value = |name: &str| {
-            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
-        };
-        Ok(Self { hardware: value("vf_tx_hw_packets")?, slow: value("vf_tx_slow_packets")? })
-    }
-
-    fn print(self) {
-        println!("  vf_tx_hw_packets   {:>8}  (forwarded by the hardware)", self.hardware);
-        println!("  vf_tx_slow_packets {:>8}  (seen by the CPU)", self.slow);
-    }
+fn print_sent(sent: SentByVf) {
+    println!("  vf_tx_hw_packets   {:>8}  (forwarded by the hardware)", sent.hardware);
+    println!("  vf_tx_slow_packets {:>8}  (seen by the CPU)", sent.slow);
 }
 
 fn flows(daemon: &Daemon) -> Outcome<Vec<Value>> {

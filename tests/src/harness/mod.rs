@@ -22,7 +22,7 @@ pub use demo::Demo;
 pub use failure::{Failure, Outcome};
 pub use need::Need;
 pub use netns::Netns;
-pub use nic::{Simnic, ethtool_counters};
+pub use nic::{SentByVf, Simnic, ethtool_counters};
 pub use ovs::{Ovs, OvsDaemon};
 pub use process::{output, run};
 pub use runner::{Lab, Test, run_all};

@@ -91,3 +91,27 @@ pub fn ethtool_counters(name: &str) -> Outcome<BTreeMap<String, u64>> {
 fn write(path: &str, text: &str) -> Outcome {
     fs::write(path, text).map_err(|error| Failure::new(format!("writing `{text}` to {path}: {error}")))
 }
+
+/// What `ethtool -S` of a representor says of the packets its VF sent.
+#[derive(Debug, Clone, Copy)]
+pub struct SentByVf {
+    /// Forwarded by the NIC.
+    pub hardware: u64,
+    /// Seen by the CPU.
+    pub slow: u64,
+}
+
+impl SentByVf {
+    /// Of the VF whose representor is called `representor`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such device, or it has no such counters.
+    pub fn read(representor: &str) -> Outcome<Self> {
+        let counters = ethtool_counters(representor)?;
+        let value = |name: &str| {
+            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
+        };
+        Ok(Self { hardware: value("vf_tx_hw_packets")?, slow: value("vf_tx_slow_packets")? })
+    }
+}

@@ -1,7 +1,7 @@
 //! Into hardware, and out of it when nothing comes any more.
 
 use lab_tests::harness::{
-    Daemon, Demo, Failure, Lab, Outcome, Ovs, Stream, agree, ensure, ethtool_counters, run, wait_until,
+    Daemon, Demo, Failure, Lab, Outcome, Ovs, SentByVf, Stream, agree, ensure, run, wait_until,
 };
 
 use super::{FAST, NIC, PLACED_WITHIN, SLOW, Traffic, flow_to, in_hardware, set_rule, start_daemon, ufid};
@@ -18,11 +18,11 @@ pub(super) fn a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays
     let share_before = hardware_share(&daemon)?;
     let flow = in_hardware(&daemon, FAST)?;
 
-    let (settled, arrived_before) = (Representor::read()?, fast.receiver.so_far().packets);
+    let (settled, arrived_before) = (SentByVf::read("sn0pf0vf0")?, fast.receiver.so_far().packets);
     wait_until("a thousand more packets of the fast flow have come", PLACED_WITHIN, || {
         Ok(fast.receiver.so_far().packets >= arrived_before + 1000)
     })?;
-    let (later, arrived) = (Representor::read()?, fast.receiver.so_far().packets - arrived_before);
+    let (later, arrived) = (SentByVf::read("sn0pf0vf0")?, fast.receiver.so_far().packets - arrived_before);
     let (hardware, slow_path) = (later.hardware - settled.hardware, later.slow - settled.slow);
     println!("    of {arrived} packets {hardware} went through hardware; slow path: {slow_path}");
     ensure!(hardware + 100 >= arrived, "{arrived} packets arrived, and the hardware forwarded {hardware}");
@@ -58,23 +58,4 @@ fn hardware_share(daemon: &Daemon) -> Outcome<f64> {
     };
     let (hardware, software) = (packets("hardware")?, packets("software")?);
     Ok(if hardware + software > 0.0 { hardware / (hardware + software) } else { 0.0 })
-}
-
-/// What `ethtool -S` says of the packets that vm0 sent.
-#[derive(Debug, Clone, Copy)]
-struct Representor {
-    /// Forwarded by the NIC.
-    hardware: u64,
-    /// Seen by the CPU.
-    slow: u64,
-}
-
-impl Representor {
-    fn read() -> Outcome<Self> {
-        let counters = ethtool_counters("sn0pf0vf0")?;
-        let value = |name: &str| {
-            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
-        };
-        Ok(Self { hardware: value("vf_tx_hw_packets")?, slow: value("vf_tx_slow_packets")? })
-    }
 }

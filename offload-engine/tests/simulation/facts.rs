@@ -4,10 +4,10 @@ use crate::kernel::Kernel;
 use crate::ovs::{Command, Ovs, ufid};
 use crate::rng::Rng;
 use crate::rule::{Rule, counted, report};
+use crate::surroundings;
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{
-    Answer, CommandError, Counters, Effect, Engine, Event, Micros, NicFacts, NicId, OvsSettings, OvsVersion,
-    Peer, Placement, PortFacts, PortKind, Refusal, Replacement, Settings, TcPolicy,
+    Answer, CommandError, Counters, Effect, Engine, Event, Micros, Placement, Refusal, Replacement, Settings,
 };
 use std::collections::{BTreeMap, VecDeque};
 use tc_flower::{FilterFlags, Location, ReplaceActions};
@@ -38,30 +38,9 @@ impl Scene {
         let now = Micros::from_secs(10);
         let engine = Engine::new(now, settings);
         let mut scene = Self { now, engine, kernel, ovs: Ovs::default(), effects: Vec::new() };
-        scene.tell(Event::Ovs(OvsSettings {
-            version: Some(OvsVersion::new(3, 5, 0)),
-            hw_offload: true,
-            tc_policy: TcPolicy::SkipHw,
-        }));
-        scene.tell(Event::Nic(Box::new(NicFacts {
-            id: NicId(0),
-            devlink: "sim/0".into(),
-            driver: "sim".into(),
-            switch_id: "00".into(),
-            eswitch_mode: "switchdev".into(),
-        })));
-        scene.tell(Event::Port(Box::new(PortFacts {
-            name: "rep0".into(),
-            ifindex: Ifindex(7),
-            location,
-            dp_port: None,
-            bridge: "br0".into(),
-            iface_id: None,
-            kind: PortKind::Representor,
-            nic: Some(NicId(0)),
-            hw_tc_offload: true,
-        })));
-        scene.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
+        for event in surroundings::events(location) {
+            scene.tell(event);
+        }
         scene
     }
 

@@ -8,6 +8,7 @@ mod ovs;
 mod rng;
 mod rule;
 mod run;
+mod surroundings;
 
 use offload_engine::Counters;
 use run::{Plan, Run};

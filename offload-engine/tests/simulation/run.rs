@@ -4,10 +4,10 @@ use crate::kernel::Kernel;
 use crate::ovs::{Command, Ovs, ufid};
 use crate::rng::Rng;
 use crate::rule::{Rule, counted, report};
+use crate::surroundings;
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{
-    Answer, Counters, Effect, Engine, Event, Micros, ModeWanted, NicFacts, NicId, OvsSettings, OvsVersion,
-    Peer, PortFacts, PortKind, Replacement, Settings, TcPolicy, Traffic,
+    Answer, Counters, Effect, Engine, Event, Micros, ModeWanted, Replacement, Settings, Traffic,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tc_flower::{FilterFlags, Location};
@@ -100,30 +100,9 @@ impl Run {
     /// Tells a new engine what a daemon tells it when it starts.
     fn start(&mut self) {
         self.event(Event::JournalFound(self.journal.clone()));
-        self.event(Event::Ovs(OvsSettings {
-            version: Some(OvsVersion::new(3, 5, 0)),
-            hw_offload: true,
-            tc_policy: TcPolicy::SkipHw,
-        }));
-        self.event(Event::Nic(Box::new(NicFacts {
-            id: NicId(0),
-            devlink: "sim/0".into(),
-            driver: "sim".into(),
-            switch_id: "00".into(),
-            eswitch_mode: "switchdev".into(),
-        })));
-        self.event(Event::Port(Box::new(PortFacts {
-            name: "rep0".into(),
-            ifindex: Ifindex(7),
-            location: self.kernel.location,
-            dp_port: None,
-            bridge: "br0".into(),
-            iface_id: None,
-            kind: PortKind::Representor,
-            nic: Some(NicId(0)),
-            hw_tc_offload: true,
-        })));
-        self.event(Event::Peer { peer: Peer::Vswitchd, up: true });
+        for event in surroundings::events(self.kernel.location) {
+            self.event(event);
+        }
     }
 
     fn event(&mut self, event: Event) {

@@ -286,6 +286,12 @@ fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
             let what = match waiting_for {
                 WaitingFor::Entry => "a free entry, or one whose flow saves clearly less",
                 WaitingFor::Installs => "the install budget (nic.installs-per-s)",
+                WaitingFor::Share => {
+                    "an entry beyond its tenant's fair share: a free one, or one of the same tenant whose flow saves \
+                     clearly less"
+                }
+                WaitingFor::RuleEntries => "one of the entries its rule may have (max-entries)",
+                WaitingFor::RuleInstalls => "its rule's install budget (installs-per-s)",
                 WaitingFor::NextPlan => "the next plan",
             };
             format!("It is number {rank} of {of} in line for an entry, and waits for {what}.")

@@ -99,10 +99,15 @@ impl Budget {
 
     /// Fills the bucket up to `now`. It starts full.
     pub(super) fn refill(&mut self, now: Micros, settings: &Settings) {
-        let burst = u64::from(settings.install_burst.min(settings.installs_per_s)) * TOKEN;
+        self.refill_at(now, settings.installs_per_s, settings.install_burst.min(settings.installs_per_s));
+    }
+
+    /// Fills the bucket up to `now` with `per_s` installs per second, `burst` at most. It starts full.
+    pub(super) fn refill_at(&mut self, now: Micros, per_s: u32, burst: u32) {
+        let burst = u64::from(burst) * TOKEN;
         let added = match self.filled_at {
             None => burst,
-            Some(then) => now.since(then).0.saturating_mul(u64::from(settings.installs_per_s)),
+            Some(then) => now.since(then).0.saturating_mul(u64::from(per_s)),
         };
         self.tokens = self.tokens.saturating_add(added).min(burst);
         self.filled_at = Some(self.filled_at.map_or(now, |then| then.max(now)));

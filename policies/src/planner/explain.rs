@@ -69,6 +69,13 @@ pub enum WaitingFor {
     Entry,
     /// The install budget, or an answer to the operations in flight.
     Installs,
+    /// A free entry, while its tenant has all the entries that its share comes to: one of its own tenant that saves
+    /// clearly less would do too.
+    Share,
+    /// Its rule has as many entries as it may have.
+    RuleEntries,
+    /// Its rule's own install budget.
+    RuleInstalls,
     /// Only the next plan.
     NextPlan,
 }

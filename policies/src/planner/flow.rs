@@ -1,5 +1,6 @@
 //! One megaflow as the planner knows it, and where that puts it.
 
+use super::division::{Claim, Division, TenantId};
 use super::rate::{self, Moved, Pace};
 use super::seats::{Score, Seat};
 use super::settings::{Refusal, Settings, Terms, Verdict};
@@ -23,6 +24,9 @@ pub(super) struct Block {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     pub(super) verdict: Verdict,
+    pub(super) tenant: TenantId,
+    /// What its entry is counted under; follows from its tenant and its rule.
+    pub(super) claim: Claim,
     pub(super) first_seen: Micros,
     pub(super) moved: Moved,
     pub(super) pace: Pace,
@@ -35,6 +39,8 @@ impl Flow {
     pub(super) fn new(first_seen: Micros) -> Self {
         Self {
             verdict: Verdict::default(),
+            tenant: TenantId::default(),
+            claim: Claim::default(),
             first_seen,
             moved: Moved::default(),
             pace: Pace::still(first_seen),
@@ -42,6 +48,16 @@ impl Flow {
             block: None,
             seat: Seat::Aside,
         }
+    }
+
+    /// Whether an entry is its own, or is going to be.
+    pub(super) fn holds(&self) -> bool {
+        matches!(self.state, State::Promoting { .. } | State::Placed { .. })
+    }
+
+    /// What its entry is to be counted under.
+    pub(super) fn claim_under(&self, division: &Division) -> Claim {
+        division.claim(self.tenant, self.verdict.rule())
     }
 
     /// The one place where a megaflow waits: follows from its state, its verdict and the time alone.
@@ -56,15 +72,19 @@ impl Flow {
             (State::Placed { .. }, Verdict::Software(_)) => Seat::Leaving,
             (State::Placed { since }, _) => {
                 let free_at = since.plus(settings.min_residency);
-                if free_at > now { Seat::Until(free_at) } else { Seat::Demotable(self.score(settings)) }
+                if free_at > now {
+                    Seat::Until(free_at)
+                } else {
+                    Seat::Demotable(self.claim, self.score(settings))
+                }
             }
-            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.score(settings)),
+            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.claim, self.score(settings)),
             (State::Software, Verdict::Auto(terms)) => {
                 let ready = self.old_enough_at(&terms, settings);
                 if ready > now {
                     Seat::Until(ready)
                 } else if self.is_fast_enough(now, settings) {
-                    Seat::Waiting(self.score(settings))
+                    Seat::Waiting(self.claim, self.score(settings))
                 } else {
                     Seat::Aside
                 }

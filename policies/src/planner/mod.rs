@@ -8,6 +8,8 @@
 //! fading keeps the order of any two of them (see `rate`), and time-outs are kept in order of time.
 
 mod capacity;
+mod contest;
+mod division;
 mod explain;
 mod flow;
 mod rate;
@@ -20,8 +22,11 @@ use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
-use crate::Micros;
+use crate::{Micros, RuleId};
 use capacity::{Budget, Table};
+use contest::{Contest, next_in_line};
+pub use division::{Division, Limit, TenantId};
+use division::{InTheWay, Standings};
 pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
 use seats::Seats;
@@ -52,8 +57,10 @@ pub struct Planner<Id> {
     advantage: i64,
     flows: BTreeMap<Id, Flow>,
     seats: Seats<Id>,
+    division: Division,
     table: Table,
     budget: Budget,
+    rule_budgets: BTreeMap<RuleId, Budget>,
     foreign: u32,
     promoting: u32,
     /// Entries that are ours, those being demoted included.
@@ -69,8 +76,10 @@ impl<Id: Copy + Ord> Planner<Id> {
             advantage: rate::advantage(settings.hysteresis_percent),
             flows: BTreeMap::new(),
             seats: Seats::new(),
+            division: Division::default(),
             table: Table::new(settings.capacity),
             budget: Budget::new(),
+            rule_budgets: BTreeMap::new(),
             foreign: 0,
             promoting: 0,
             entries: 0,
@@ -94,6 +103,18 @@ impl<Id: Copy + Ord> Planner<Id> {
         let ids: Vec<Id> = self.flows.keys().copied().collect();
         for id in ids {
             self.reseat(now, id);
+        }
+    }
+
+    /// Takes over another division of the table. Megaflows move only where a limit or a share asks for it.
+    pub fn set_division(&mut self, now: Micros, division: Division) {
+        if division == self.division {
+            return;
+        }
+        self.division = division;
+        let ids: Vec<Id> = self.flows.keys().copied().collect();
+        for id in ids {
+            self.reclaim(now, id);
         }
     }
 
@@ -121,7 +142,16 @@ impl<Id: Copy + Ord> Planner<Id> {
         let (flow, is_new) = self.flow_or_new(id, now);
         if flow.verdict != verdict || is_new {
             flow.verdict = verdict;
-            self.reseat(now, id);
+            self.reclaim(now, id);
+        }
+    }
+
+    /// Whose megaflow it is; takes it up if it is not known yet.
+    pub fn set_tenant(&mut self, now: Micros, id: Id, tenant: TenantId) {
+        let (flow, is_new) = self.flow_or_new(id, now);
+        if flow.tenant != tenant || is_new {
+            flow.tenant = tenant;
+            self.reclaim(now, id);
         }
     }
 
@@ -204,6 +234,7 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// [`Self::unplaced`] gives it. So plan again when demotions are confirmed; a plan with nothing to do is cheap.
     pub fn plan(&mut self, now: Micros) -> Plan<Id> {
         self.budget.refill(now, &self.settings);
+        division::refill(&mut self.rule_budgets, &self.division, now);
         while let Some(id) = self.seats.due(now) {
             self.reseat(now, id);
         }
@@ -253,17 +284,30 @@ impl<Id: Copy + Ord> Planner<Id> {
         }
     }
 
-    /// Demotes what policy sends to software, then what a smaller table has no room for.
+    /// Demotes what policy sends to software, then what a rule holds beyond its limit, then what a smaller table has no
+    /// room for.
     fn evict(&mut self, now: Micros, plan: &mut Plan<Id>) {
         let leaving: Vec<Id> = self.seats.leaving().take(self.in_flight_left()).collect();
         for id in leaving {
             self.demote(now, id, plan);
         }
+        let limits = &self.division.limits;
+        if limits.values().any(|limit| limit.entries.is_some()) {
+            let mut beyond = Contest::new(&self.seats, self.standings(now)).beyond_limits();
+            beyond.truncate(self.in_flight_left());
+            for id in beyond {
+                self.demote(now, id, plan);
+            }
+        }
         // What is being demoted already counts as gone here.
         let wanted = self.in_use().saturating_sub(self.demoting);
         let excess = wanted.saturating_sub(self.table.allows(now)) as usize;
+        if excess == 0 {
+            return;
+        }
+        let mut contest = Contest::new(&self.seats, self.standings(now));
         let weakest: Vec<Id> =
-            self.seats.demotable().map(|(_, id)| id).take(excess.min(self.in_flight_left())).collect();
+            core::iter::from_fn(|| contest.weakest()).take(excess.min(self.in_flight_left())).collect();
         for id in weakest {
             self.demote(now, id, plan);
         }
@@ -271,12 +315,20 @@ impl<Id: Copy + Ord> Planner<Id> {
 
     /// Gives free entries to the best in line.
     fn fill(&mut self, now: Micros, plan: &mut Plan<Id>) {
+        if self.free(now) == 0 || self.seats.waiting_len() == 0 {
+            return;
+        }
+        let mut standings = self.standings(now);
         while self.budget.left() > 0 && self.in_flight_left() > 0 && self.free(now) > 0 {
-            let Some(id) = self.seats.best() else { return };
+            let Some((claim, id)) = next_in_line(&self.seats, &standings) else { return };
             if !self.still_worth_it(now, id) {
                 continue;
             }
             self.budget.spend();
+            if let Some(budget) = claim.rule.and_then(|rule| self.rule_budgets.get_mut(&rule)) {
+                budget.spend();
+            }
+            standings.gives(claim);
             self.enter(id, State::Promoting { since: now });
             self.reseat(now, id);
             plan.promote.push(id);
@@ -284,8 +336,10 @@ impl<Id: Copy + Ord> Planner<Id> {
     }
 
     /// Where no entry is free: demotes the weak for the clearly better, one for one.
+    ///
+    /// Also with entries free, where rules at their limit leave them so: one of the rule's own may be the weaker.
     fn displace(&mut self, now: Micros, plan: &mut Plan<Id>) {
-        if self.free(now) > 0 {
+        if self.seats.waiting_len() == 0 || self.free(now) > 0 && self.division.limits.is_empty() {
             return;
         }
         let (faded, losers) = self.challenge(now);
@@ -307,19 +361,19 @@ impl<Id: Copy + Ord> Planner<Id> {
         let mut spoken_for = freeing;
         let mut faded = Vec::new();
         let mut losers = Vec::new();
-        let mut weakest = self.seats.demotable();
-        for (score, id) in self.seats.waiting() {
-            if losers.len() >= limit {
-                break;
-            }
+        let mut contest = Contest::new(&self.seats, self.standings(now));
+        while losers.len() < limit {
+            let Some((claim, score, id)) = contest.challenger() else { break };
+            let rule_is_full = contest.standings.in_the_way(claim) == Some(InTheWay::RuleEntries);
             if !self.flows.get(&id).is_some_and(|flow| flow.is_fast_enough(now, &self.settings)) {
                 faded.push(id);
-            } else if spoken_for > 0 {
+            } else if spoken_for > 0 && !rule_is_full {
                 spoken_for -= 1;
+                contest.standings.gives(claim);
             } else {
-                match weakest.next() {
-                    Some((weak, loser)) if score.displaces(weak, self.advantage) => losers.push(loser),
-                    _ => break,
+                match contest.loser(claim, score, self.advantage) {
+                    Some(loser) => losers.push(loser),
+                    None => contest.give_up(claim),
                 }
             }
         }
@@ -340,6 +394,11 @@ impl<Id: Copy + Ord> Planner<Id> {
             self.reseat(now, id);
         }
         worth
+    }
+
+    /// How the claims on the table stand against each other.
+    fn standings(&self, now: Micros) -> Standings {
+        Standings::new(&self.division, &self.rule_budgets, self.allows_ours(now), self.seats.demands())
     }
 
     fn in_use(&self) -> u32 {
@@ -377,7 +436,13 @@ impl<Id: Copy + Ord> Planner<Id> {
                 self.demoting -= 1;
             }
         }
+        let held = flow.holds();
         flow.state = state;
+        match (held, flow.holds()) {
+            (false, true) => self.seats.holds(flow.claim),
+            (true, false) => self.seats.lets_go(flow.claim),
+            _ => {}
+        }
         match state {
             State::Software => {}
             State::Promoting { .. } => self.promoting += 1,
@@ -398,6 +463,20 @@ impl<Id: Copy + Ord> Planner<Id> {
             self.seats.take(seat, id);
             flow.seat = seat;
         }
+    }
+
+    /// Counts a megaflow under its tenant and rule as they are now, and files it anew.
+    fn reclaim(&mut self, now: Micros, id: Id) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let claim = flow.claim_under(&self.division);
+        if claim != flow.claim {
+            if flow.holds() {
+                self.seats.lets_go(flow.claim);
+                self.seats.holds(claim);
+            }
+            flow.claim = claim;
+        }
+        self.reseat(now, id);
     }
 
     fn explain_software(&self, now: Micros, id: Id, flow: &Flow) -> Explanation {
@@ -421,7 +500,16 @@ impl<Id: Copy + Ord> Planner<Id> {
         }
         let score = flow.score(&self.settings);
         let (rank, of) = self.seats.rank(score, id);
-        let waiting_for = if self.free(now) == 0 {
+        let standings = self.standings(now);
+        let waiting_for = if let Some(in_the_way) = standings.in_the_way(flow.claim) {
+            match in_the_way {
+                InTheWay::RuleEntries => WaitingFor::RuleEntries,
+                InTheWay::RuleInstalls => WaitingFor::RuleInstalls,
+            }
+        } else if self.free(now) == 0 && standings.has_competition() && !standings.is_under(flow.claim.tenant)
+        {
+            WaitingFor::Share
+        } else if self.free(now) == 0 {
             WaitingFor::Entry
         } else if self.budget.left() == 0 || self.in_flight_left() == 0 {
             WaitingFor::Installs

@@ -1,7 +1,8 @@
 //! Where each megaflow waits for the planner's attention: ordered sets, so that a plan looks only at what matters.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 
+use super::division::{Claim, Demand};
 use crate::Micros;
 
 /// How a megaflow ranks: pinned before ranked, then by the saving's time-invariant key.
@@ -30,49 +31,102 @@ pub(super) enum Seat {
     /// Nothing happens before this time.
     Until(Micros),
     /// Wants an entry.
-    Waiting(Score),
+    Waiting(Claim, Score),
     /// Has an entry and may lose it to a better one.
-    Demotable(Score),
+    Demotable(Claim, Score),
     /// Has an entry and has to leave it.
     Leaving,
+}
+
+/// Megaflows that are counted under one claim.
+#[derive(Clone, Debug)]
+pub(super) struct Line<Id> {
+    /// Those that want an entry.
+    pub(super) waiting: BTreeSet<(Score, Id)>,
+    /// Those that may lose their entry.
+    pub(super) demotable: BTreeSet<(Score, Id)>,
+    /// How many hold an entry or are being installed.
+    held: u32,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Seats<Id> {
     until: BTreeSet<(Micros, Id)>,
-    waiting: BTreeSet<(Score, Id)>,
-    demotable: BTreeSet<(Score, Id)>,
+    lines: BTreeMap<Claim, Line<Id>>,
     leaving: BTreeSet<Id>,
+    waiting: usize,
 }
 
 impl<Id: Copy + Ord> Seats<Id> {
     pub(super) fn new() -> Self {
-        Self {
-            until: BTreeSet::new(),
+        Self { until: BTreeSet::new(), lines: BTreeMap::new(), leaving: BTreeSet::new(), waiting: 0 }
+    }
+
+    fn line(&mut self, claim: Claim) -> &mut Line<Id> {
+        self.lines.entry(claim).or_insert_with(|| Line {
             waiting: BTreeSet::new(),
             demotable: BTreeSet::new(),
-            leaving: BTreeSet::new(),
+            held: 0,
+        })
+    }
+
+    /// Drops a line that nobody is in any more.
+    fn tidy(&mut self, claim: Claim) {
+        let is_empty =
+            |line: &Line<Id>| line.held == 0 && line.waiting.is_empty() && line.demotable.is_empty();
+        if self.lines.get(&claim).is_some_and(is_empty) {
+            self.lines.remove(&claim);
         }
     }
 
     pub(super) fn take(&mut self, seat: Seat, id: Id) {
         match seat {
-            Seat::Aside => true,
-            Seat::Until(time) => self.until.insert((time, id)),
-            Seat::Waiting(score) => self.waiting.insert((score, id)),
-            Seat::Demotable(score) => self.demotable.insert((score, id)),
-            Seat::Leaving => self.leaving.insert(id),
-        };
+            Seat::Aside => {}
+            Seat::Until(time) => {
+                self.until.insert((time, id));
+            }
+            Seat::Waiting(claim, score) => {
+                self.waiting += usize::from(self.line(claim).waiting.insert((score, id)));
+            }
+            Seat::Demotable(claim, score) => {
+                self.line(claim).demotable.insert((score, id));
+            }
+            Seat::Leaving => {
+                self.leaving.insert(id);
+            }
+        }
     }
 
     pub(super) fn leave(&mut self, seat: Seat, id: Id) {
         match seat {
-            Seat::Aside => true,
-            Seat::Until(time) => self.until.remove(&(time, id)),
-            Seat::Waiting(score) => self.waiting.remove(&(score, id)),
-            Seat::Demotable(score) => self.demotable.remove(&(score, id)),
-            Seat::Leaving => self.leaving.remove(&id),
-        };
+            Seat::Aside => {}
+            Seat::Until(time) => {
+                self.until.remove(&(time, id));
+            }
+            Seat::Waiting(claim, score) => {
+                self.waiting -= usize::from(self.line(claim).waiting.remove(&(score, id)));
+                self.tidy(claim);
+            }
+            Seat::Demotable(claim, score) => {
+                self.line(claim).demotable.remove(&(score, id));
+                self.tidy(claim);
+            }
+            Seat::Leaving => {
+                self.leaving.remove(&id);
+            }
+        }
+    }
+
+    /// A megaflow of the claim holds an entry now, or is being installed.
+    pub(super) fn holds(&mut self, claim: Claim) {
+        self.line(claim).held += 1;
+    }
+
+    /// A megaflow of the claim holds no entry any more, or is leaving it.
+    pub(super) fn lets_go(&mut self, claim: Claim) {
+        let line = self.line(claim);
+        line.held = line.held.saturating_sub(1);
+        self.tidy(claim);
     }
 
     /// A megaflow whose time has come by `now`.
@@ -80,19 +134,18 @@ impl<Id: Copy + Ord> Seats<Id> {
         self.until.first().filter(|(time, _)| *time <= now).map(|(_, id)| *id)
     }
 
-    /// The best of those that want an entry.
-    pub(super) fn best(&self) -> Option<Id> {
-        self.waiting.last().map(|(_, id)| *id)
+    /// Those in line and those with an entry, by claim.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (Claim, &Line<Id>)> {
+        self.lines.iter().map(|(claim, line)| (*claim, line))
     }
 
-    /// Those that want an entry, the best first.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (Score, Id)> + '_ {
-        self.waiting.iter().rev().copied()
-    }
-
-    /// Those that may lose their entry, the weakest first.
-    pub(super) fn demotable(&self) -> impl Iterator<Item = (Score, Id)> + '_ {
-        self.demotable.iter().copied()
+    /// How much is held and wanted, by claim.
+    pub(super) fn demands(&self) -> impl Iterator<Item = Demand> + '_ {
+        self.lines().map(|(claim, line)| Demand {
+            claim,
+            held: line.held,
+            waiting: u32::try_from(line.waiting.len()).unwrap_or(u32::MAX),
+        })
     }
 
     /// Those that have to leave their entry.
@@ -102,11 +155,11 @@ impl<Id: Copy + Ord> Seats<Id> {
 
     /// How many want an entry, and how many of them rank before `id` with `score`; linear, for explanations.
     pub(super) fn rank(&self, score: Score, id: Id) -> (usize, usize) {
-        let better = self.waiting.range((score, id)..).count().saturating_sub(1);
-        (better + 1, self.waiting.len())
+        let better: usize = self.lines.values().map(|line| line.waiting.range((score, id)..).count()).sum();
+        (better.max(1), self.waiting)
     }
 
     pub(super) fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        self.waiting
     }
 }

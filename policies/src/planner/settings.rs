@@ -169,6 +169,18 @@ pub enum Verdict {
     Auto(Terms),
 }
 
+impl Verdict {
+    /// The rule it comes from.
+    pub const fn rule(&self) -> Option<RuleId> {
+        match self {
+            Self::Software(Because::Rule(rule)) => Some(*rule),
+            Self::Software(Because::Default | Because::NotPlaceable) => None,
+            Self::Hardware(rule) => *rule,
+            Self::Auto(terms) => terms.rule,
+        }
+    }
+}
+
 impl Default for Verdict {
     fn default() -> Self {
         Self::Auto(Terms::default())

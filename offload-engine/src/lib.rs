@@ -40,4 +40,4 @@ pub use ports::{NicFacts, NicId, PortFacts, PortKind};
 pub use refusal::Refusal;
 pub use settings::{Counters, Settings};
 pub use view::{FlowView, NicView, Placement, PortView, Status};
-pub use world::Tally;
+pub use world::{NicTally, Tally};

@@ -7,7 +7,7 @@ use crate::ledger::{Entry, Home, Stage};
 use crate::ovs::{Mode, OvsSettings};
 use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::refusal::Refusal;
-use crate::world::Tally;
+use crate::world::{NicTally, Tally};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -82,7 +82,7 @@ pub struct PortView<'a> {
 }
 
 /// One NIC.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NicView<'a> {
     /// What it is.
     pub facts: &'a NicFacts,
@@ -90,6 +90,8 @@ pub struct NicView<'a> {
     pub entries: u32,
     /// How its planner stands; nothing in observe mode.
     pub planner: Option<Counts>,
+    /// What was done with it.
+    pub tally: NicTally,
 }
 
 /// Megaflows that share a reason for not being in hardware.
@@ -185,7 +187,7 @@ impl Engine {
             .nics()
             .map(|facts| {
                 let (id, entries) = view(facts);
-                NicView { facts, entries, planner: self.placing.counts(id) }
+                NicView { facts, entries, planner: self.placing.counts(id), tally: self.world.nic_tally(id) }
             })
             .collect()
     }

@@ -5,6 +5,7 @@ use crate::event::{Effect, OpId, Round};
 use crate::ledger::{Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::ports::{NicId, PortFacts, Ports};
+use crate::refusal::Refusal;
 use crate::settings::Settings;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -47,6 +48,17 @@ pub struct Tally {
     pub megaflows_left_out: u64,
 }
 
+/// What the engine counted since it started, of one NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NicTally {
+    /// Rules that a report showed in it after we promoted them.
+    pub promotions: u64,
+    /// Rules taken out of it by us.
+    pub demotions: u64,
+    /// Promotions that came to nothing, by [`Refusal::label`].
+    pub refusals: BTreeMap<&'static str, u64>,
+}
+
 /// Totals, overall and by ingress port.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
@@ -73,6 +85,7 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) totals: Totals,
     pub(crate) tally: Tally,
+    nic_tallies: BTreeMap<NicId, NicTally>,
     pub(crate) ops: BTreeMap<OpId, Ufid>,
     next_op: u64,
     next_round: u64,
@@ -92,6 +105,7 @@ impl World {
             ledger: Ledger::default(),
             totals: Totals::default(),
             tally: Tally::default(),
+            nic_tallies: BTreeMap::new(),
             ops: BTreeMap::new(),
             next_op: 1,
             next_round: 1,
@@ -99,6 +113,35 @@ impl World {
             datapath_round: None,
             read_in_full: BTreeSet::new(),
             vswitchd_up: false,
+        }
+    }
+
+    /// What was counted of `nic`.
+    pub(crate) fn nic_tally(&self, nic: NicId) -> NicTally {
+        self.nic_tallies.get(&nic).cloned().unwrap_or_default()
+    }
+
+    /// A rule of `nic` was promoted.
+    pub(crate) fn count_promotion(&mut self, nic: Option<NicId>) {
+        self.tally.promotions += 1;
+        self.of_nic(nic, |tally| tally.promotions += 1);
+    }
+
+    /// A rule of `nic` was demoted.
+    pub(crate) fn count_demotion(&mut self, nic: Option<NicId>) {
+        self.tally.demotions += 1;
+        self.of_nic(nic, |tally| tally.demotions += 1);
+    }
+
+    /// A promotion came to nothing.
+    pub(crate) fn count_refusal(&mut self, nic: Option<NicId>, refusal: &Refusal) {
+        self.of_nic(nic, |tally| *tally.refusals.entry(refusal.label()).or_default() += 1);
+    }
+
+    /// NICs that exist are few, and only they are counted.
+    fn of_nic(&mut self, nic: Option<NicId>, count: impl FnOnce(&mut NicTally)) {
+        if let Some(nic) = nic {
+            count(self.nic_tallies.entry(nic).or_default());
         }
     }
 

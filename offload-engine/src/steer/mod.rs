@@ -281,6 +281,8 @@ impl Steer {
             Retry::Soon => planner::Refusal::Transient,
             Retry::WhenChanged => planner::Refusal::Shape,
         };
+        let nic = world.ledger.get(ufid).and_then(|entry| entry.nic);
+        world.count_refusal(nic, &refusal);
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.refusal = Some(refusal);
         }

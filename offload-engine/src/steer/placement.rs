@@ -238,10 +238,11 @@ impl Steer {
             return;
         }
         let flags = filter.live.flags;
+        let nic = entry.nic;
         let (in_hw, refused) = (filter.live.is_in_hw(), flags.contains(FilterFlags::NOT_IN_HW));
         match goal {
             Goal::Promote if in_hw => {
-                world.tally.promotions += 1;
+                world.count_promotion(nic);
                 self.wanted.insert(ufid);
                 if let Some(entry) = world.ledger.get_mut(ufid) {
                     entry.refusal = None;
@@ -258,7 +259,9 @@ impl Steer {
             // Not reported yet, or changed by Open vSwitch meanwhile: the next report tells.
             Goal::Promote => self.told_placement(world, now, ufid),
             Goal::Demote => {
-                world.tally.demotions += u64::from(!in_hw);
+                if !in_hw {
+                    world.count_demotion(nic);
+                }
                 self.told_placement(world, now, ufid);
                 self.plan(world, now, fx);
             }

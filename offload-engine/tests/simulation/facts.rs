@@ -160,6 +160,20 @@ fn rule_is_offloaded_only_after_kernel_reports_in_hw() {
 }
 
 #[test]
+fn promotions_and_refusals_are_counted_for_their_nic() {
+    let mut scene = Scene::new(Counters::Fast);
+    scene.kernel.refuses_every = 2;
+    for flow in [ufid(1), ufid(2)] {
+        scene.ovs.install(&mut scene.kernel, flow, 1);
+        let replacement = scene.until_replacement(flow);
+        scene.carry_out(replacement);
+    }
+    let nics = scene.engine.nics();
+    assert_eq!(nics[0].tally.promotions, 1);
+    assert_eq!(nics[0].tally.refusals, [("driver", 1)].into());
+}
+
+#[test]
 fn refused_rule_gets_its_skip_hw_back() {
     let mut scene = Scene::new(Counters::Fast);
     let flow = ufid(1);

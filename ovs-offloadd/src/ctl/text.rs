@@ -349,6 +349,8 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
         ("of others", true),
         ("waiting", true),
         ("in flight", true),
+        ("installs", true),
+        ("refusals", true),
     ];
     let rows = nics.iter().map(|nic| {
         let learned = if nic.capacity_learned { " (learned)" } else { "" };
@@ -364,6 +366,8 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
             number(nic.foreign),
             number(nic.waiting),
             number(nic.in_flight),
+            number(nic.promotions),
+            number(nic.refusals.values().sum()),
         ]
     });
     table(&head, width, rows)

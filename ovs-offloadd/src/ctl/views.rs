@@ -3,6 +3,7 @@
 //! Their JSON form is the `--output json` of ovs-offloadctl: names carry units, and fields are only ever added.
 
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Packets and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -126,6 +127,12 @@ pub struct NicView {
     pub waiting: u64,
     /// Changes that wait for the kernel's answer.
     pub in_flight: u64,
+    /// Rules moved into it since start.
+    pub promotions: u64,
+    /// Rules moved out of it by us.
+    pub demotions: u64,
+    /// Promotions that came to nothing since start, by reason.
+    pub refusals: BTreeMap<&'static str, u64>,
 }
 
 /// What was done since the start.
@@ -312,6 +319,9 @@ pub(crate) mod sample {
                 foreign: 0,
                 waiting: 12,
                 in_flight: 3,
+                promotions: 5_000,
+                demotions: 3_980,
+                refusals: [("driver", 18), ("table_full", 40)].into(),
             }],
             refused: vec![RefusalView {
                 reason: "driver",

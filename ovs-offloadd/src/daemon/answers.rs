@@ -138,6 +138,9 @@ pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
             foreign: counts.foreign.into(),
             waiting: counts.waiting,
             in_flight: u64::from(counts.promoting) + u64::from(counts.demoting),
+            promotions: nic.tally.promotions,
+            demotions: nic.tally.demotions,
+            refusals: nic.tally.refusals,
         }
     });
     views.collect()

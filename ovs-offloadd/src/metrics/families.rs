@@ -160,6 +160,41 @@ pub static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "offloadd_nic_promotions_total",
+        kind: Kind::Counter,
+        labels: &["nic", "driver"],
+        help: "Rules moved into a NIC.",
+        samples: |status, _, out| {
+            for nic in &status.nics {
+                out.put(&[&nic.nic.to_string(), &nic.driver], nic.promotions);
+            }
+        },
+    },
+    Family {
+        name: "offloadd_nic_demotions_total",
+        kind: Kind::Counter,
+        labels: &["nic", "driver"],
+        help: "Rules moved out of a NIC by us.",
+        samples: |status, _, out| {
+            for nic in &status.nics {
+                out.put(&[&nic.nic.to_string(), &nic.driver], nic.demotions);
+            }
+        },
+    },
+    Family {
+        name: "offloadd_nic_refusals_total",
+        kind: Kind::Counter,
+        labels: &["nic", "driver", "reason"],
+        help: "Promotions that came to nothing, by reason.",
+        samples: |status, _, out| {
+            for nic in &status.nics {
+                for (reason, refusals) in &nic.refusals {
+                    out.put(&[&nic.nic.to_string(), &nic.driver, reason], refusals);
+                }
+            }
+        },
+    },
+    Family {
         name: "offloadd_promotions_total",
         kind: Kind::Counter,
         labels: &[],
@@ -354,6 +389,8 @@ mod tests {
             value(&text, "offloadd_nic_capacity_entries{nic=\"0\",driver=\"mlx5_core\"}").unwrap(),
             "1024"
         );
+        let refusals = "offloadd_nic_refusals_total{nic=\"0\",driver=\"mlx5_core\",reason=\"table_full\"}";
+        assert_eq!(value(&text, refusals).unwrap(), "40");
         assert_eq!(value(&text, "offloadd_connection_up{peer=\"vswitchd\"}").unwrap(), "0");
         assert_eq!(value(&text, "offloadd_configuration_ok").unwrap(), "0");
     }

@@ -115,7 +115,27 @@ impl Engine {
 
     fn act_on(&mut self, now: Micros, changes: impl IntoIterator<Item = Change>, fx: &mut Vec<Effect>) {
         for change in changes {
+            let decided = match change {
+                Change::Made { ufid, .. } | Change::Found { ufid } => {
+                    self.world.decide(now, ufid);
+                    None
+                }
+                // Time alone may change what the rules say.
+                Change::Read { ufid, .. } if self.world.policy.rules().depend_on_time() => {
+                    self.world.decide(now, ufid).then_some(Change::Decided { ufid })
+                }
+                _ => None,
+            };
             self.placing.changed(&mut self.world, now, change, fx);
+            if let Some(decided) = decided {
+                self.placing.changed(&mut self.world, now, decided, fx);
+            }
+        }
+    }
+
+    fn act_on_decisions(&mut self, now: Micros, decided: Vec<Ufid>, fx: &mut Vec<Effect>) {
+        for ufid in decided {
+            self.placing.changed(&mut self.world, now, Change::Decided { ufid }, fx);
         }
     }
 
@@ -126,14 +146,23 @@ impl Engine {
                 self.world.settings = *settings;
                 self.placing.reconfigured(&mut self.world, now);
             }
+            Event::Policy(rules) => {
+                let decided = self.world.set_rules(now, *rules);
+                self.placing.rules_changed(&mut self.world, now, &decided, fx);
+            }
             Event::Ovs(ovs) => self.world.ovs = ovs,
             Event::Peer { peer, up } => self.peer(now, peer, up, fx),
             Event::Nic(nic) => self.world.ports.set_nic(*nic),
             Event::NicGone(nic) => self.world.ports.remove_nic(nic),
             Event::NicReset(nic) => self.placing.nic_reset(&mut self.world, now, nic, fx),
             Event::Port(port) => {
-                let location = port.location;
+                let (ifindex, location) = (port.ifindex, port.location);
+                let known = self.world.ports.get(ifindex).is_some_and(|known| known.is_named_like(&port));
                 let before = self.world.ports.set(*port);
+                if !known {
+                    let decided = self.world.decide_of_port(now, ifindex, location);
+                    self.act_on_decisions(now, decided, fx);
+                }
                 if before.is_none_or(|before| before.location != location) {
                     self.world.read_in_full.insert(location);
                     self.next_epoch = now;
@@ -143,6 +172,8 @@ impl Engine {
             Event::PortGone(ifindex) => {
                 if let Some(port) = self.world.ports.remove(ifindex) {
                     self.port_gone(now, port.location, fx);
+                    let decided = self.world.decide_of_port(now, ifindex, port.location);
+                    self.act_on_decisions(now, decided, fx);
                 }
             }
             Event::TcOverrun => {

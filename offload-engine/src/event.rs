@@ -16,6 +16,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
+use policies::rules::Rules;
 use tc_flower::{Chain, Filter, FilterAddress, FilterCounters, FilterReport, Location, Prio, ReplaceActions};
 
 /// One thing asked of the shell, to tell its answer by.
@@ -118,6 +119,8 @@ pub struct Megaflow {
 pub enum Event {
     /// The configuration was read or reloaded.
     Settings(Box<Settings>),
+    /// The rules of the policy were read or reloaded.
+    Policy(Box<Rules>),
     /// OVSDB told what Open vSwitch's settings are.
     Ovs(OvsSettings),
     /// A connection came up or went down.

@@ -12,6 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
+use policies::rules::Decision;
 use tc_flower::{Chain, EtherType, FilterAddress, FilterReport, Handle, Location, Prio};
 
 /// Where a megaflow lives.
@@ -114,6 +115,10 @@ pub(crate) struct Entry {
     pub(crate) totals: Traffic,
     /// Bytes and packets per second over the last two readings.
     pub(crate) rate: Traffic,
+    /// Whether there were two readings to tell it from.
+    pub(crate) has_rate: bool,
+    /// What the rules say of it; nothing for a flow that was never in TC.
+    pub(crate) decision: Option<Decision>,
     pub(crate) stage: Stage,
     pub(crate) refusal: Option<Refusal>,
     /// For a flow of the kernel datapath: what of it TC cannot express.
@@ -139,6 +144,8 @@ impl Entry {
             seen: Round(0),
             totals: Traffic::default(),
             rate: Traffic::default(),
+            has_rate: false,
+            decision: None,
             stage: Stage::Resting,
             refusal: None,
             unfit: None,

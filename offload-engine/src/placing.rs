@@ -35,6 +35,9 @@ pub(crate) trait Placing: core::fmt::Debug {
     /// The settings changed.
     fn reconfigured(&mut self, _world: &mut World, _now: Micros) {}
 
+    /// The rules changed; they say otherwise than before of the megaflows `decided`.
+    fn rules_changed(&mut self, _world: &mut World, _now: Micros, _decided: &[Ufid], _fx: &mut Vec<Effect>) {}
+
     /// Ports or NICs changed.
     fn ports_changed(&mut self, _world: &mut World, _now: Micros) {}
 

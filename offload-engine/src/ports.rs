@@ -77,6 +77,8 @@ pub struct PortFacts {
     pub iface_id: Option<String>,
     /// What it is.
     pub kind: PortKind,
+    /// The kind of tunnel it is a port of, as `Interface.type` has it: "geneve", "vxlan", "gre"….
+    pub tunnel_kind: Option<String>,
     /// The NIC it belongs to.
     pub nic: Option<NicId>,
     /// `hw-tc-offload` of the netdev.
@@ -84,6 +86,12 @@ pub struct PortFacts {
 }
 
 impl PortFacts {
+    /// Whether it goes by the same names as `other`: whether conditions see the same in both.
+    pub(crate) fn is_named_like(&self, other: &Self) -> bool {
+        (&self.name, &self.bridge, &self.iface_id, self.kind, &self.tunnel_kind)
+            == (&other.name, &other.bridge, &other.iface_id, other.kind, &other.tunnel_kind)
+    }
+
     /// The NIC that rules on this port would be placed in, if it can take any.
     pub fn offload_nic(&self) -> Option<NicId> {
         self.nic.filter(|_| self.hw_tc_offload)

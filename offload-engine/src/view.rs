@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
 use policies::planner::{Counts, Explanation};
+use policies::rules::Decision;
 use tc_flower::{FilterAddress, FilterReport};
 
 /// Distinct refusal texts told of in one status; the rest is summed up under their labels.
@@ -68,6 +69,8 @@ pub struct FlowView<'a> {
     pub unfit: Option<&'a str>,
     /// Something is under way for it.
     pub moving: bool,
+    /// What the rules say of it, where it is in TC.
+    pub decision: Option<Decision>,
     /// How the planner sees it.
     pub explanation: Option<Explanation>,
 }
@@ -250,6 +253,7 @@ impl Engine {
             refusal: entry.refusal.as_ref().filter(|_| placement != Placement::Hardware),
             unfit: entry.unfit.as_deref().filter(|_| placement == Placement::Datapath),
             moving: !matches!(entry.stage, Stage::Resting),
+            decision: entry.decision.filter(|_| placement != Placement::Datapath),
             explanation: self.placing.explain(&self.world, now, ufid),
         })
     }

@@ -39,6 +39,8 @@ pub(crate) enum Change {
         /// Time since the reading before; nothing for the first.
         over: Option<Micros>,
     },
+    /// The rules say otherwise of it than before.
+    Decided { ufid: Ufid },
     /// Nothing the mode would care about.
     Nothing,
 }
@@ -246,6 +248,7 @@ impl World {
         let over = entry.read_at.map(|before| now.since(before));
         entry.read_at = Some(now);
         entry.rate = per_second(moved, over);
+        entry.has_rate = over.is_some();
         if let Some(filter) = &mut entry.filter {
             filter.live.flags = read.flags;
         }

@@ -4,6 +4,7 @@ use crate::counters::Traffic;
 use crate::event::{Effect, OpId, Round};
 use crate::ledger::{Home, Ledger};
 use crate::ovs::OvsSettings;
+use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, Ports};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -80,6 +81,7 @@ pub(crate) struct Sweep {
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) settings: Settings,
+    pub(crate) policy: Policy,
     pub(crate) ovs: OvsSettings,
     pub(crate) ports: Ports,
     pub(crate) ledger: Ledger,
@@ -100,6 +102,7 @@ impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
             settings,
+            policy: Policy::default(),
             ovs: OvsSettings::default(),
             ports: Ports::default(),
             ledger: Ledger::default(),
@@ -205,6 +208,9 @@ impl World {
         }
         let Some(entry) = self.ledger.get_mut(ufid) else { return };
         entry.totals += moved;
+        if let Some(decision) = &entry.decision {
+            self.policy.account(decision, moved);
+        }
         self.totals.all += moved;
         if let Some(port) = entry.port {
             *self.totals.by_port.entry(port).or_default() += moved;

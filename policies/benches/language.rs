@@ -25,9 +25,7 @@ fn rules() -> Rules {
         condition: condition.into(),
         condition_at: (1, 1),
         place,
-        min_rate: None,
-        min_age: None,
-        weight: None,
+        ..RuleText::default()
     });
     Rules::compile(&texts, Place::Auto, &AddressSets::new()).expect("a policy")
 }

@@ -10,14 +10,17 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::language::{AddressSets, Diagnostic, Match, Origin, Subject, Trace, Truth};
-use crate::planner::{Because, Terms, Verdict};
+use crate::planner::{Because, Division, Limit, TenantId, Terms, Verdict};
 use crate::{Micros, Rate, RuleId, Weight};
 
 /// The most rules a policy may have.
 pub const RULES_MAX: usize = 1_024;
 
-/// The longest name of a rule, in bytes; it is a label of metrics.
+/// The longest name of a rule or of a tenant, in bytes; the former is a label of metrics.
 pub const NAME_BYTES_MAX: usize = 128;
+
+/// The most tenants that rules may name.
+pub const TENANTS_MAX: usize = 256;
 
 /// Where a rule wants its megaflows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,8 +57,10 @@ impl fmt::Display for Place {
 }
 
 /// A rule as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleText {
+    /// Line and column, from 1, of the rule in the file.
+    pub at: (usize, usize),
     /// Its name; unique.
     pub name: String,
     /// The condition.
@@ -70,6 +75,14 @@ pub struct RuleText {
     pub min_age: Option<Micros>,
     /// For `auto`: how much the saving counts.
     pub weight: Option<Weight>,
+    /// Whose its megaflows are.
+    pub tenant: Option<String>,
+    /// How large that tenant's share is against the others'.
+    pub share: Option<Weight>,
+    /// Not for `software`: the most entries of one NIC.
+    pub max_entries: Option<u32>,
+    /// Not for `software`: the most installs per second in one NIC.
+    pub installs_per_s: Option<u32>,
 }
 
 /// What is wrong with a policy.
@@ -84,6 +97,14 @@ pub enum RuleProblem {
     DuplicateName(RuleId),
     /// A threshold or a weight on a rule that ranks nothing.
     OnlyForAuto(&'static str),
+    /// A limit on a rule that gives no entries.
+    NotForSoftware(&'static str),
+    /// A share without a tenant whose it is.
+    ShareOfNobody,
+    /// An earlier rule gives the same tenant another share.
+    TwoShares(RuleId),
+    /// The tenant's name is empty or longer than [`NAME_BYTES_MAX`], or there are more than [`TENANTS_MAX`].
+    BadTenant,
     /// The condition.
     Condition(Diagnostic),
 }
@@ -103,12 +124,15 @@ impl RuleError {
     /// The message for a person: file, line, column, and for a condition the line itself with a caret.
     pub fn render(&self, file: &str, rules: &[RuleText]) -> String {
         let text = rules.get(self.rule);
-        let (line, column) = text.map_or((1, 1), |text| text.condition_at);
         match (&self.problem, text) {
             (RuleProblem::Condition(diagnostic), Some(text)) => {
+                let (line, column) = text.condition_at;
                 diagnostic.render(&text.condition, Origin { file, line, column })
             }
-            _ => format!("{file}:{line}:{column}: {self}\n"),
+            _ => {
+                let (line, column) = text.map_or((1, 1), |text| text.at);
+                format!("{file}:{line}:{column}: {self}\n")
+            }
         }
     }
 }
@@ -121,6 +145,13 @@ impl fmt::Display for RuleError {
             RuleProblem::BadName => write!(f, "a name has 1 to {NAME_BYTES_MAX} bytes"),
             RuleProblem::DuplicateName(first) => write!(f, "{first} has the same name"),
             RuleProblem::OnlyForAuto(key) => write!(f, "{key} has a meaning with place = \"auto\" only"),
+            RuleProblem::NotForSoftware(key) => write!(f, "{key} has no meaning with place = \"software\""),
+            RuleProblem::ShareOfNobody => write!(f, "share needs a tenant whose share it is"),
+            RuleProblem::TwoShares(first) => write!(f, "{first} gives the same tenant another share"),
+            RuleProblem::BadTenant => write!(
+                f,
+                "a tenant's name has 1 to {NAME_BYTES_MAX} bytes, and a policy has at most {TENANTS_MAX} tenants"
+            ),
             RuleProblem::Condition(diagnostic) => diagnostic.fmt(f),
         }
     }
@@ -129,12 +160,14 @@ impl fmt::Display for RuleError {
 impl core::error::Error for RuleError {}
 
 /// A rule ready to be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     name: String,
     condition: Match,
     place: Place,
     verdict: Verdict,
+    tenant: TenantId,
+    limit: Limit,
 }
 
 impl Rule {
@@ -157,13 +190,60 @@ impl Rule {
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
+
+    /// Whose its megaflows are; 0 where it does not say.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The most that its megaflows may use of one NIC.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
 }
 
 /// A policy ready to be asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
+    texts: Vec<RuleText>,
+    sets: AddressSets,
     rules: Vec<Rule>,
     default: Place,
+    tenants: Tenants,
+}
+
+/// The tenants that rules name, in the order of their numbers, and their shares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tenants {
+    names: Vec<String>,
+    shares: BTreeMap<TenantId, (Weight, RuleId)>,
+}
+
+impl Tenants {
+    /// The number of the tenant that a rule names, who is taken up if not known yet.
+    fn take(&mut self, text: &RuleText, rule: RuleId) -> Result<TenantId, RuleProblem> {
+        let Some(name) = &text.tenant else {
+            return if text.share.is_some() { Err(RuleProblem::ShareOfNobody) } else { Ok(TenantId(0)) };
+        };
+        let known = self.names.iter().position(|known| known == name);
+        let is_bad = name.is_empty() || name.len() > NAME_BYTES_MAX;
+        if is_bad || known.is_none() && self.names.len() == TENANTS_MAX {
+            return Err(RuleProblem::BadTenant);
+        }
+        let index = known.unwrap_or_else(|| {
+            self.names.push(name.clone());
+            self.names.len() - 1
+        });
+        // 0 stands for nobody.
+        let id = TenantId(index as u16 + 1);
+        if let Some(share) = text.share {
+            let (first, by) = *self.shares.entry(id).or_insert((share, rule));
+            if first != share {
+                return Err(RuleProblem::TwoShares(by));
+            }
+        }
+        Ok(id)
+    }
 }
 
 /// What a policy says about a megaflow.
@@ -173,6 +253,8 @@ pub struct Decision {
     pub rule: Option<RuleId>,
     /// What that means for the planner.
     pub verdict: Verdict,
+    /// Whose the rule says the megaflow is; 0 where it does not say.
+    pub tenant: TenantId,
 }
 
 /// How a policy came to its decision.
@@ -198,7 +280,13 @@ pub struct RuleTrace<'a> {
 impl Default for Rules {
     /// No rules: everything earns its entry.
     fn default() -> Self {
-        Self { rules: Vec::new(), default: Place::Auto }
+        Self {
+            texts: Vec::new(),
+            sets: AddressSets::new(),
+            rules: Vec::new(),
+            default: Place::Auto,
+            tenants: Tenants::default(),
+        }
     }
 }
 
@@ -208,6 +296,7 @@ impl Rules {
         let mut rules = Vec::with_capacity(texts.len().min(RULES_MAX));
         let mut errors = Vec::new();
         let mut names = BTreeMap::new();
+        let mut tenants = Tenants::default();
         for (index, text) in texts.iter().enumerate() {
             let mut fail = |problem| errors.push(RuleError { rule: index, name: text.name.clone(), problem });
             if index == RULES_MAX {
@@ -223,20 +312,29 @@ impl Rules {
             } else {
                 names.insert(text.name.as_str(), id);
             }
-            if let Some(key) = only_for_auto(text) {
-                fail(RuleProblem::OnlyForAuto(key));
+            if let Some(problem) = out_of_place(text) {
+                fail(problem);
             }
+            let tenant = tenants.take(text, id).unwrap_or_else(|problem| {
+                fail(problem);
+                TenantId(0)
+            });
             match Match::compile(&text.condition, sets) {
                 Ok(condition) => rules.push(Rule {
                     name: text.name.to_string(),
                     condition,
                     place: text.place,
                     verdict: verdict(text, id),
+                    tenant,
+                    limit: Limit { entries: text.max_entries, installs_per_s: text.installs_per_s },
                 }),
                 Err(diagnostic) => fail(RuleProblem::Condition(diagnostic)),
             }
         }
-        if errors.is_empty() { Ok(Self { rules, default }) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self { texts: texts.to_vec(), sets: sets.clone(), rules, default, tenants })
     }
 
     /// What the policy says about a megaflow. Allocates nothing.
@@ -276,6 +374,45 @@ impl Rules {
         self.default
     }
 
+    /// The rules as they were written, in order.
+    pub fn texts(&self) -> &[RuleText] {
+        &self.texts
+    }
+
+    /// The address sets that conditions may name.
+    pub fn sets(&self) -> &AddressSets {
+        &self.sets
+    }
+
+    /// Whether there is no rule, so that the default decides about every megaflow.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The rule of that name.
+    pub fn named(&self, name: &str) -> Option<RuleId> {
+        self.rules.iter().position(|rule| rule.name == name).map(|index| RuleId(index as u16))
+    }
+
+    /// The name of a tenant that rules name.
+    pub fn tenant(&self, id: TenantId) -> Option<&str> {
+        self.tenants.names.get(usize::from(id.0).checked_sub(1)?).map(String::as_str)
+    }
+
+    /// The share of a tenant, where a rule gives one.
+    pub fn share(&self, id: TenantId) -> Option<Weight> {
+        self.tenants.shares.get(&id).map(|(share, _)| *share)
+    }
+
+    /// How the table of each NIC is to be divided.
+    pub fn division(&self) -> Division {
+        let limits = self.iter().filter(|(_, rule)| !rule.limit.is_none());
+        Division {
+            limits: limits.map(|(id, rule)| (id, rule.limit)).collect(),
+            shares: self.tenants.shares.iter().map(|(id, (share, _))| (*id, *share)).collect(),
+        }
+    }
+
     /// Whether the decision about a megaflow may change while the megaflow stays the same, because a rule asks for
     /// `age` or `rate`: then it has to be asked again from time to time.
     pub fn depend_on_time(&self) -> bool {
@@ -284,9 +421,12 @@ impl Rules {
 
     fn decision(&self, matching: Option<usize>) -> Decision {
         match matching.and_then(|index| self.rules.get(index).map(|rule| (index, rule))) {
-            Some((index, rule)) => Decision { rule: Some(RuleId(index as u16)), verdict: rule.verdict },
+            Some((index, rule)) => {
+                Decision { rule: Some(RuleId(index as u16)), verdict: rule.verdict, tenant: rule.tenant }
+            }
             None => Decision {
                 rule: None,
+                tenant: TenantId(0),
                 verdict: match self.default {
                     Place::Hardware => Verdict::Hardware(None),
                     Place::Software => Verdict::Software(Because::Default),
@@ -297,16 +437,23 @@ impl Rules {
     }
 }
 
-fn only_for_auto(text: &RuleText) -> Option<&'static str> {
-    if text.place == Place::Auto {
-        return None;
-    }
-    let keys = [
+/// A key that means nothing where the rule wants its megaflows.
+fn out_of_place(text: &RuleText) -> Option<RuleProblem> {
+    let first = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, is_set)| *is_set).map(|(key, _)| *key);
+    let ranks = [
         ("min-rate", text.min_rate.is_some()),
         ("min-age", text.min_age.is_some()),
         ("weight", text.weight.is_some()),
     ];
-    keys.into_iter().find(|(_, is_set)| *is_set).map(|(key, _)| key)
+    let limits =
+        [("max-entries", text.max_entries.is_some()), ("installs-per-s", text.installs_per_s.is_some())];
+    match text.place {
+        Place::Auto => None,
+        Place::Hardware => first(&ranks).map(RuleProblem::OnlyForAuto),
+        Place::Software => {
+            first(&ranks).map(RuleProblem::OnlyForAuto).or(first(&limits).map(RuleProblem::NotForSoftware))
+        }
+    }
 }
 
 fn verdict(text: &RuleText, id: RuleId) -> Verdict {
@@ -347,13 +494,12 @@ mod tests {
 
     fn rule(name: &str, condition: &str, place: Place) -> RuleText {
         RuleText {
+            at: (1, 1),
             name: name.to_string(),
             condition: condition.to_string(),
             condition_at: (3, 9),
             place,
-            min_rate: None,
-            min_age: None,
-            weight: None,
+            ..RuleText::default()
         }
     }
 
@@ -393,7 +539,10 @@ mod tests {
         let mut lldp = Subject::default();
         lldp.set_exact(Header::EthType, 0x88cc);
         let decision = policy().decide(&lldp);
-        assert_eq!(decision, Decision { rule: None, verdict: Verdict::Software(Because::Default) });
+        assert_eq!(
+            decision,
+            Decision { rule: None, verdict: Verdict::Software(Because::Default), tenant: TenantId(0) }
+        );
     }
 
     #[test]
@@ -428,11 +577,59 @@ mod tests {
         );
         assert_eq!(
             rendered[1],
-            "p.toml:3:9: rule 2 \"b\": min-age has a meaning with place = \"auto\" only\n"
+            "p.toml:1:1: rule 2 \"b\": min-age has a meaning with place = \"auto\" only\n"
         );
-        assert_eq!(rendered[2], "p.toml:3:9: rule 3 \"b\": rule 2 has the same name\n");
-        assert_eq!(rendered[3], "p.toml:3:9: rule 4 \"\": a name has 1 to 128 bytes\n");
+        assert_eq!(rendered[2], "p.toml:1:1: rule 3 \"b\": rule 2 has the same name\n");
+        assert_eq!(rendered[3], "p.toml:1:1: rule 4 \"\": a name has 1 to 128 bytes\n");
         assert!(rendered[4].starts_with("p.toml:3:15: expected a value, found the end"));
+    }
+
+    #[test]
+    fn tenants_have_numbers_shares_and_limits_come_from_their_rules() {
+        let gold = RuleText {
+            tenant: Some("gold".into()),
+            share: Some(Weight::from_thousandths(3_000)),
+            max_entries: Some(64),
+            ..rule("gold", "tcp.dst == 443", Place::Hardware)
+        };
+        let texts = [
+            RuleText {
+                tenant: Some("iron".into()),
+                installs_per_s: Some(9),
+                ..rule("iron", "udp", Place::Auto)
+            },
+            gold.clone(),
+            RuleText { tenant: Some("gold".into()), share: None, ..rule("more gold", "tcp", Place::Auto) },
+        ];
+        let rules = Rules::compile(&texts, Place::Auto, &AddressSets::new()).expect("a policy");
+        assert_eq!(rules.decide(&tcp(Some(443))).tenant, TenantId(2));
+        assert_eq!(rules.decide(&tcp(Some(80))).tenant, TenantId(2));
+        assert_eq!((rules.tenant(TenantId(1)), rules.tenant(TenantId(2))), (Some("iron"), Some("gold")));
+        assert_eq!((rules.tenant(TenantId(0)), rules.tenant(TenantId(3))), (None, None));
+        let division = rules.division();
+        assert_eq!(division.shares, [(TenantId(2), Weight::from_thousandths(3_000))].into());
+        let limits = [
+            (RuleId(0), Limit { entries: None, installs_per_s: Some(9) }),
+            (RuleId(1), Limit { entries: Some(64), installs_per_s: None }),
+        ];
+        assert_eq!(division.limits, limits.into());
+        let wrong = [
+            gold.clone(),
+            RuleText { share: Some(Weight::ONE), ..rule("a", "1", Place::Auto) },
+            RuleText { name: "b".into(), share: Some(Weight::ONE), ..gold },
+            RuleText { max_entries: Some(1), ..rule("c", "1", Place::Software) },
+            RuleText { tenant: Some(String::new()), ..rule("d", "1", Place::Auto) },
+        ];
+        let errors = Rules::compile(&wrong, Place::Auto, &AddressSets::new()).expect_err("errors");
+        let problems: Vec<&RuleProblem> = errors.iter().map(|error| &error.problem).collect();
+        let expected = [
+            &RuleProblem::ShareOfNobody,
+            &RuleProblem::TwoShares(RuleId(0)),
+            &RuleProblem::NotForSoftware("max-entries"),
+            &RuleProblem::BadTenant,
+        ];
+        assert_eq!(problems, expected);
+        assert_eq!(errors[1].to_string(), "rule 3 \"b\": rule 1 gives the same tenant another share");
     }
 
     #[test]

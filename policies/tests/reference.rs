@@ -108,15 +108,7 @@ fn rules_of(example: &str) -> Vec<RuleText> {
     let mut rules = Vec::new();
     for (index, line) in example.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
         if line == "[[rule]]" {
-            rules.push(RuleText {
-                name: String::new(),
-                condition: String::new(),
-                condition_at: (0, 0),
-                place: Place::Auto,
-                min_rate: None,
-                min_age: None,
-                weight: None,
-            });
+            rules.push(RuleText { at: (index + 1, 1), ..RuleText::default() });
             continue;
         }
         let (key, value) = line.split_once(" = ").unwrap_or_else(|| panic!("no key: {line}"));
@@ -133,6 +125,13 @@ fn rules_of(example: &str) -> Vec<RuleText> {
                 let weight: f64 = value.parse().expect("a number");
                 rule.weight = Some(Weight::from_thousandths((weight * 1000.0) as u32));
             }
+            "tenant" => rule.tenant = Some(value.into()),
+            "share" => {
+                let share: f64 = value.parse().expect("a number");
+                rule.share = Some(Weight::from_thousandths((share * 1000.0) as u32));
+            }
+            "max-entries" => rule.max_entries = Some(value.parse().expect("a number")),
+            "installs-per-s" => rule.installs_per_s = Some(value.parse().expect("a number")),
             other => panic!("no key of rules: {other}"),
         }
     }
@@ -149,7 +148,18 @@ fn every_policy_compiles_and_its_keys_are_listed() {
             panic!("{rendered}");
         }
     }
-    for key in ["name", "match", "place", "min-rate", "min-age", "weight"] {
+    for key in [
+        "name",
+        "match",
+        "place",
+        "min-rate",
+        "min-age",
+        "weight",
+        "tenant",
+        "share",
+        "max-entries",
+        "installs-per-s",
+    ] {
         assert!(REFERENCE.contains(&format!("\n| `{key}` | ")), "{key} is not listed");
     }
 }

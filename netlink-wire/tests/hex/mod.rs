@@ -32,7 +32,8 @@ fn directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captures"))
 }
 
-fn parse(path: &Path) -> Capture {
+/// A capture by the path of its file.
+pub(crate) fn parse(path: &Path) -> Capture {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let name = path.file_stem().unwrap().to_string_lossy().into_owned();
     let title: Vec<_> = text.lines().map_while(|line| line.strip_prefix("# ")).collect();

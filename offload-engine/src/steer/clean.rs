@@ -135,6 +135,8 @@ impl Steer {
         }
         match judge(&*base, &seen, same_rule) {
             Judgement::Nothing | Judgement::TheirsLast => self.not_promoted(world, now, ufid),
+            // The rules may have changed meanwhile.
+            Judgement::Undisturbed if !self.may_be_placed(world, ufid) => self.not_promoted(world, now, ufid),
             Judgement::Undisturbed => {
                 world.tally.clean_promotions += 1;
                 self.replace(world, now, ufid, Goal::Promote, fx);
@@ -163,6 +165,8 @@ impl Steer {
         if let Some(filter) = &mut entry.filter {
             *filter.owner = wanted.clone();
         }
+        world.decide(now, ufid);
+        self.judge(world, now, ufid);
         self.repair(world, now, ufid, fx);
     }
 

@@ -70,6 +70,7 @@ impl Placing for Steer {
             Change::Clobbered { victim } => {
                 self.put_right_if_raced(world, now, victim, fx);
             }
+            Change::Decided { ufid } => self.judge(world, now, ufid),
             Change::Ours { .. } | Change::Nothing => {}
         }
     }
@@ -79,6 +80,17 @@ impl Placing for Steer {
             planner.set_settings(now, world.settings.planner);
         }
         self.lift_refusals(world, now);
+    }
+
+    fn rules_changed(&mut self, world: &mut World, now: Micros, decided: &[Ufid], fx: &mut Vec<Effect>) {
+        for planner in self.planners.values_mut() {
+            planner.set_division(now, world.policy.rules().division());
+        }
+        for ufid in decided {
+            self.judge(world, now, *ufid);
+        }
+        self.plan(world, now, fx);
+        self.start_waiting(world, now, fx);
     }
 
     fn ports_changed(&mut self, world: &mut World, now: Micros) {
@@ -233,16 +245,31 @@ impl Steer {
                 if matches!(entry.refusal, Some(Refusal::NoOffloadPort | Refusal::Unsupported(_))) {
                     entry.refusal = None;
                 }
-                Verdict::default()
+                entry.decision.map(|decision| decision.verdict).unwrap_or_default()
             }
             Err(why) => {
                 entry.refusal = Some(why);
                 Verdict::Software(Because::NotPlaceable)
             }
         };
-        let settings = world.settings.planner;
-        let planner = self.planners.entry(nic).or_insert_with(|| Planner::new(settings));
+        let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
+        let planner = self.planners.entry(nic).or_insert_with(|| {
+            let mut planner = Planner::new(world.settings.planner);
+            planner.set_division(now, world.policy.rules().division());
+            planner
+        });
         planner.set_verdict(now, ufid, verdict);
+        planner.set_tenant(now, ufid, tenant);
+        if matches!(verdict, Verdict::Software(_)) && self.waiting.remove(&ufid).is_some() {
+            self.tell_unplaced(world, now, ufid);
+        }
+    }
+
+    /// Whether policy lets it be in hardware.
+    fn may_be_placed(&self, world: &World, ufid: Ufid) -> bool {
+        let nic = world.ledger.get(ufid).and_then(|entry| entry.nic);
+        let verdict = nic.and_then(|nic| self.planners.get(&nic)?.verdict(ufid));
+        verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Software(_)))
     }
 
     fn planner_of(&mut self, world: &World, ufid: Ufid) -> Option<&mut Planner<Ufid>> {

@@ -35,6 +35,10 @@ impl Steer {
             world.tally.undone += 1;
         }
         self.tell_unplaced(world, now, ufid);
+        // What it does now may be for software.
+        if !self.may_be_placed(world, ufid) {
+            self.wanted.remove(&ufid);
+        }
         // A fresh filter has counted nothing: now is the time to promote it again. A flow that Open vSwitch changes
         // all the time is left to the planner.
         if self.wanted.contains(&ufid) && resting && !self.draining && quiet_for >= world.settings.settle {

@@ -13,16 +13,16 @@ use std::collections::{BTreeMap, VecDeque};
 use tc_flower::{FilterFlags, Location, ReplaceActions};
 
 /// Everything at hand, in steps that a test decides.
-struct Scene {
-    now: Micros,
-    engine: Engine,
-    kernel: Kernel,
-    ovs: Ovs,
-    effects: Vec<Effect>,
+pub(crate) struct Scene {
+    pub(crate) now: Micros,
+    pub(crate) engine: Engine,
+    pub(crate) kernel: Kernel,
+    pub(crate) ovs: Ovs,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Scene {
-    fn new(counters: Counters) -> Self {
+    pub(crate) fn new(counters: Counters) -> Self {
         let mut settings = Settings { counters, ..Settings::default() };
         settings.planner.min_rate = policies::Rate::PacketsPerSecond(10);
         let location = Location::ingress(Ifindex(7));
@@ -44,25 +44,26 @@ impl Scene {
         scene
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(crate) fn tell(&mut self, event: Event) {
         self.engine.handle(self.now, event, &mut self.effects);
     }
 
-    fn tell_notifications(&mut self) {
+    pub(crate) fn tell_notifications(&mut self) {
         while let Some(event) = self.kernel.notifications.pop_front() {
             self.tell(event);
         }
     }
 
     /// Time passes, the filters are dumped, and what was planned waits in `effects`.
-    fn epoch(&mut self) {
+    pub(crate) fn epoch(&mut self) {
         self.now = self.now.plus(Micros::from_millis(500));
         self.tell_notifications();
         self.tell(Event::Wake);
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::DumpFilters { round, location, terse } => {
-                    for (address, filter) in self.kernel.filters.clone() {
+                    let all = self.kernel.filters.clone().into_iter();
+                    for (address, filter) in all.filter(|(address, _)| address.location == location) {
                         self.tell(if terse {
                             Event::FilterCounted { round, counters: counted(address, &filter) }
                         } else {
@@ -80,7 +81,7 @@ impl Scene {
     }
 
     /// Epochs with 1,000 packets each, until something is to be replaced.
-    fn until_replacement(&mut self, flow: Ufid) -> (offload_engine::OpId, Box<Replacement>) {
+    pub(crate) fn until_replacement(&mut self, flow: Ufid) -> (offload_engine::OpId, Box<Replacement>) {
         for _ in 0..10 {
             self.kernel.packets(flow, 1000);
             self.epoch();
@@ -92,7 +93,7 @@ impl Scene {
         panic!("nothing was promoted");
     }
 
-    fn take_replacement(&mut self) -> Option<(offload_engine::OpId, Box<Replacement>)> {
+    pub(crate) fn take_replacement(&mut self) -> Option<(offload_engine::OpId, Box<Replacement>)> {
         let at = self.effects.iter().position(|effect| matches!(effect, Effect::Replace { .. }))?;
         match self.effects.remove(at) {
             Effect::Replace { op, request } => Some((op, request)),
@@ -101,7 +102,7 @@ impl Scene {
     }
 
     /// ovs-vswitchd's main thread does what it was asked, at once.
-    fn run_commands(&mut self) {
+    pub(crate) fn run_commands(&mut self) {
         while let Some(at) = self.effects.iter().position(|effect| {
             matches!(effect, Effect::ReadFlow { .. } | Effect::ModifyFlow { .. } | Effect::DeleteFlow { .. })
         }) {
@@ -120,7 +121,7 @@ impl Scene {
     }
 
     /// The kernel does what it was asked.
-    fn carry_out(&mut self, (op, request): (offload_engine::OpId, Box<Replacement>)) {
+    pub(crate) fn carry_out(&mut self, (op, request): (offload_engine::OpId, Box<Replacement>)) {
         let address = request.filter.address;
         let before =
             self.kernel.filters.contains_key(&address).then(|| Box::new(self.kernel.report(address)));
@@ -129,12 +130,12 @@ impl Scene {
         self.tell(Event::Answer { op, answer: Answer::Replaced { before, result } });
     }
 
-    fn placement(&self, flow: Ufid) -> Placement {
+    pub(crate) fn placement(&self, flow: Ufid) -> Placement {
         self.engine.flow(self.now, flow).expect("the flow is known").placement
     }
 
     /// A flow that Open vSwitch installed and the engine put into hardware.
-    fn promoted(counters: Counters) -> (Self, Ufid) {
+    pub(crate) fn promoted(counters: Counters) -> (Self, Ufid) {
         let mut scene = Self::new(counters);
         let flow = ufid(1);
         scene.ovs.install(&mut scene.kernel, flow, 1);

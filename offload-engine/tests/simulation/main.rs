@@ -5,6 +5,7 @@
 mod facts;
 mod kernel;
 mod ovs;
+mod policy;
 mod rng;
 mod rule;
 mod run;

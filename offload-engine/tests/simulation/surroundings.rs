@@ -27,6 +27,7 @@ pub(crate) fn events(location: Location) -> [Event; 4] {
             bridge: "br0".into(),
             iface_id: None,
             kind: PortKind::Representor,
+            tunnel_kind: None,
             nic: Some(NicId(0)),
             hw_tc_offload: true,
         })),

@@ -204,6 +204,10 @@ impl Inventory {
             dp_port: Some(vport.port),
             bridge: row.bridge,
             iface_id: row.iface_id,
+            tunnel_kind: self
+                .tunnel_kind(vport, ifindex)
+                .filter(|_| kind == PortKind::Tunnel)
+                .map(str::to_owned),
             kind,
             nic,
             hw_tc_offload,
@@ -245,6 +249,21 @@ impl Inventory {
             Some(PortFlavour::PciPf | PortFlavour::PciVf | PortFlavour::PciSf) => PortKind::Representor,
             _ => by_port_name(link),
         }
+    }
+
+    /// The kind of tunnel, as `Interface.type` has it.
+    fn tunnel_kind(&self, vport: &Vport, ifindex: Ifindex) -> Option<&str> {
+        match vport.kind {
+            VportKind::Gre => return Some("gre"),
+            VportKind::Vxlan => return Some("vxlan"),
+            VportKind::Geneve => return Some("geneve"),
+            _ => {}
+        }
+        Some(match self.links.get(&ifindex)?.kind.as_deref()? {
+            "gretap" => "gre",
+            "ip6gretap" => "ip6gre",
+            kind => kind,
+        })
     }
 
     /// The switch a port belongs to; for a bond, that of its members if it is the same for all.
@@ -436,6 +455,16 @@ mod tests {
         let events = changes(&mut inventory);
         let port = one_port(&events);
         assert_eq!(port.location, Location::Device { ifindex: Ifindex(6), hook: Hook::Egress });
+    }
+
+    #[test]
+    fn a_tunnel_is_of_the_kind_that_open_vswitch_calls_it() {
+        let mut inventory = Inventory::default();
+        inventory.link(Link { kind: Some("geneve".into()), ..link(9, "genev_sys_6081", None) });
+        inventory.vport(vport(4, 9, "genev_sys_6081", VportKind::Netdev));
+        let events = changes(&mut inventory);
+        let port = one_port(&events);
+        assert_eq!((port.kind, port.tunnel_kind.as_deref()), (PortKind::Tunnel, Some("geneve")));
     }
 
     #[test]

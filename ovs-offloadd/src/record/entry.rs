@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
 
 use super::Setting;
+use super::policy::PolicyEntry;
 use crate::config::{Assignment, Config, Origin, keys::KEYS};
 
 /// Messages of the kernel that events were read from, in the order of those events.
@@ -115,6 +116,8 @@ pub(crate) struct PortEntry {
     bridge: String,
     iface_id: Option<String>,
     kind: String,
+    #[serde(default)]
+    tunnel_kind: Option<String>,
     nic: Option<u16>,
     hw_tc_offload: bool,
 }
@@ -158,6 +161,7 @@ pub(crate) enum AnswerEntry {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
     Settings(Vec<Setting>),
+    Policy(PolicyEntry),
     Ovs {
         version: Option<(u16, u16, u16)>,
         hw_offload: bool,
@@ -363,6 +367,7 @@ impl Entry {
     pub(super) fn of(event: &Event, raws: &mut Raws, settings: impl FnOnce() -> Vec<Setting>) -> Self {
         match event {
             Event::Settings(_) => Self::Settings(settings()),
+            Event::Policy(rules) => Self::Policy(PolicyEntry::of(rules)),
             Event::Ovs(ovs) => Self::Ovs {
                 version: ovs.version.map(|version| (version.major, version.minor, version.patch)),
                 hw_offload: ovs.hw_offload,
@@ -389,6 +394,7 @@ impl Entry {
                 bridge: port.bridge.clone(),
                 iface_id: port.iface_id.clone(),
                 kind: port.kind.as_str().to_owned(),
+                tunnel_kind: port.tunnel_kind.clone(),
                 nic: port.nic.map(|nic| nic.0),
                 hw_tc_offload: port.hw_tc_offload,
             }),
@@ -431,6 +437,7 @@ impl Entry {
     pub(super) fn into_event(self) -> Result<Event, String> {
         Ok(match self {
             Self::Settings(settings) => Event::Settings(Box::new(settings_of(&settings)?)),
+            Self::Policy(policy) => Event::Policy(Box::new(policy.rules()?)),
             Self::Ovs { version, hw_offload, tc_policy } => Event::Ovs(OvsSettings {
                 version: version.map(|(major, minor, patch)| OvsVersion::new(major, minor, patch)),
                 hw_offload,
@@ -456,6 +463,7 @@ impl Entry {
                     bridge: port.bridge,
                     iface_id: port.iface_id,
                     kind: kind.ok_or_else(|| format!("unknown kind of port {}", port.kind))?,
+                    tunnel_kind: port.tunnel_kind,
                     nic: port.nic.map(NicId),
                     hw_tc_offload: port.hw_tc_offload,
                 }))

@@ -4,6 +4,7 @@
 //! of today. The same events at the same times give the same effects: [`replay`] checks it.
 
 mod entry;
+mod policy;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -214,6 +215,7 @@ mod tests {
             bridge: "br0".into(),
             iface_id: Some("x".into()),
             kind: PortKind::Representor,
+            tunnel_kind: None,
             nic: Some(offload_engine::NicId(0)),
             hw_tc_offload: true,
         };

@@ -44,6 +44,11 @@ impl AddressSets {
         self.sets.insert(name.to_string(), numbers);
         Ok(())
     }
+
+    /// All sets by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[Number])> {
+        self.sets.iter().map(|(name, numbers)| (name.as_str(), numbers.as_slice()))
+    }
 }
 
 impl Match {

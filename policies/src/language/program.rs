@@ -9,12 +9,12 @@ use core::fmt;
 use super::constant::{Format, Written, ones};
 use super::fields::{Flag, Text};
 use super::glob;
-use super::subject::{Bits, Header, PortName, Subject, Truth};
+use super::subject::{Bits, Header, Locality, PortName, Subject, Truth};
 use super::syntax::{Relation, Span};
 use crate::{Micros, Rate};
 
 /// A run of one of the program's pools.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u32,
     pub(super) end: u32,
@@ -27,7 +27,7 @@ impl Run {
 }
 
 /// Which bits of which header a test looks at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) header: Header,
     pub(super) low: u8,
@@ -41,7 +41,7 @@ impl Slice {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     /// The nodes up to `end` all hold.
     All {
@@ -96,7 +96,7 @@ pub(super) enum Shown {
 }
 
 /// What a node was compiled from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     pub(super) span: Span,
     pub(super) text: Box<str>,
@@ -106,7 +106,7 @@ pub(super) struct Label {
 }
 
 /// A compiled condition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
     pub(super) source: String,
     /// In the order of writing, an `All` or `Any` before its operands.
@@ -300,7 +300,11 @@ fn is_text(text: Text, patterns: &[String], subject: &Subject<'_>) -> Truth {
         Text::Outport => any_port(subject, |port| is(port.name)),
         Text::OutportIfaceId => any_port(subject, |port| is(port.iface_id)),
         Text::Encap => is(subject.encap),
-        Text::Locality => is(Some(subject.locality.word())),
+        // What cannot be told may be any of the words; only "unknown" itself is certain.
+        Text::Locality => match (subject.locality, is(Some(subject.locality.word()))) {
+            (Locality::Unknown, Truth::Never) => Truth::Sometimes,
+            (_, truth) => truth,
+        },
         Text::Tenant => is(subject.tenant),
         Text::Workload => is(subject.workload),
     }

@@ -1,0 +1,201 @@
+//! What the rules say of each megaflow, and what came of it.
+
+use crate::counters::Traffic;
+use crate::engine::Engine;
+use crate::ledger::Entry;
+use crate::subject;
+use crate::world::World;
+use alloc::vec::Vec;
+use netlink_wire::{Ifindex, Ufid};
+use policies::language::{PortName, Subject};
+use policies::rules::{Decision, Rule, Rules, RulesTrace};
+use policies::{Micros, RuleId};
+use tc_flower::Location;
+
+/// What a rule came to since it is in force, under its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTally {
+    /// Megaflows that it has decided about; one that comes back to it counts anew.
+    pub decided: u64,
+    /// What these moved while it decided.
+    pub moved: Traffic,
+}
+
+/// One rule, or what the default decides, and the megaflows that it decides about now.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleView<'a> {
+    /// The rule; nothing for the default.
+    pub rule: Option<(RuleId, &'a Rule)>,
+    /// What it came to since it is in force.
+    pub tally: RuleTally,
+    /// Megaflows in TC that it decides about.
+    pub flows: u64,
+    /// Those of them in hardware.
+    pub in_hardware: u64,
+    /// What they move per second.
+    pub rate: Traffic,
+}
+
+/// The rules in force, and what they came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policy {
+    rules: Rules,
+    /// One for each rule.
+    tallies: Vec<RuleTally>,
+    default: RuleTally,
+}
+
+impl Policy {
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Takes over other rules; what the ones of the same names came to is kept.
+    fn replace(&mut self, rules: Rules) {
+        let kept = rules.iter().map(|(_, rule)| {
+            self.rules.named(rule.name()).map(|before| self.tally(Some(before))).unwrap_or_default()
+        });
+        self.tallies = kept.collect();
+        self.rules = rules;
+    }
+
+    /// What a rule came to, or, for none, the default.
+    pub(crate) fn tally(&self, rule: Option<RuleId>) -> RuleTally {
+        match rule {
+            Some(rule) => self.tallies.get(usize::from(rule.0)).copied().unwrap_or_default(),
+            None => self.default,
+        }
+    }
+
+    fn tally_mut(&mut self, rule: Option<RuleId>) -> Option<&mut RuleTally> {
+        match rule {
+            Some(rule) => self.tallies.get_mut(usize::from(rule.0)),
+            None => Some(&mut self.default),
+        }
+    }
+
+    /// Counts what a megaflow moved for the rule that decides about it.
+    pub(crate) fn account(&mut self, decision: &Decision, moved: Traffic) {
+        if let Some(tally) = self.tally_mut(decision.rule) {
+            tally.moved += moved;
+        }
+    }
+}
+
+/// The megaflow in TC as conditions see it now.
+fn see<'a>(
+    world: &'a World,
+    now: Micros,
+    entry: &Entry,
+    outports: &'a mut Vec<PortName<'a>>,
+) -> Option<Subject<'a>> {
+    let filter = entry.filter.as_ref()?;
+    let mut subject = subject::of_filter(&filter.owner, &world.ports, outports);
+    subject.age = Some(now.since(entry.first_seen));
+    if entry.has_rate {
+        let rate = entry.rate.total();
+        (subject.packets_per_s, subject.bytes_per_s) = (Some(rate.packets), Some(rate.bytes));
+    }
+    Some(subject)
+}
+
+impl World {
+    /// Asks the rules about a megaflow in TC. Returns whether they say otherwise than before.
+    pub(crate) fn decide(&mut self, now: Micros, ufid: Ufid) -> bool {
+        let Some(entry) = self.ledger.get(ufid) else { return false };
+        let mut outports = Vec::new();
+        let rules = self.policy.rules();
+        let decision = match see(self, now, entry, &mut outports) {
+            Some(subject) => rules.decide(&subject),
+            None => return false,
+        };
+        let before = entry.decision;
+        if before == Some(decision) {
+            return false;
+        }
+        if before.is_none_or(|before| before.rule != decision.rule)
+            && let Some(tally) = self.policy.tally_mut(decision.rule)
+        {
+            tally.decided += 1;
+        }
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.decision = Some(decision);
+        }
+        true
+    }
+
+    /// Takes over other rules and asks them about everything in TC. Returns the megaflows of which they say otherwise
+    /// than those before.
+    pub(crate) fn set_rules(&mut self, now: Micros, rules: Rules) -> Vec<Ufid> {
+        if rules == *self.policy.rules() {
+            return Vec::new();
+        }
+        // A rule that only changed its place in the list is the same rule.
+        let moved: Vec<Option<RuleId>> =
+            self.policy.rules.iter().map(|(_, rule)| rules.named(rule.name())).collect();
+        self.policy.replace(rules);
+        self.ledger.for_each(|entry| {
+            if let Some(decision) = &mut entry.decision {
+                let known = decision.rule.and_then(|rule| moved.get(usize::from(rule.0)).copied().flatten());
+                decision.rule = known;
+            }
+        });
+        let all = self.ledger.select(|entry| entry.filter.is_some());
+        all.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+    }
+
+    /// Asks the rules again about the megaflows that come in or go out by a port that is known otherwise now.
+    pub(crate) fn decide_of_port(&mut self, now: Micros, ifindex: Ifindex, location: Location) -> Vec<Ufid> {
+        if self.policy.rules().is_empty() {
+            return Vec::new();
+        }
+        let concerned = self.ledger.select(|entry| {
+            entry.address().is_some_and(|address| address.location == location)
+                || entry.filter.as_ref().is_some_and(|filter| subject::goes_to(&filter.owner, ifindex))
+        });
+        concerned.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+    }
+}
+
+impl Engine {
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        self.world.policy.rules()
+    }
+
+    /// Every rule in order, the default last, with what it decides about now.
+    pub fn rule_views(&self) -> Vec<RuleView<'_>> {
+        let policy = &self.world.policy;
+        let view = |rule: Option<(RuleId, _)>| RuleView {
+            rule,
+            tally: policy.tally(rule.map(|(id, _)| id)),
+            flows: 0,
+            in_hardware: 0,
+            rate: Traffic::default(),
+        };
+        let mut views: Vec<_> = policy.rules.iter().map(Some).chain([None]).map(view).collect();
+        let default = views.len() - 1;
+        for (_, entry) in self.world.ledger.iter() {
+            let (Some(decision), Some(_)) = (entry.decision, entry.address()) else { continue };
+            let at = decision.rule.map_or(default, |rule| usize::from(rule.0));
+            let Some(view) = views.get_mut(at) else { continue };
+            view.flows += 1;
+            view.in_hardware += u64::from(entry.in_hw());
+            view.rate += entry.rate;
+        }
+        views
+    }
+
+    /// How the rules come to what they say of a megaflow in TC, for `read`; nothing for one that is not there.
+    pub fn trace_rules<T>(
+        &self,
+        now: Micros,
+        ufid: Ufid,
+        read: impl FnOnce(RulesTrace<'_>) -> T,
+    ) -> Option<T> {
+        let entry = self.world.ledger.get(ufid)?;
+        let mut outports = Vec::new();
+        let subject = see(&self.world, now, entry, &mut outports)?;
+        Some(read(self.rules().trace(&subject)))
+    }
+}

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::EXTERNAL_ID_PREFIX;
 use super::keys::KEYS;
+use super::rules::RULE_KEYS;
 
 /// Folds text into lines of at most `width` characters, each with a prefix.
 fn fold(text: &str, prefix: &str, width: usize) -> String {
@@ -43,6 +44,24 @@ pub fn default_file() -> String {
         out.push_str(&fold(&format!("Value: {}{restart}", key.shape), "# ", 100));
         let _ = writeln!(out, "#{name} = {}", key.default);
     }
+    out.push_str(
+        "\n# Address sets, for conditions that name them: ip4.dst == $internal\n\
+         #\n\
+         # [address-sets]\n\
+         # internal = [\"10.0.0.0/8\", \"fd00::/8\"]\n\
+         \n# Rules, asked in their order; the first that matches decides. The language is that of OVN's\n\
+         # logical flows: docs/policy.md.\n\
+         #\n\
+         # [[rule]]\n\
+         # name = \"health checks stay in software\"\n\
+         # match = 'tcp.dst == {8080, 10256} || icmp4 || arp'\n\
+         # place = \"software\"\n\
+         #\n\
+         # Keys of a rule:\n",
+    );
+    for key in RULE_KEYS {
+        out.push_str(&fold(&format!("{}: {} ({})", key.name, key.doc, key.shape), "#   ", 100));
+    }
     out
 }
 
@@ -81,6 +100,25 @@ pub fn reference_page() -> String {
         }
         out.push('\n');
     }
+    out.push_str("## `[address-sets]`\n\n");
+    out.push_str(&fold(
+        "Lists of addresses by name, for conditions: `internal = [\"10.0.0.0/8\", \"fd00::/8\"]` is `$internal` there. A \
+         set may hold addresses of several kinds; a field takes those of its own. A change takes effect on reload.",
+        "",
+        116,
+    ));
+    out.push_str("\n## `[[rule]]`\n\n");
+    out.push_str(&fold(
+        "One rule of the policy; rules are asked in their order, and the first that matches a flow decides. \
+         [policy.md](policy.md) has the language and examples. A change takes effect on reload, and moves only the \
+         flows of which the rules say otherwise than before.",
+        "",
+        116,
+    ));
+    out.push_str("\n| key | value | meaning |\n|---|---|---|\n");
+    for key in RULE_KEYS {
+        let _ = writeln!(out, "| `{}` | {} | {} |", key.name, key.shape, key.doc);
+    }
     let end = out.trim_end().len();
     out.truncate(end);
     out.push('\n');
@@ -113,8 +151,8 @@ mod tests {
                 _ => format!("{line}\n"),
             })
             .collect();
-        let assignments = assignments_in(Path::new("default"), &text).unwrap();
-        assert_eq!(assignments.len(), KEYS.len());
-        assert_eq!(Config::from_layers(&[&assignments]).unwrap(), Config::defaults());
+        let written = assignments_in(Path::new("default"), &text).unwrap();
+        assert_eq!(written.assignments.len(), KEYS.len());
+        assert_eq!(Config::from_file(&[], &written).unwrap(), Config::defaults());
     }
 }

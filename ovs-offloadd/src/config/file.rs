@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Key};
+use super::rules::{self, PolicyText};
 use super::value::Scalar;
 
 /// Where a value or an error stands.
@@ -100,11 +101,20 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads the assignments of a TOML text; `path` only names it.
+/// What a file says: assignments to keys, and the rules of the policy with its address sets.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// The assignments.
+    pub assignments: Vec<Assignment>,
+    /// The rules.
+    pub policy: PolicyText,
+}
+
+/// Reads a TOML text; `path` only names it.
 ///
 /// # Errors
 /// Syntax errors, unknown keys and values that are no scalars, all of them, each with its place.
-pub fn assignments_in(path: &Path, text: &str) -> Result<Vec<Assignment>, ConfigErrors> {
+pub fn assignments_in(path: &Path, text: &str) -> Result<Written, ConfigErrors> {
     let place = |offset: usize| {
         let (line, column) = line_and_column(text, offset);
         Origin::File { path: path.to_owned(), line, column }
@@ -114,19 +124,22 @@ pub fn assignments_in(path: &Path, text: &str) -> Result<Vec<Assignment>, Config
         let sentence = error.message().lines().collect::<Vec<_>>().join(", ");
         ConfigErrors::one(ConfigError { origin: place(offset), sentence })
     })?;
-    let mut found = Walk { place: &place, assignments: Vec::new(), errors: Vec::new() };
+    let policy = PolicyText::new(path, text);
+    let mut found = Walk { place: &place, assignments: Vec::new(), policy, errors: Vec::new() };
     found.table("", table.get_ref());
     // Tables iterate by name; people fix files from the top.
     found.errors.sort_by_key(|error| match error.origin {
         Origin::File { line, column, .. } => (line, column),
         _ => (0, 0),
     });
-    ConfigErrors::none_or(found.errors).map(|()| found.assignments)
+    let Walk { assignments, policy, errors, .. } = found;
+    ConfigErrors::none_or(errors).map(|()| Written { assignments, policy })
 }
 
 struct Walk<'p> {
     place: &'p dyn Fn(usize) -> Origin,
     assignments: Vec<Assignment>,
+    policy: PolicyText,
     errors: Vec<ConfigError>,
 }
 
@@ -141,7 +154,9 @@ impl Walk<'_> {
                 format!("{prefix}.{}", name.get_ref())
             };
             let dotted = format!("{path}.");
-            if let Some(key) = KEYS.iter().find(|key| key.name == path) {
+            if rules::TABLES.contains(&path.as_str()) {
+                self.policy.take(&path, value, &mut self.errors);
+            } else if let Some(key) = KEYS.iter().find(|key| key.name == path) {
                 self.value(key, value);
             } else if KEYS.iter().any(|key| key.name.starts_with(&dotted)) {
                 match value.get_ref() {
@@ -176,7 +191,7 @@ fn article(kind: &str) -> String {
     format!("{article} {kind}")
 }
 
-fn scalar(value: &DeValue<'_>) -> Result<Scalar, String> {
+pub(super) fn scalar(value: &DeValue<'_>) -> Result<Scalar, String> {
     match value {
         DeValue::String(text) => Ok(Scalar::Text(text.to_string())),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -199,7 +214,9 @@ pub(super) fn literal(text: &str) -> Result<Scalar, String> {
 fn hint(unknown: &str) -> String {
     let keys = KEYS.iter().map(|key| key.name.to_owned());
     let tables = KEYS.iter().filter_map(|key| key.name.split_once('.').map(|(table, _)| table.to_owned()));
-    suggestion(unknown, keys.chain(tables)).map_or_else(String::new, |name| format!("; did you mean {name}?"))
+    let rules = rules::TABLES.into_iter().map(str::to_owned);
+    suggestion(unknown, keys.chain(tables).chain(rules))
+        .map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }
 
 /// The known name nearest to an unknown one, if any is near.
@@ -217,7 +234,7 @@ pub(super) fn suggestion(unknown: &str, known: impl Iterator<Item = String>) -> 
         .map(|(_, name)| name)
 }
 
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
@@ -230,7 +247,7 @@ mod tests {
 
     fn errors(text: &str) -> String {
         assignments_in(Path::new("c.toml"), text)
-            .and_then(|assignments| Config::from_layers(&[&assignments]))
+            .and_then(|written| Config::from_file(&[], &written))
             .unwrap_err()
             .to_string()
     }

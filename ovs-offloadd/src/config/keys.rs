@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::rules::place;
 use super::value::Scalar;
 use super::{CapacitySetting, Config, CountersSetting, LogFormat, LogLevel, ModeSetting, SavingSetting};
 
@@ -138,6 +139,16 @@ pub static KEYS: &[Key] = &[
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(COUNTERS).map(|counters| config.steer.counters = counters),
+    },
+    Key {
+        name: "policy.default",
+        default: "\"auto\"",
+        shape: "\"hardware\", \"software\" or \"auto\"",
+        doc: "Where flows go that no rule matches: in hardware while there is room, in software always, or where what \
+              they save earns it.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| place(value).map(|place| config.policy.default = place),
     },
     Key {
         name: "policy.saving",
@@ -363,6 +374,7 @@ mod tests {
             ("log.level", "\"warn\""),
             ("log.format", "\"json\""),
             ("steer.counters", "\"exact\""),
+            ("policy.default", "\"software\""),
             ("policy.saving", "\"cpu\""),
             ("policy.min-rate", "\"1 bit/s\""),
             ("policy.min-age", "\"1 s\""),

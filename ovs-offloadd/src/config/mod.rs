@@ -7,13 +7,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use policies::rules::{Place, Rules};
+
 mod document;
 mod file;
 pub mod keys;
+mod rules;
 mod value;
 
 pub use document::{default_file, reference_page};
-pub use file::{Assignment, ConfigError, ConfigErrors, Origin, assignments_in};
+pub use file::{Assignment, ConfigError, ConfigErrors, Origin, Written, assignments_in};
+pub use rules::{PolicyText, RULE_KEYS};
 pub use value::{RateSetting, Scalar, show_duration};
 
 /// What the daemon may do to Open vSwitch's rules.
@@ -129,6 +133,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// Bounds of the daemon itself.
     pub limits: Limits,
+    /// The rules of the policy.
+    pub rules: Rules,
 }
 
 /// Where Open vSwitch is.
@@ -168,6 +174,8 @@ pub struct Steer {
 /// Which flows earn an entry.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Policy {
+    /// Where flows go that no rule matches.
+    pub default: Place,
     /// What an entry is there to save.
     pub saving: SavingSetting,
     /// Least rate of a flow that is promoted.
@@ -251,6 +259,16 @@ impl Config {
         ConfigErrors::none_or(errors).map(|()| config)
     }
 
+    /// Applies a file over what is weaker than it, and compiles its rules.
+    ///
+    /// # Errors
+    /// All that is wrong, with places; nothing is applied then.
+    pub fn from_file(weaker: &[Assignment], file: &Written) -> Result<Self, ConfigErrors> {
+        let mut config = Self::from_layers(&[weaker, &file.assignments])?;
+        config.rules = file.policy.compile(config.policy.default)?;
+        Ok(config)
+    }
+
     /// The run directory shared with Open vSwitch.
     pub fn rundir(&self) -> PathBuf {
         self.ovs.rundir.clone().unwrap_or_else(default_rundir)
@@ -294,7 +312,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// All that is wrong in it, each with file, line and column.
-pub fn read_file(path: &Path) -> Result<Vec<Assignment>, ConfigErrors> {
+pub fn read_file(path: &Path) -> Result<Written, ConfigErrors> {
     use std::io::Read as _;
     let unreadable = |why: String| {
         ConfigErrors::one(ConfigError {
@@ -352,8 +370,8 @@ mod tests {
     use super::*;
 
     fn from_text(text: &str) -> Result<Config, String> {
-        let assignments = assignments_in(Path::new("c.toml"), text).map_err(|e| e.to_string())?;
-        Config::from_layers(&[&assignments]).map_err(|e| e.to_string())
+        let written = assignments_in(Path::new("c.toml"), text).map_err(|e| e.to_string())?;
+        Config::from_file(&[], &written).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -372,7 +390,7 @@ mod tests {
         ])
         .unwrap();
         let high = assignments_in(Path::new("c.toml"), "[policy]\nmin-rate = \"7 Mbit/s\"\n").unwrap();
-        let config = Config::from_layers(&[&low, &high]).unwrap();
+        let config = Config::from_file(&low, &high).unwrap();
         assert_eq!(config.policy.min_rate, RateSetting::Bits(7_000_000));
         assert_eq!(config.nic.capacity, CapacitySetting::Entries(64));
     }

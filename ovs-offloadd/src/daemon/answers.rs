@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use netlink_wire::{Ifindex, Ufid};
-use offload_engine::{Engine, FlowView as EngineFlow, Micros, Placement, Traffic};
-use policies::planner::{Because, Explanation, WaitingFor};
+use offload_engine::{Engine, FlowView as EngineFlow, Micros, Mode, Placement, Traffic};
+use policies::RuleId;
+use policies::language::Truth;
+use policies::planner::{Because, Explanation, Terms, Verdict, WaitingFor};
 use tc_flower::display;
 
 use crate::config::show_duration;
@@ -146,12 +148,18 @@ pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
     views.collect()
 }
 
+/// Whether a rule wants it in hardware whatever it moves.
+fn is_pinned(flow: &EngineFlow<'_>) -> bool {
+    flow.decision.is_some_and(|decision| matches!(decision.verdict, Verdict::Hardware(_)))
+}
+
 /// Why a flow is where it is: a word of a closed set, also a label of metrics.
 fn reason(flow: &EngineFlow<'_>) -> &'static str {
     if let Some(refusal) = flow.refusal {
         return refusal.label();
     }
     match (flow.placement, &flow.explanation) {
+        (Placement::Hardware, _) if is_pinned(flow) => "pinned",
         (Placement::Hardware, _) => "earned",
         (Placement::Datapath, _) => "not_in_tc",
         (Placement::Tc, None | Some(Explanation::Unknown)) => "observed",
@@ -247,11 +255,44 @@ pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowW
         flow: view(&flow),
         address: flow.address.map(|address| address.to_string()),
         actions,
-        why: why(&flow, now),
+        why: why(engine, &flow, now),
     })
 }
 
-fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
+/// A rule as people know it; "the default" where none matched.
+fn rule_name(engine: &Engine, rule: Option<RuleId>) -> String {
+    match rule.and_then(|id| engine.rules().rule(id).map(|rule| (id, rule))) {
+        Some((id, rule)) => format!("{id} {:?}", rule.name()),
+        None => "the default".to_owned(),
+    }
+}
+
+/// Which rule decides about a flow, what it says, and which rules before it fit only some of the flow's packets.
+fn rule_sentences(engine: &Engine, flow: &EngineFlow<'_>, now: Micros, why: &mut Vec<String>) {
+    let Some(decision) = flow.decision.filter(|_| !engine.rules().is_empty()) else { return };
+    let name = rule_name(engine, decision.rule);
+    let says = match decision.verdict {
+        Verdict::Hardware(_) => "wants it in hardware while there is room",
+        Verdict::Software(_) => "keeps it in software",
+        Verdict::Auto(_) => "lets it compete for an entry",
+    };
+    let tenant = engine.rules().tenant(decision.tenant);
+    let tenant = tenant.map_or_else(String::new, |tenant| format!(", for tenant {tenant:?}"));
+    let name = name.replacen("rule", "Rule", 1).replacen("the", "The", 1);
+    why.push(format!("{name} {says}{tenant} (ovs-offloadctl policy test shows how it came to that)."));
+    let partly = engine.trace_rules(now, flow.ufid, |trace| {
+        let some = trace.asked.iter().filter(|asked| asked.condition.truth == Truth::Sometimes);
+        some.map(|asked| format!("{} {:?}", asked.rule, asked.name)).collect::<Vec<_>>()
+    });
+    if let Some(partly) = partly.filter(|partly| !partly.is_empty()) {
+        why.push(format!(
+            "Passed over, since they hold for some of its packets only: {}.",
+            partly.join(", ")
+        ));
+    }
+}
+
+fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
     let mut why = Vec::new();
     if flow.placement == Placement::Datapath {
         why.push(
@@ -268,22 +309,37 @@ fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
         why.push("Its port belongs to no NIC that takes rules (ovs-offloadctl port list).".to_owned());
     }
     let Some(explanation) = &flow.explanation else {
+        rule_sentences(engine, flow, now, &mut why);
+        if flow.placement == Placement::Tc && engine.mode() == Mode::Observe {
+            why.push("The daemon observes: placement is left as it is.".to_owned());
+            return why;
+        }
         if why.is_empty() && flow.placement == Placement::Tc {
             why.push("The daemon observes: placement is left as it is.".to_owned());
         }
         return why;
     };
     let span = |micros: Micros| show_duration(std::time::Duration::from_micros(micros.0));
+    let key = |of_rule: bool, key: &str| match (of_rule, flow.decision.and_then(|decision| decision.rule)) {
+        (true, Some(rule)) => format!("{key} of {}", rule_name(engine, Some(rule))),
+        _ => format!("policy.{key}"),
+    };
+    let terms = match flow.decision.map(|decision| decision.verdict) {
+        Some(Verdict::Auto(terms)) => terms,
+        _ => Terms::default(),
+    };
+    let pinned = is_pinned(flow);
     why.push(match *explanation {
         Explanation::Unknown => "It has not been considered yet.".to_owned(),
-        Explanation::Policy(Because::Rule(rule)) => format!("Rule {} keeps it in software.", rule.0),
-        Explanation::Policy(Because::Default) => "Policy keeps it in software by default.".to_owned(),
+        Explanation::Policy(Because::Rule(_) | Because::Default) => "Policy keeps it in software.".to_owned(),
         Explanation::Policy(Because::NotPlaceable) => "It cannot be placed as it is.".to_owned(),
         Explanation::TooYoung { left } => {
-            format!("It is too young: in {} it is old enough (policy.min-age).", span(left))
+            let key = key(terms.min_age.is_some(), "min-age");
+            format!("It is too young: in {} it is old enough ({key}).", span(left))
         }
         Explanation::TooSlow { rate, needs } => {
-            format!("It is too slow: {rate}, an entry needs {needs} (policy.min-rate).")
+            let key = key(terms.min_rate.is_some(), "min-rate");
+            format!("It is too slow: {rate}, an entry needs {needs} ({key}).")
         }
         Explanation::Waiting { rank, of, waiting_for } => {
             let what = match waiting_for {
@@ -305,7 +361,8 @@ fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
                 Micros::ZERO => String::new(),
                 left => format!("; for {} nothing can take its entry", span(left)),
             };
-            format!("It earned its entry {} ago{stays}.", span(now.since(since)))
+            let how = if pinned { "was given" } else { "earned" };
+            format!("It {how} its entry {} ago{stays}.", span(now.since(since)))
         }
         Explanation::Demoting { since } => {
             format!("It is being taken out of hardware since {}.", span(now.since(since)))
@@ -315,5 +372,6 @@ fn why(flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
             span(until.since(now))
         ),
     });
+    rule_sentences(engine, flow, now, &mut why);
     why
 }

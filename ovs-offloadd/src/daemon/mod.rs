@@ -342,6 +342,7 @@ impl Daemon {
         self.level.set(config.log.level);
         self.vswitchd_limit.send_replace(config.ovs.vswitchd_timeout);
         events.push(Event::Settings(Box::new(settings::engine_settings(config))));
+        events.push(Event::Policy(Box::new(config.rules.clone())));
         for key in self.config.restart_needed() {
             warn!(key, "a restart is needed for this change of the configuration");
         }

@@ -7,7 +7,7 @@ use policies::{Micros, Rate, planner};
 use tracing::{info, warn};
 
 use crate::config::{
-    Assignment, CapacitySetting, Config, CountersSetting, ModeSetting, RateSetting, SavingSetting,
+    Assignment, CapacitySetting, Config, CountersSetting, ModeSetting, RateSetting, SavingSetting, Written,
     assignments_in_external_ids, read_file,
 };
 
@@ -15,7 +15,7 @@ use crate::config::{
 #[derive(Debug)]
 pub(crate) struct ConfigState {
     file: Option<PathBuf>,
-    from_file: Vec<Assignment>,
+    from_file: Written,
     from_ovsdb: Vec<Assignment>,
     config: Config,
     // What the process started with, for what needs a restart.
@@ -29,9 +29,9 @@ impl ConfigState {
     pub(crate) fn read(file: Option<PathBuf>) -> Result<Self, String> {
         let from_file = match &file {
             Some(path) => read_file(path).map_err(|errors| errors.to_string())?,
-            None => Vec::new(),
+            None => Written::default(),
         };
-        let config = Config::from_layers(&[&from_file]).map_err(|errors| errors.to_string())?;
+        let config = Config::from_file(&[], &from_file).map_err(|errors| errors.to_string())?;
         Ok(Self {
             file,
             from_file,
@@ -59,7 +59,7 @@ impl ConfigState {
 
     /// All that is set, for the event log.
     pub(crate) fn recorded(&self) -> Vec<crate::record::Setting> {
-        crate::record::Setting::all(self.from_ovsdb.iter().chain(&self.from_file))
+        crate::record::Setting::all(self.from_ovsdb.iter().chain(&self.from_file.assignments))
     }
 
     /// Keys whose change waits for a restart.
@@ -74,7 +74,7 @@ impl ConfigState {
     pub(crate) fn reload(&mut self) -> Result<(), String> {
         let Some(path) = &self.file else { return Ok(()) };
         let read = read_file(path).and_then(|from_file| {
-            Config::from_layers(&[&self.from_ovsdb, &from_file]).map(|config| (from_file, config))
+            Config::from_file(&self.from_ovsdb, &from_file).map(|config| (from_file, config))
         });
         match read {
             Ok((from_file, config)) => {
@@ -99,7 +99,7 @@ impl ConfigState {
         entries: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> bool {
         let read = assignments_in_external_ids(entries).and_then(|from_ovsdb| {
-            Config::from_layers(&[&from_ovsdb, &self.from_file]).map(|config| (from_ovsdb, config))
+            Config::from_file(&from_ovsdb, &self.from_file).map(|config| (from_ovsdb, config))
         });
         match read {
             Ok((from_ovsdb, config)) => {

@@ -138,6 +138,7 @@ async fn start(
         info!(flows = in_flight.len(), "an earlier ovs-offloadd ended with commands in flight");
     }
     daemon.events.push_back(Event::JournalFound(in_flight));
+    daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));
     daemon.events.push_back(Event::Peer { peer: Peer::Netlink, up: true });
     daemon.run(Channels { said, ovsdb, asked }, signals).await
 }

@@ -401,3 +401,21 @@ fn every_header_is_listed_once_and_in_order() {
     assert!(Header::all().enumerate().all(|(index, header)| header as usize == index));
     assert_eq!(Header::all().count(), Header::COUNT);
 }
+
+#[test]
+fn a_locality_that_cannot_be_told_is_certain_to_be_unknown_and_may_be_any_other() {
+    let unknown = Subject::default();
+    let known = Subject { locality: Locality::External, ..Subject::default() };
+    for (source, if_unknown, if_external) in [
+        (r#"locality == "same-node""#, Truth::Sometimes, Truth::Never),
+        (r#"locality != "same-node""#, Truth::Sometimes, Truth::Always),
+        (r#"locality == {"same-node", "external"}"#, Truth::Sometimes, Truth::Always),
+        (r#"locality == "unknown""#, Truth::Always, Truth::Never),
+        (r#"locality != {"same-node", "unknown"}"#, Truth::Never, Truth::Always),
+        (r#"locality == "*""#, Truth::Always, Truth::Always),
+    ] {
+        let condition = Match::compile(source, &AddressSets::new()).expect("a condition");
+        assert_eq!(condition.evaluate(&unknown), if_unknown, "{source}");
+        assert_eq!(condition.evaluate(&known), if_external, "{source}");
+    }
+}

@@ -405,7 +405,8 @@ fn every_header_is_listed_once_and_in_order() {
 #[test]
 fn a_locality_that_cannot_be_told_is_certain_to_be_unknown_and_may_be_any_other() {
     let unknown = Subject::default();
-    let known = Subject { locality: Locality::External, ..Subject::default() };
+    let mut known = Subject::default();
+    known.locality = Locality::External;
     for (source, if_unknown, if_external) in [
         (r#"locality == "same-node""#, Truth::Sometimes, Truth::Never),
         (r#"locality != "same-node""#, Truth::Sometimes, Truth::Always),

@@ -82,9 +82,14 @@ impl Ovs {
         output(self.command("ovs-vsctl").arg("--timeout=20").args(arguments))
     }
 
-    /// `ovs-ofctl ARGUMENTS`.
+    /// `ovs-ofctl ARGUMENTS`, tried again where ovs-vswitchd closed the connection before a word was said: 3.1 does so
+    /// on a busy machine.
     pub fn ofctl(&self, arguments: &[&str]) -> Outcome<String> {
-        output(self.command("ovs-ofctl").arg("--timeout=20").args(arguments))
+        let once = || output(self.command("ovs-ofctl").arg("--timeout=20").args(arguments));
+        match once() {
+            Err(failure) if failure.to_string().contains("failed to connect to socket") => once(),
+            result => result,
+        }
     }
 
     /// `ovs-appctl ARGUMENTS`, to ovs-vswitchd.

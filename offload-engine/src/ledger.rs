@@ -121,6 +121,8 @@ pub(crate) struct Entry {
     pub(crate) decision: Option<Decision>,
     pub(crate) stage: Stage,
     pub(crate) refusal: Option<Refusal>,
+    /// The rule that was refused; when Open vSwitch writes another one, the refusal is over.
+    pub(crate) refused_rule: Option<Box<FilterReport>>,
     /// For a flow of the kernel datapath: what of it TC cannot express.
     pub(crate) unfit: Option<String>,
     /// Readings in a row in which a rule said to be in hardware counted in software only.
@@ -148,6 +150,7 @@ impl Entry {
             decision: None,
             stage: Stage::Resting,
             refusal: None,
+            refused_rule: None,
             unfit: None,
             idle_in_hw: 0,
             placed_anew: false,

@@ -12,7 +12,7 @@ use crate::ledger::{Home, Stage};
 use crate::placing::Placing;
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
-use crate::rule::can_be_replaced;
+use crate::rule::{can_be_replaced, same_rule};
 use crate::watch::Change;
 use crate::world::World;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,7 @@ impl Placing for Steer {
         match change {
             Change::Made { ufid, quiet_for } => {
                 self.orphans.remove(&ufid);
+                self.lift_refusal_of_other_rule(world, now, ufid);
                 self.judge(world, now, ufid);
                 self.made(world, now, ufid, quiet_for, fx);
             }
@@ -312,10 +313,26 @@ impl Steer {
         world.count_refusal(nic, &refusal);
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.refusal = Some(refusal);
+            entry.refused_rule = entry.filter.as_ref().map(|filter| filter.owner.clone());
         }
         self.told_placed.remove(&ufid);
         if let Some(planner) = self.planner_of(world, ufid) {
             planner.refused(now, ufid, told);
+        }
+    }
+
+    /// What was refused of the rule that Open vSwitch had there before says nothing of this one.
+    fn lift_refusal_of_other_rule(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+        let Some(entry) = world.ledger.get_mut(ufid) else { return };
+        let (Some(refused), Some(filter)) = (&entry.refused_rule, &entry.filter) else { return };
+        if same_rule(refused, &filter.owner) {
+            return;
+        }
+        entry.refusal = None;
+        entry.refused_rule = None;
+        entry.placed_anew = false;
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.unblock(now, ufid);
         }
     }
 
@@ -325,6 +342,7 @@ impl Steer {
         for ufid in refused {
             if let Some(entry) = world.ledger.get_mut(ufid) {
                 entry.refusal = None;
+                entry.refused_rule = None;
                 entry.placed_anew = false;
             }
             if let Some(planner) = self.planner_of(world, ufid) {

@@ -133,7 +133,7 @@ impl Steer {
             world.count_replaced(before, meter);
         }
         match result {
-            Err(refused) => self.not_replaced(world, now, ufid, (goal, sent), refused),
+            Err(refused) => self.not_replaced(world, now, ufid, (goal, &wrote, sent), refused),
             Ok(acked) => {
                 // A repair overwrites what a raced replacement of ours put there: that is what it is for.
                 if let (Some(before), true) = (&before, goal != Goal::Repair) {
@@ -153,7 +153,7 @@ impl Steer {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        (goal, sent): (Goal, Micros),
+        (goal, wrote, sent): (Goal, &FilterReport, Micros),
         refused: Refused,
     ) {
         if refused.errno == Errno::ENOENT {
@@ -163,6 +163,7 @@ impl Steer {
             return;
         }
         match goal {
+            Goal::Promote if !is_current(world, ufid, wrote) => self.told_placement(world, now, ufid),
             Goal::Promote => {
                 self.wanted.remove(&ufid);
                 let refusal = Refusal::from_kernel(refused.errno, refused.extack.as_deref());
@@ -243,7 +244,9 @@ impl Steer {
         }
         let flags = filter.live.flags;
         let nic = entry.nic;
-        let (in_hw, refused) = (filter.live.is_in_hw(), flags.contains(FilterFlags::NOT_IN_HW));
+        let in_hw = filter.live.is_in_hw();
+        // With skip_hw it is Open vSwitch's next rule, which no driver was asked about.
+        let refused = flags.contains(FilterFlags::NOT_IN_HW) && !flags.contains(FilterFlags::SKIP_HW);
         match goal {
             Goal::Promote if in_hw => {
                 world.count_promotion(nic);
@@ -316,4 +319,10 @@ impl Steer {
         }
         self.promote(world, now, ufid, fx);
     }
+}
+
+/// Whether what a command of ours wrote is still what Open vSwitch wants there.
+fn is_current(world: &World, ufid: Ufid, wrote: &FilterReport) -> bool {
+    let filter = world.ledger.get(ufid).and_then(|entry| entry.filter.as_ref());
+    filter.is_some_and(|filter| same_rule(&filter.owner, wrote))
 }

@@ -215,6 +215,66 @@ fn refused_rule_is_left_alone_until_the_configuration_is_read_again() {
 }
 
 #[test]
+fn refused_rule_is_tried_again_when_open_vswitch_changes_it() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let back = scene.take_replacement().expect("it is put back");
+    scene.carry_out(back);
+    scene.kernel.refuses_every = 0;
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    scene.tell_notifications();
+    assert_eq!(scene.engine.flow(scene.now, flow).expect("known").refusal, None);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+}
+
+#[test]
+fn refusal_of_a_rule_that_open_vswitch_has_changed_meanwhile_is_not_held_against_the_new_one() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let (op, request) = scene.until_replacement(flow);
+    let address = request.filter.address;
+    let before = Box::new(scene.kernel.report(address));
+    let result = scene.kernel.replace(op, &request);
+    scene.kernel.refuses_every = 0;
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    scene.tell_notifications();
+    scene.tell(Event::Answer { op, answer: Answer::Replaced { before: Some(before), result } });
+    assert_eq!(scene.engine.flow(scene.now, flow).expect("known").refusal, None);
+    let replacement = scene.until_replacement(flow);
+    assert_eq!(Rule::of(&replacement.1.filter).actions, 2);
+    scene.carry_out(replacement);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+}
+
+#[test]
+fn refused_rule_that_open_vswitch_makes_anew_unchanged_stays_refused() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let back = scene.take_replacement().expect("it is put back");
+    scene.carry_out(back);
+    scene.ovs.delete(&mut scene.kernel, flow);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    scene.tell_notifications();
+    for _ in 0..10 {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+    }
+    assert!(scene.take_replacement().is_none(), "the driver is asked for the same rule again");
+}
+
+#[test]
 fn promotion_has_fresh_actions_and_asks_for_the_drivers_words() {
     let mut scene = Scene::new(Counters::Fast);
     let flow = ufid(1);

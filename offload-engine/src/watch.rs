@@ -50,7 +50,7 @@ impl World {
     pub(crate) fn filter_new(&mut self, now: Micros, report: Box<FilterReport>, author: Author) -> Change {
         match author {
             Author::Other => self.filter_made(now, report),
-            Author::Us(op) => self.filter_ours(report, op),
+            Author::Us(op) => self.filter_ours(now, report, op),
         }
     }
 
@@ -78,18 +78,22 @@ impl World {
         {
             seen.push((*report).clone());
         }
-        entry.filter = Some(TcFilter { owner: report.clone(), live: report });
+        // Ours was told first, and may have come second: then it is what is there. Written back once too often, what
+        // Open vSwitch wants does no harm.
+        let live = self.told_of_nothing.remove(&address).map_or_else(|| report.clone(), |(_, ours)| ours);
+        entry.filter = Some(TcFilter { owner: report, live });
         self.ledger.set_home(ufid, Home::Tc(address));
         Change::Made { ufid, quiet_for }
     }
 
-    fn filter_ours(&mut self, report: Box<FilterReport>, op: OpId) -> Change {
+    fn filter_ours(&mut self, now: Micros, report: Box<FilterReport>, op: OpId) -> Change {
         let Some(&ufid) = self.ops.get(&op) else { return Change::Nothing };
         let stale_through = self.latest_round();
         let Some(at) = self.ledger.at(report.address) else {
-            // Nobody's notification told of a filter here: it was lost, or it is the kernel's order that is. The
-            // full dump after an overrun settles it.
+            // Deleted right after our change and told before it, or made right before and told after; or the
+            // notification was lost. A full dump settles it, unless its owner's next filter here does first.
             self.read_in_full.insert(report.address.location);
+            self.told_of_nothing.insert(report.address, (now, report));
             return Change::Nothing;
         };
         let goal = self.ledger.get(ufid).and_then(|entry| match entry.stage {

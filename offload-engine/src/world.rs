@@ -8,11 +8,12 @@ use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, Ports};
 use crate::refusal::Refusal;
 use crate::settings::Settings;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
-use tc_flower::Location;
+use tc_flower::{FilterAddress, FilterReport, Location};
 
 /// How long a deleted megaflow is remembered: Open vSwitch changes one by deleting and making it anew, and a dump
 /// that began before the deletion may still report it.
@@ -93,6 +94,9 @@ pub(crate) struct World {
     next_round: u64,
     pub(crate) sweep: Sweep,
     pub(crate) datapath_round: Option<Round>,
+    /// Replacements of ours that were told of where no filter was, with the time: what their owner makes there next may
+    /// have been made, and be told, before them.
+    pub(crate) told_of_nothing: BTreeMap<FilterAddress, (Micros, Box<FilterReport>)>,
     /// Locations whose next dump has to be a full one.
     pub(crate) read_in_full: BTreeSet<Location>,
     pub(crate) vswitchd_up: bool,
@@ -114,6 +118,7 @@ impl World {
             next_round: 1,
             sweep: Sweep::default(),
             datapath_round: None,
+            told_of_nothing: BTreeMap::new(),
             read_in_full: BTreeSet::new(),
             vswitchd_up: false,
         }
@@ -226,6 +231,7 @@ impl World {
         for ufid in &old {
             self.ledger.remove(*ufid);
         }
+        self.told_of_nothing.retain(|_, (told, _)| now.since(*told) < GONE_REMEMBERED);
         old
     }
 }

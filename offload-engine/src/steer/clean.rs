@@ -141,7 +141,12 @@ impl Steer {
                 world.tally.clean_promotions += 1;
                 self.replace(world, now, ufid, Goal::Promote, fx);
             }
-            Judgement::OursLast(wanted) => self.put_back(world, now, ufid, &seen[wanted], fx),
+            Judgement::OursLast(wanted) => {
+                self.put_back(world, now, ufid, &seen[wanted], fx);
+                // Where the flow was just not there when the command ran, Open vSwitch 3.5 makes nothing of it and answers
+                // success: what looks like ours is its own return to `base`, then.
+                self.suspects.insert(ufid);
+            }
             Judgement::Unclear => {
                 self.suspects.insert(ufid);
                 self.not_promoted(world, now, ufid);

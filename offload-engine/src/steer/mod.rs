@@ -48,7 +48,9 @@ impl Placing for Steer {
                 self.orphans.remove(&ufid);
                 self.lift_refusal_of_other_rule(world, now, ufid);
                 self.judge(world, now, ufid);
-                self.made(world, now, ufid, quiet_for, fx);
+                if !self.put_right_if_raced(world, now, ufid, fx) {
+                    self.made(world, now, ufid, quiet_for, fx);
+                }
             }
             Change::Found { ufid } => {
                 self.judge(world, now, ufid);

@@ -331,6 +331,64 @@ fn replacement_that_hits_a_changed_rule_is_put_right_at_once() {
 }
 
 #[test]
+fn replacement_told_before_the_rule_it_overwrote_is_put_right() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let (op, request) = scene.until_replacement(flow);
+    let before = Some(Box::new(scene.kernel.report(request.filter.address)));
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    let result = scene.kernel.replace(op, &request);
+    // Told as gone, ours, made; in truth ours came last.
+    let ours = scene.kernel.notifications.pop_back().expect("it is told");
+    let made = scene.kernel.notifications.pop_back().expect("it is told");
+    scene.kernel.notifications.push_back(ours);
+    scene.tell_notifications();
+    scene.tell(Event::Answer { op, answer: Answer::Replaced { before, result } });
+    scene.tell(made);
+    let repair = scene.take_replacement().expect("a repair follows");
+    scene.carry_out(repair);
+    let filter = scene.kernel.filters.values().next().cloned().expect("it is there");
+    assert_eq!((filter.rule.actions, filter.flags.contains(FilterFlags::SKIP_HW)), (2, true));
+}
+
+#[test]
+fn return_of_open_vswitch_to_old_actions_stands_where_our_command_came_to_nothing() {
+    let mut scene = Scene::new(Counters::Exact);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let op = (0..10).find_map(|_| {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+        if matches!(scene.effects.first(), Some(Effect::ReadFlow { .. })) {
+            let read = scene.effects.remove(0);
+            let Effect::ReadFlow { op, ufid } = read else { return None };
+            scene.ovs.socket.push_back(Command::Read { op: Some(op), ufid });
+            let (op, answer) = scene.ovs.run_command(&mut scene.kernel, &mut Rng::new(1))?;
+            scene.tell(Event::Answer { op, answer });
+        }
+        scene.effects.pop().and_then(|effect| match effect {
+            Effect::ModifyFlow { op, .. } => Some(op),
+            _ => None,
+        })
+    });
+    let op = op.expect("a clean promotion begins");
+    scene.ovs.delete(&mut scene.kernel, flow);
+    // Here the command ran: Open vSwitch 3.5 makes nothing of a flow that is not there.
+    scene.ovs.install(&mut scene.kernel, flow, 2);
+    scene.ovs.modify(&mut scene.kernel, flow, 1);
+    scene.tell_notifications();
+    scene.tell(Event::Answer { op, answer: Answer::CommandDone(Ok(())) });
+    if let Some(repair) = scene.take_replacement() {
+        scene.carry_out(repair);
+    }
+    scene.epoch();
+    scene.run_commands();
+    let wrong = scene.kernel.filters.values().find(|filter| filter.rule.actions != 1);
+    assert!(wrong.is_none(), "Open vSwitch wants actions 1, and TC has {wrong:?}");
+}
+
+#[test]
 fn rule_that_the_hardware_lost_is_placed_anew_once_and_then_given_up() {
     let (mut scene, flow) = Scene::promoted(Counters::Fast);
     let lose = |scene: &mut Scene| {

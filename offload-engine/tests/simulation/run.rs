@@ -209,15 +209,39 @@ impl Run {
         let address = request.filter.address;
         let before =
             self.kernel.filters.contains_key(&address).then(|| Box::new(self.kernel.report(address)));
+        let told = self.kernel.notifications.len();
         if self.rng.one_in(20) {
             self.open_vswitch();
         }
         let lost = self.lost_between(&before, address);
+        let theirs = self.kernel.notifications.len() - told;
         let result = self.kernel.replace(op, &request);
         if lost {
             self.exact = false;
         }
+        if result.is_ok() && !self.kernel.overrun {
+            self.tell_out_of_order(theirs);
+        }
         self.answers.push_back(Event::Answer { op, answer: Answer::Replaced { before, result } });
+    }
+
+    /// flower changes filters under a lock, and tells of them under none: a replacement, told last just now, may be told
+    /// before the last of the changes that Open vSwitch made just before it (`theirs` of them), and after those that it
+    /// makes right afterwards.
+    fn tell_out_of_order(&mut self, theirs: usize) {
+        let ours = self.kernel.notifications.len() - 1;
+        if theirs > 0 && self.rng.one_in(2) {
+            self.kernel.notifications.swap(ours, ours - 1);
+            self.exact = false;
+        } else if self.rng.one_in(20) {
+            self.open_vswitch();
+            let theirs = self.kernel.notifications.len() - 1 - ours;
+            if let Some(replacement) = self.kernel.notifications.remove(ours) {
+                let late = self.rng.below(theirs as u64 + 1);
+                self.kernel.notifications.insert(ours + usize::try_from(late).expect("few"), replacement);
+                self.exact = false;
+            }
+        }
     }
 
     /// Whether the filter at `address` is another one than a moment before: its counters go unread.

@@ -16,6 +16,7 @@ mod engine;
 pub mod event;
 mod history;
 mod ledger;
+pub mod odp;
 pub mod ovs;
 mod placing;
 mod policy;

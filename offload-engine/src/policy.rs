@@ -6,8 +6,8 @@ use crate::ledger::Entry;
 use crate::subject;
 use crate::world::World;
 use alloc::vec::Vec;
-use netlink_wire::{Ifindex, Ufid};
-use policies::language::{PortName, Subject};
+use netlink_wire::{DpPort, Ifindex, Ufid};
+use policies::language::{PortName, Sketch, SketchPort, Subject};
 use policies::rules::{Decision, Rule, Rules, RulesTrace};
 use policies::{Micros, RuleId};
 use tc_flower::Location;
@@ -184,6 +184,28 @@ impl Engine {
             view.rate += entry.rate;
         }
         views
+    }
+
+    /// How the rules come to what they say of a megaflow that somebody described, for `read`. Ports are known by name and
+    /// by their number in the datapath.
+    pub fn trace_rules_of<T>(&self, sketch: &Sketch, read: impl FnOnce(RulesTrace<'_>) -> T) -> T {
+        let mut sketch = sketch.clone();
+        self.complete_port(&mut sketch.inport);
+        for port in sketch.outports.iter_mut().flatten() {
+            self.complete_port(port);
+        }
+        let mut outports = Vec::new();
+        read(self.rules().trace(&sketch.subject(&mut outports)))
+    }
+
+    fn complete_port(&self, port: &mut SketchPort) {
+        let Some(name) = &port.name else { return };
+        let ports = &self.world.ports;
+        let by_number = || ports.by_dp_port(DpPort(name.parse().ok()?));
+        let Some(facts) = ports.iter().find(|facts| facts.name == *name).or_else(by_number) else { return };
+        let known = subject::name_of(facts);
+        port.iface_id = port.iface_id.take().or(known.iface_id.map(Into::into));
+        port.name = known.name.map(Into::into);
     }
 
     /// How the rules come to what they say of a megaflow in TC, for `read`; nothing for one that is not there.

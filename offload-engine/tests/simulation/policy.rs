@@ -214,6 +214,21 @@ fn rules_that_ask_for_rate_are_asked_again() {
 }
 
 #[test]
+fn a_described_flow_is_judged_as_the_live_one_with_ports_by_name_or_number() {
+    let mut scene = scene(Counters::Fast);
+    scene.tell(rules(&[rule("not out2", r#"outport == "out2" && outport.iface_id == """#, Place::Software)]));
+    for text in
+        ["in_port(1),eth_type(0x0800), packets:0, actions:2", "in_port(out1),eth_type(0x0800),actions:out2"]
+    {
+        let sketch = offload_engine::odp::parse(text).expect("a megaflow");
+        let decided = scene.engine.trace_rules_of(&sketch, |trace| trace.decision.rule);
+        assert_eq!(decided, Some(RuleId(0)), "{text}");
+    }
+    let sketch = policies::language::Sketch::parse("tcp, outport=out2").expect("a description");
+    assert_eq!(scene.engine.trace_rules_of(&sketch, |trace| trace.decision.rule), Some(RuleId(0)));
+}
+
+#[test]
 fn a_port_that_gets_another_name_has_its_flows_judged_anew() {
     let mut scene = scene(Counters::Fast);
     scene.tell(rules(&[rule("quiet", r#"outport == "quiet*" || inport == "quiet*""#, Place::Software)]));

@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
-use ovs_offloadd::config::default_rundir;
-use ovs_offloadd::ctl::{Asked, Cli, Local, OutputFormat, Query, Verb, to_request};
+use ovs_offloadd::config::{self, Config, default_rundir};
+use ovs_offloadd::ctl::{
+    Asked, Cli, Local, OutputFormat, PolicyQuery, PolicyTestArgs, Query, Verb, policy, to_request,
+};
+use ovs_offloadd::daemon;
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
 
@@ -19,6 +22,7 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.verb {
+        Verb::Asked(Query::Policy(policy)) if policy.is_local() => ask_file(policy, cli.output),
         Verb::Asked(query) => ask(&cli, query),
         Verb::Local(local) => run_local(local, cli.output),
     };
@@ -72,6 +76,38 @@ fn ask(cli: &Cli, query: &Query) -> Outcome {
             }
         }
     })
+}
+
+/// What is asked of a configuration file, without the daemon.
+fn ask_file(query: &PolicyQuery, output: OutputFormat) -> Outcome {
+    let read = |file: &Path| {
+        config::read_file(file)
+            .and_then(|written| Config::from_file(&[], &written))
+            .map_err(|errors| (REFUSED, format!("the configuration is wrong\n{errors}")))
+    };
+    match query {
+        PolicyQuery::Check { file } => {
+            let file = file.clone().unwrap_or_else(daemon::default_config_file);
+            let rules = read(&file)?.rules.texts().len();
+            Ok(match output {
+                OutputFormat::Json => serde_json::json!({"ok": true, "rules": rules}).to_string(),
+                OutputFormat::Table => format!("ok: {rules} rule{}", if rules == 1 { "" } else { "s" }),
+            })
+        }
+        PolicyQuery::Test(PolicyTestArgs { flow, config: Some(file) }) => {
+            let rules = read(file)?.rules;
+            let sketch = policy::sketch(flow).map_err(|sentence| (UNUSABLE, sentence))?;
+            let mut outports = Vec::new();
+            let tested = policy::test_of(flow, &rules, &rules.trace(&sketch.subject(&mut outports)));
+            Ok(match output {
+                OutputFormat::Json => {
+                    serde_json::to_string_pretty(&tested).map_err(|error| (UNUSABLE, error.to_string()))?
+                }
+                OutputFormat::Table => policy::policy_test(&tested),
+            })
+        }
+        PolicyQuery::Test(_) | PolicyQuery::Show => Err((UNUSABLE, "this needs the daemon".to_owned())),
+    }
 }
 
 fn find_socket(cli: &Cli) -> Result<PathBuf, String> {

@@ -71,6 +71,9 @@ pub enum Query {
     /// Refusals by reason
     #[command(subcommand)]
     Refusal(RefusalQuery),
+    /// The rules that decide which flows may be in hardware
+    #[command(subcommand)]
+    Policy(PolicyQuery),
     /// Read the configuration again; a wrong one changes nothing
     Reload,
     /// Empty the hardware and keep it empty, or use it again
@@ -114,6 +117,43 @@ pub enum NicQuery {
 pub enum RefusalQuery {
     /// List what was refused, by reason, with the driver's own words
     List,
+}
+
+/// About the policy.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum PolicyQuery {
+    /// Check the rules of a configuration file, and all else in it; needs no daemon
+    Check {
+        /// The file [default: /etc/ovs-offloadd.toml]
+        file: Option<PathBuf>,
+    },
+    /// Show the rules in force with the flows they decide about
+    Show,
+    /// Show which rule decides about a flow, and how it comes to that
+    Test(PolicyTestArgs),
+}
+
+/// What to try the policy on.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct PolicyTestArgs {
+    /// The flow: the id of a live one, a megaflow as Open vSwitch prints it (`in_port(2),eth_type(0x0800),…`), or fields and
+    /// values of the language (`tcp.dst=443, ip4.src=10.0.0.0/8, inport=pf0vf0`)
+    #[arg(long, value_name = "FLOW")]
+    pub flow: String,
+    /// Try the rules of this file instead of those in force; needs no daemon
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl PolicyQuery {
+    /// Whether it is answered without the daemon.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Check { .. } => true,
+            Self::Show => false,
+            Self::Test(test) => test.config.is_some(),
+        }
+    }
 }
 
 /// Which flows to list.
@@ -234,11 +274,15 @@ pub fn parse_request(method: &str, params: &[String]) -> Result<Asked, NotAComma
         )));
     }
     let words = method.split('/').map(str::to_owned).chain(params.iter().cloned());
+    let refused = |sentence: &str| NotACommand(format!("\"{method}\" command: {sentence}"));
     let request = Request::try_parse_from(words).map_err(|error| {
         let text = error.to_string();
         let sentence = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        NotACommand(format!("\"{method}\" command: {sentence}"))
+        refused(sentence)
     })?;
+    if matches!(&request.query, Query::Policy(policy) if policy.is_local()) {
+        return Err(refused("files are read by ovs-offloadctl itself, without the daemon"));
+    }
     Ok(Asked { query: request.query, output: request.output, width: request.width })
 }
 
@@ -251,6 +295,14 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Port(PortQuery::List) => ("port/list", Vec::new()),
         Query::Nic(NicQuery::List) => ("nic/list", Vec::new()),
         Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
+        Query::Policy(PolicyQuery::Check { file }) => {
+            ("policy/check", file.iter().map(|file| file.display().to_string()).collect())
+        }
+        Query::Policy(PolicyQuery::Show) => ("policy/show", Vec::new()),
+        Query::Policy(PolicyQuery::Test(test)) => {
+            let config = test.config.iter().map(|file| format!("--config={}", file.display()));
+            ("policy/test", std::iter::once(format!("--flow={}", test.flow)).chain(config).collect())
+        }
         Query::Reload => ("reload", Vec::new()),
         Query::Drain { off } => ("drain", off.then(|| "--off".to_owned()).into_iter().collect()),
         Query::Version => ("version", Vec::new()),
@@ -291,7 +343,9 @@ pub fn methods() -> Vec<(String, String)> {
     let command = Request::command();
     let mut found = Vec::new();
     for noun in command.get_subcommands() {
-        let mut verbs = noun.get_subcommands().peekable();
+        // What needs no daemon is no method of it.
+        let is_asked = |verb: &&clap::Command| (noun.get_name(), verb.get_name()) != ("policy", "check");
+        let mut verbs = noun.get_subcommands().filter(is_asked).peekable();
         if verbs.peek().is_none() {
             found.push((noun.get_name().to_owned(), usage(noun)));
         }
@@ -342,6 +396,9 @@ mod tests {
             "port list",
             "nic list",
             "refusal list",
+            "policy show",
+            "policy test --flow tcp.dst=443,inport=a",
+            "policy test --flow=in_port(2),eth_type(0x0800)",
             "reload",
             "drain",
             "drain --off",
@@ -367,6 +424,8 @@ mod tests {
                 "flow/list",
                 "flow/why",
                 "nic/list",
+                "policy/show",
+                "policy/test",
                 "port/list",
                 "refusal/list",
                 "reload",
@@ -386,6 +445,8 @@ mod tests {
             "\"flow/lst\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
         );
         assert!(parse_request("flow", &[]).is_err());
+        assert!(parse_request("policy/check", &[]).is_err(), "files are read by whoever asks");
+        assert!(parse_request("policy/test", &["--flow=tcp".into(), "--config=/etc/passwd".into()]).is_err());
         assert!(parse_request("completions", &["bash".into()]).is_err(), "local commands stay local");
     }
 

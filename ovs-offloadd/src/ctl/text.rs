@@ -55,7 +55,11 @@ pub fn percent(share: Option<f64>) -> String {
 }
 
 /// The first letters of a table head's words stay as they are: heads are lower case like the keys in JSON.
-fn table(head: &[(&str, bool)], width: Option<u16>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(
+    head: &[(&str, bool)],
+    width: Option<u16>,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     match width {

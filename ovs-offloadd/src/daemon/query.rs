@@ -6,7 +6,9 @@ use serde::Serialize;
 use super::control::Ask;
 use super::{Connection, Daemon, answers, now};
 use crate::ctl::views::{ConnectionView, Deeds, PortView, Split, StatusView};
-use crate::ctl::{Asked, FlowQuery, NicQuery, OutputFormat, PortQuery, Query, RefusalQuery, text};
+use crate::ctl::{
+    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortQuery, Query, RefusalQuery, policy, text,
+};
 use crate::metrics;
 
 impl Daemon {
@@ -70,6 +72,17 @@ impl Daemon {
                 let refused = answers::summary(&self.engine, now()).refused;
                 Ok(print(output, &refused, |refused| text::refusal_list(refused, width)))
             }
+            Query::Policy(PolicyQuery::Show) => {
+                let rules = policy::rules(self.engine.rules(), &self.engine.rule_views());
+                Ok(print(output, &rules, |rules| policy::rule_list(rules, width)))
+            }
+            Query::Policy(PolicyQuery::Test(test)) => {
+                let tested = self.test_policy(&test.flow)?;
+                Ok(print(output, &tested, policy::policy_test))
+            }
+            Query::Policy(PolicyQuery::Check { .. }) => {
+                Err("ovs-offloadctl checks files itself, without the daemon".to_owned())
+            }
             Query::Reload => {
                 self.reload(events)?;
                 Ok(done(output, "the configuration is in force"))
@@ -89,6 +102,18 @@ impl Daemon {
                 OutputFormat::Table => concat!("ovs-offloadd ", env!("CARGO_PKG_VERSION")).to_owned(),
             }),
         }
+    }
+
+    /// Tries the rules in force on a flow: a live one by its id, or one that is described.
+    fn test_policy(&self, flow: &str) -> Result<policy::PolicyTest, String> {
+        let rules = self.engine.rules();
+        let Ok(ufid) = flow.trim().parse::<netlink_wire::Ufid>() else {
+            let sketch = policy::sketch(flow)?;
+            return Ok(self.engine.trace_rules_of(&sketch, |trace| policy::test_of(flow, rules, &trace)));
+        };
+        self.engine.trace_rules(now(), ufid, |trace| policy::test_of(flow, rules, &trace)).ok_or_else(|| {
+            format!("there is no flow {ufid} in TC: it may be gone, or in the kernel datapath, where no rule is asked")
+        })
     }
 
     fn status(&self) -> (StatusView, Vec<PortView>) {

@@ -124,6 +124,8 @@ pub enum Problem {
         /// The nearest of them.
         nearest: Option<&'static str>,
     },
+    /// Of a description: it cannot be so, as this would have to hold as well.
+    Contradiction(String),
     /// No rate or no time.
     BadQuantity {
         /// The field.
@@ -194,6 +196,7 @@ impl fmt::Display for Problem {
                 write!(f, "{field} has the bits 0 to {}, the lower one first", bits - 1)
             }
             Self::NoSuchWord { field, words, .. } => write!(f, "{field} is one of {words}"),
+            Self::Contradiction(test) => write!(f, "this contradicts the rest: {test} does not hold"),
             Self::BadQuantity { field, found, .. } => write!(f, "{found:?} is no {field}"),
         }
     }

@@ -15,6 +15,7 @@ mod glob;
 mod lexer;
 mod parser;
 mod program;
+mod sketch;
 mod subject;
 mod syntax;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use constant::{Constant, Format, Number};
 pub use diagnostic::{Diagnostic, Origin, Problem};
 pub use fields::{FieldHelp, field_help};
 pub use program::{Match, Saw, TestTrace, Trace};
+pub use sketch::{Sketch, SketchActions, SketchPort};
 pub use subject::{Bits, Header, Locality, PortName, Subject, Truth};
 pub use syntax::{Expression, Relation, Span, Test, Values};
 

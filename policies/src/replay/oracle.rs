@@ -1,0 +1,199 @@
+//! The clairvoyant oracle: what the best choice for each epoch brings when its bytes are known in advance.
+//!
+//! At the start of each epoch it knows every flow's bytes in that epoch, and keeps the K flows with the most bytes among
+//! those in hardware and the best (installs/s × epoch) others. Installs that it does not use are lost.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Contender;
+use super::table::{Epoch, Table, Tally};
+use super::trace::FlowNumber;
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(super) struct Oracle {
+    table: Table,
+    /// The megaflows in the table, in no order.
+    inside: Vec<FlowNumber>,
+    /// Bytes of this epoch, by flow; zero outside [`Contender::epoch`].
+    bytes: Vec<u64>,
+}
+
+impl Oracle {
+    pub(super) fn new(capacity: u32, flows: u32) -> Self {
+        Self { table: Table::new(capacity, flows), inside: Vec::new(), bytes: vec![0; flows as usize] }
+    }
+
+    fn choose(&mut self, epoch: &Epoch<'_>) {
+        let Self { table, inside, bytes } = self;
+        let others = epoch.moved.iter().filter(|moved| !table.has(moved.flow) && moved.bytes > 0);
+        let mut others: Vec<(u64, FlowNumber)> = others.map(|moved| (moved.bytes, moved.flow)).collect();
+        let best = (epoch.installs as usize).min(others.len());
+        if best == 0 {
+            return;
+        }
+        // The most bytes first; of equals the lower number.
+        let order = |(bytes, flow): &(u64, FlowNumber)| (core::cmp::Reverse(*bytes), *flow);
+        others.select_nth_unstable_by_key(best - 1, order);
+        others.truncate(best);
+        others.sort_unstable_by_key(order);
+        // The weakest of those inside, who win where bytes are equal: that saves an install.
+        inside.sort_unstable_by_key(|flow| (bytes[flow.index()], *flow));
+        let mut weakest = inside.clone().into_iter();
+        for (more, flow) in others {
+            if table.free() == 0 {
+                match weakest.next() {
+                    Some(weak) if bytes[weak.index()] < more => table.evict(epoch, weak),
+                    _ => break,
+                }
+            }
+            table.install(epoch, flow);
+            inside.push(flow);
+        }
+        inside.retain(|flow| table.has(*flow));
+    }
+}
+
+impl Contender for Oracle {
+    fn epoch(&mut self, epoch: &Epoch<'_>) {
+        let mut left = false;
+        for flow in epoch.gone {
+            left |= self.table.gone(*flow);
+        }
+        if left {
+            let table = &self.table;
+            self.inside.retain(|flow| table.has(*flow));
+        }
+        for moved in epoch.moved {
+            let index = moved.flow.index();
+            if index >= self.bytes.len() {
+                self.bytes.resize(index + 1, 0);
+            }
+            self.bytes[index] = moved.bytes;
+        }
+        self.choose(epoch);
+        self.table.count(epoch);
+        for moved in epoch.moved {
+            self.bytes[moved.flow.index()] = 0;
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        self.table.tally()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::TenantNumber;
+    use super::super::traffic::Moved;
+    use super::*;
+    use crate::Micros;
+
+    const FLOWS: u32 = 6;
+
+    /// A repeatable stream of numbers; xorshift64.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % n
+        }
+    }
+
+    /// The definition word by word, every set of flows tried: the most bytes of an epoch that a set of at most `entries`
+    /// flows can bring, taken from those inside and the `installs` best others. Of sets as good, the one with the
+    /// fewest installs. Returns bytes, set.
+    fn brute_force(inside: u32, bytes: &[u64], entries: u32, installs: usize) -> (u64, u32) {
+        let mut others: Vec<u32> =
+            (0..FLOWS).filter(|flow| inside & (1 << flow) == 0 && bytes[*flow as usize] > 0).collect();
+        others.sort_by_key(|flow| core::cmp::Reverse(bytes[*flow as usize]));
+        others.truncate(installs);
+        let allowed = others.iter().fold(inside, |set, flow| set | 1 << flow);
+        let sum = |set: u32| {
+            (0..FLOWS).filter(|flow| set & (1 << flow) != 0).map(|flow| bytes[flow as usize]).sum::<u64>()
+        };
+        let sets = (0..1_u32 << FLOWS).filter(|set| set & !allowed == 0 && set.count_ones() <= entries);
+        let best = sets.max_by_key(|set| {
+            (sum(*set), core::cmp::Reverse((set & !inside).count_ones()), (set & inside).count_ones())
+        });
+        best.map(|set| (sum(set), set)).unwrap()
+    }
+
+    #[test]
+    fn every_epoch_is_as_good_as_the_best_of_all_sets() {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        for round in 0..3_000 {
+            let (entries, installs) = (dice.below(5) as u32, dice.below(4) as u32);
+            let mut oracle = Oracle::new(entries, FLOWS);
+            for number in 0..8_u64 {
+                // All different, so that there is one best set; now and then nothing at all.
+                let mut bytes: Vec<u64> =
+                    (0..u64::from(FLOWS)).map(|flow| dice.below(50) * 8 + flow + 1).collect();
+                for bytes in &mut bytes {
+                    *bytes *= u64::from(dice.below(3) > 0);
+                }
+                let inside = (0..FLOWS)
+                    .filter(|flow| oracle.table.has(FlowNumber(*flow)))
+                    .fold(0, |set, flow| set | 1 << flow);
+                let (best, _) = brute_force(inside, &bytes, entries, installs as usize);
+                let moved: Vec<Moved> = (0..FLOWS)
+                    .filter(|flow| bytes[*flow as usize] > 0)
+                    .map(|flow| Moved {
+                        flow: FlowNumber(flow),
+                        tenant: TenantNumber(0),
+                        appeared: Micros::ZERO,
+                        packets: 1,
+                        bytes: bytes[flow as usize],
+                    })
+                    .collect();
+                let before = oracle.tally();
+                let begin = Micros::from_secs(number);
+                let end = Micros::from_secs(number + 1);
+                oracle.epoch(&Epoch { begin, end, installs, counts: true, gone: &[], moved: &moved });
+                let after = oracle.tally();
+                assert_eq!(
+                    after.bytes - before.bytes,
+                    best,
+                    "round {round}: {entries} entries, {installs} installs"
+                );
+                assert!(after.installs - before.installs <= u64::from(installs));
+                assert!(oracle.table.held() <= entries);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_not_moved_for_equal_bytes_or_for_none() {
+        let mut oracle = Oracle::new(1, 3);
+        let moved = |flow, bytes| Moved {
+            flow: FlowNumber(flow),
+            tenant: TenantNumber(0),
+            appeared: Micros::ZERO,
+            packets: 1,
+            bytes,
+        };
+        let mut run = |moved: &[Moved]| {
+            oracle.epoch(&Epoch {
+                begin: Micros::ZERO,
+                end: Micros(1),
+                installs: 9,
+                counts: true,
+                gone: &[],
+                moved,
+            });
+            oracle.tally()
+        };
+        assert_eq!(run(&[moved(0, 5)]).installs, 1);
+        assert_eq!(run(&[moved(0, 5), moved(1, 5)]).installs, 1);
+        assert_eq!(run(&[]).evictions, 0);
+        assert_eq!(
+            run(&[moved(0, 5), moved(1, 6)]),
+            Tally { bytes: 16, packets: 3, installs: 2, evictions: 1, flaps: 0 }
+        );
+    }
+}

@@ -16,6 +16,7 @@ mod pure;
 mod simnic;
 mod test;
 mod tools;
+mod trace;
 mod virtme;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         }
         Call::Lab(options) => lab(repository, options),
         Call::Demo => demo(repository),
+        Call::Trace(options) => trace::run(&options),
         Call::Test { only, long } => test::run(repository, &only, long),
     });
     match result {

@@ -9,6 +9,7 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 use crate::lab::Choice;
 use crate::problem::Problem;
 use crate::test::Part;
+use crate::trace::{Model, TraceOptions};
 
 /// What `cargo xtask help` prints.
 pub(crate) const HELP: &str = "\
@@ -18,6 +19,7 @@ Commands:
   demo    set everything up, then show real Open vSwitch flows move into a simulated SmartNIC
   test    set everything up, then run every test, those in the lab guest included
   lab     a shell in the lab guest, or a command of yours
+  trace   draw traffic from a published campus model, as CSV for `ovs-offloadctl replay`
   help    this text
 
 Options of lab:
@@ -33,6 +35,16 @@ Options of test:
                     lab-trixie, lab-bookworm, lab-sid, and with --long also lab-ct, lab-debug
   --long            adds what takes longer than a change should wait for
 
+Options of trace:
+  --model M         how fast flows send: constant (default), bursts, random-bursts, slow-start, diurnal, heavy-tailed
+                    or adversarial
+  --seed N          another number draws other flows (default 1)
+  --duration-s S    for how long flows arrive (default 900)
+  --flows-per-s N   how many arrive (default 1810, as on the campus)
+  --tenants N       shares the flows among so many tenants (default: nobody's)
+  --flood N         so many flows of one more tenant, all at two thirds of the time (default 0)
+  --output FILE     writes to FILE instead of standard output
+
 Exit codes: 0 success, 1 failure, 2 something is missing or wrong on this machine or in the call;
 `lab -- COMMAND` ends with COMMAND's own.
 ";
@@ -41,12 +53,14 @@ Exit codes: 0 success, 1 failure, 2 something is missing or wrong on this machin
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 /// One call of xtask.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Call {
     /// Print the help text.
     Help,
     /// Run a guest for the caller.
     Lab(LabOptions),
+    /// Draw traffic.
+    Trace(TraceOptions),
     /// Show the main job.
     Demo,
     /// Run these parts of the tests (none: all).
@@ -74,6 +88,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
             Some("lab") => parse_lab(&mut parser).map(Call::Lab),
             Some("demo") => parse_nothing(&mut parser).map(|()| Call::Demo),
             Some("test") => parse_test(&mut parser),
+            Some("trace") => parse_trace(&mut parser).map(Call::Trace),
             _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
         },
         Some(other) => Err(other.unexpected()),
@@ -103,6 +118,36 @@ fn parse_test(parser: &mut lexopt::Parser) -> Result<Call, lexopt::Error> {
         }
     }
     Ok(Call::Test { only, long })
+}
+
+fn parse_trace(parser: &mut lexopt::Parser) -> Result<TraceOptions, lexopt::Error> {
+    let mut options = TraceOptions::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("model") => {
+                let name = parser.value()?.string()?;
+                let model = Model::ALL.into_iter().find(|model| model.name() == name);
+                options.model = model.ok_or_else(|| format!("there is no model `{name}`"))?;
+            }
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("duration-s") => options.duration_s = positive(parser)?,
+            Long("flows-per-s") => options.flows_per_s = positive(parser)?,
+            Long("tenants") => options.tenants = parser.value()?.parse()?,
+            Long("flood") => options.flood = parser.value()?.parse()?,
+            Long("output") => options.output = Some(parser.value()?.into()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+fn positive(parser: &mut lexopt::Parser) -> Result<f64, lexopt::Error> {
+    let number: f64 = parser.value()?.parse()?;
+    if number > 0.0 && number <= 1e6 {
+        Ok(number)
+    } else {
+        Err("a number above 0 and up to a million is needed".into())
+    }
 }
 
 fn parse_lab(parser: &mut lexopt::Parser) -> Result<LabOptions, lexopt::Error> {

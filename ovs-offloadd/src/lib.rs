@@ -11,3 +11,4 @@ pub mod io;
 pub mod logging;
 pub mod metrics;
 pub mod record;
+pub mod replay;

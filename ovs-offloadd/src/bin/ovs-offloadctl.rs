@@ -3,6 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -13,6 +15,7 @@ use ovs_offloadd::ctl::{
 use ovs_offloadd::daemon;
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
+use ovs_offloadd::replay::{self, ReplayArgs};
 
 /// The daemon refused, or found nothing.
 const REFUSED: u8 = 1;
@@ -125,20 +128,7 @@ fn find_socket(cli: &Cli) -> Result<PathBuf, String> {
 
 fn run_local(local: &Local, output: OutputFormat) -> Outcome {
     match local {
-        Local::Replay { file } => {
-            let replayed = ovs_offloadd::record::replay(file).map_err(|sentence| (REFUSED, sentence))?;
-            Ok(match output {
-                OutputFormat::Json => {
-                    serde_json::to_string(&replayed).map_err(|error| (UNUSABLE, error.to_string()))?
-                }
-                OutputFormat::Table => format!(
-                    "{} events over {} s gave the {} effects that were recorded",
-                    replayed.events,
-                    replayed.span_us / 1_000_000,
-                    replayed.effects
-                ),
-            })
-        }
+        Local::Replay(args) => run_replay(args, output),
         Local::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ovs-offloadctl", &mut text);
@@ -154,6 +144,57 @@ fn run_local(local: &Local, output: OutputFormat) -> Outcome {
             Ok(String::from_utf8_lossy(&text).into_owned())
         }
     }
+}
+
+/// Runs a recording: an event log through the engine, anything else through the planner and its rivals.
+fn run_replay(args: &ReplayArgs, output: OutputFormat) -> Outcome {
+    let json = |error: serde_json::Error| (UNUSABLE, error.to_string());
+    if replay::kind_of(&args.file).map_err(|error| (UNUSABLE, error.to_string()))? == replay::Kind::EventLog {
+        let replayed = ovs_offloadd::record::replay(&args.file).map_err(|sentence| (REFUSED, sentence))?;
+        return Ok(match output {
+            OutputFormat::Json => serde_json::to_string(&replayed).map_err(json)?,
+            OutputFormat::Table => format!(
+                "{} events over {} s gave the {} effects that were recorded",
+                replayed.events,
+                replayed.span_us / 1_000_000,
+                replayed.effects
+            ),
+        });
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(&stop);
+    let shown = std::io::stderr().is_terminal();
+    let mut progress = |thousandths: u32| {
+        if shown {
+            eprint!("\r{}.{} % replayed", thousandths / 10, thousandths % 10);
+        }
+    };
+    let report = replay::run(args, &stop, &mut progress);
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    let report = report.map_err(|error| (UNUSABLE, error.to_string()))?;
+    match output {
+        OutputFormat::Json => serde_json::to_string_pretty(&report).map_err(json),
+        OutputFormat::Table => Ok(report.table()),
+    }
+}
+
+/// Sets `stop` at the first Ctrl-C; the second ends the program as ever.
+fn stop_on_interrupt(stop: &Arc<AtomicBool>) {
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        });
+    });
 }
 
 fn write_pages(directory: &Path) -> std::io::Result<String> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use netlink_wire::Ufid;
 
+use crate::replay::ReplayArgs;
+
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum OutputFormat {
@@ -213,11 +215,9 @@ pub enum FlowOrder {
 /// What needs no daemon.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Local {
-    /// Run a recorded event log through the engine and compare its effects with the recorded ones
-    Replay {
-        /// A file written by ovs-offloadd --record
-        file: PathBuf,
-    },
+    /// Run the planner on recorded traffic, next to Open vSwitch's rule, an oracle and others; of an event log, check
+    /// that the engine still wants what it wanted
+    Replay(ReplayArgs),
     /// Print the completions of a shell
     Completions {
         /// The shell

@@ -2,6 +2,7 @@
 
 mod changes;
 mod promotion;
+mod recording;
 mod restarts;
 mod totals;
 
@@ -17,6 +18,7 @@ use changes::{
     an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again,
 };
 use promotion::a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays;
+use recording::what_was_recorded_while_flows_moved_replays_the_same;
 use restarts::{
     a_port_that_is_removed_and_added_again_has_its_flows_promoted_again,
     nothing_is_lost_while_the_database_server_is_away,
@@ -35,6 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(an_idle_flow_disappears_and_one_that_only_hardware_sees_does_not).needs(NEEDS).per_release(),
+    fact!(what_was_recorded_while_flows_moved_replays_the_same).needs(NEEDS),
     // Not per release: on Open vSwitch 3.1 the flow was seen not to come back to TC within 40 s, once in two runs, after
     // "received packet on unassociated datapath port" in its log.
     fact!(the_flow_is_promoted_again_after_vswitchd_was_killed).needs(NEEDS),
@@ -58,10 +61,17 @@ const NIC: Simnic = Simnic::existing(0);
 /// The daemon as a user of this Open vSwitch sets it up: exact OpenFlow counters where a bare replacement would take
 /// something out of them, which is since 3.2.
 fn start_daemon(lab: &Lab, ovs: &Ovs) -> Outcome<Daemon> {
+    Daemon::start(lab, ovs, &config(ovs)?)
+}
+
+/// The same daemon, which records what happens in `log`.
+fn start_recording_daemon(lab: &Lab, ovs: &Ovs, log: &str) -> Outcome<Daemon> {
+    Daemon::start_with(lab, ovs, &config(ovs)?, &["--record", log])
+}
+
+fn config(ovs: &Ovs) -> Outcome<String> {
     let counters = if version(ovs)? < (3, 2) { "fast" } else { "exact" };
-    let config =
-        format!("mode = \"steer\"\nsteer.counters = \"{counters}\"\npolicy.min-rate = \"1 Mbit/s\"\n");
-    Daemon::start(lab, ovs, &config)
+    Ok(format!("mode = \"steer\"\nsteer.counters = \"{counters}\"\npolicy.min-rate = \"1 Mbit/s\"\n"))
 }
 
 /// Open vSwitch's version: major and minor.

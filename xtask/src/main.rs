@@ -8,6 +8,7 @@ mod host;
 mod image;
 mod kernel;
 mod lab;
+mod logs;
 mod options;
 mod problem;
 mod programs;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::guest::{Run, Work};
 use crate::lab::{Choice, Lab};
+use crate::logs::LogDirectory;
 use crate::options::{Call, LabOptions};
 use crate::problem::Problem;
 
@@ -61,11 +63,12 @@ fn lab(repository: &Path, options: LabOptions) -> Result<(), Problem> {
     let machine = lab.machine(options.choice)?;
     let programs = programs::build(repository)?;
     let interactive = options.command.is_empty();
+    let logs = LogDirectory::own(&repository.join("target/lab-logs/lab"))?;
     let run = Run {
         repository,
         programs: &programs,
         share: options.share.as_deref(),
-        logs: &repository.join("target/lab-logs/lab"),
+        logs: logs.path(),
         topology: options.topology.as_deref(),
         environment: Vec::new(),
         quiet: false,

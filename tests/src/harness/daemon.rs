@@ -19,6 +19,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 pub struct Daemon {
     child: Child,
     config: PathBuf,
+    arguments: Vec<String>,
     log: PathBuf,
     rundir: PathBuf,
 }
@@ -26,18 +27,25 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it with this configuration file's text, and waits until it answers on its control socket.
     pub fn start(lab: &Lab, ovs: &Ovs, config: &str) -> Outcome<Self> {
+        Self::start_with(lab, ovs, config, &[])
+    }
+
+    /// The same, with more `arguments` than the configuration file.
+    pub fn start_with(lab: &Lab, ovs: &Ovs, config: &str, arguments: &[&str]) -> Outcome<Self> {
         let path = lab.dir().join("offloadd.toml");
         fs::write(&path, config)?;
         let log = lab.dir().join("offloadd.log");
         let rundir = ovs.rundir().to_path_buf();
-        let mut daemon = Self { child: spawn(&path, &log, &rundir)?, config: path, log, rundir };
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let child = spawn(&path, &arguments, &log, &rundir)?;
+        let mut daemon = Self { child, config: path, arguments, log, rundir };
         daemon.wait_ready()?;
         Ok(daemon)
     }
 
     /// Starts it again, after [`Daemon::signal`] ended it.
     pub fn restart(&mut self) -> Outcome {
-        self.child = spawn(&self.config, &self.log, &self.rundir)?;
+        self.child = spawn(&self.config, &self.arguments, &self.log, &self.rundir)?;
         self.wait_ready()
     }
 
@@ -113,10 +121,10 @@ fn ctl(rundir: &PathBuf) -> Command {
     command
 }
 
-fn spawn(config: &PathBuf, log: &PathBuf, rundir: &PathBuf) -> Outcome<Child> {
+fn spawn(config: &PathBuf, arguments: &[String], log: &PathBuf, rundir: &PathBuf) -> Outcome<Child> {
     let out = File::options().create(true).append(true).open(log)?;
     let err = out.try_clone()?;
     let mut command = Command::new("ovs-offloadd");
-    command.arg("--config").arg(config).env("OVS_RUNDIR", rundir).env("RUST_BACKTRACE", "1");
+    command.arg("--config").arg(config).args(arguments).env("OVS_RUNDIR", rundir).env("RUST_BACKTRACE", "1");
     Ok(command.stdin(Stdio::null()).stdout(out).stderr(err).spawn()?)
 }

@@ -38,9 +38,7 @@ pub(crate) const TESTS: &[Test] = &[
         .per_release(),
     fact!(an_idle_flow_disappears_and_one_that_only_hardware_sees_does_not).needs(NEEDS).per_release(),
     fact!(what_was_recorded_while_flows_moved_replays_the_same).needs(NEEDS),
-    // Not per release: on Open vSwitch 3.1 the flow was seen not to come back to TC within 40 s, once in two runs, after
-    // "received packet on unassociated datapath port" in its log.
-    fact!(the_flow_is_promoted_again_after_vswitchd_was_killed).needs(NEEDS),
+    fact!(the_flow_is_promoted_again_after_vswitchd_was_killed).needs(NEEDS).per_release(),
     fact!(nothing_is_lost_while_the_database_server_is_away).needs(NEEDS).per_release(),
     fact!(a_port_that_is_removed_and_added_again_has_its_flows_promoted_again).needs(NEEDS).per_release(),
     fact!(rules_that_the_nic_lost_in_a_reset_are_noticed_and_placed_again).needs(NEEDS).per_release(),

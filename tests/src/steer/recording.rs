@@ -28,7 +28,7 @@ pub(super) fn what_was_recorded_while_flows_moved_replays_the_same(lab: &mut Lab
     // A log that was tampered with wants something else, and is told apart.
     let text = fs::read_to_string(log)?;
     let other = lab.dir().join("other.jsonl");
-    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("\"Drain\"")).collect();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("\"drain\"")).collect();
     ensure!(kept.len() < text.lines().count(), "the log has no event of the drain");
     fs::write(&other, kept.join("\n"))?;
     let refused = daemon.ctl(&["replay", other.to_str().unwrap_or_default()]);

@@ -18,6 +18,7 @@ mod faults;
 mod io;
 mod lab;
 mod ovsdb;
+mod races;
 mod simnic;
 mod steer;
 
@@ -33,6 +34,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("simnic", simnic::TESTS),
     ("steer", steer::TESTS),
     ("faults", faults::TESTS),
+    ("races", races::TESTS),
 ];
 
 fn main() -> ExitCode {

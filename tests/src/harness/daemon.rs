@@ -57,7 +57,9 @@ impl Daemon {
             if let Some(status) = child.try_wait()? {
                 return Err(Failure::new(format!("ovs-offloadd ended with {status}")));
             }
-            output(ctl(&rundir).arg("version")).map(|_| true)
+            // Without its socket the tool need not be started to find out.
+            let socket = rundir.join(format!("ovs-offloadd.{}.ctl", child.id()));
+            Ok(socket.exists() && output(ctl(&rundir).arg("version")).is_ok())
         });
         ready.map_err(|failure| Failure::new(format!("{failure}\n{}", self.log_tail())))
     }

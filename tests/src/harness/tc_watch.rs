@@ -1,16 +1,17 @@
 //! A witness of every change to TC filters: who made it, and what was there before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use netlink_wire::Messages;
+use netlink_wire::{Control, Errno, Message, Messages, Seq};
 use ovs_offloadd::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 use tc_flower::{Change, FilterAddress, FilterFlags, FilterReport, TcEvent, request};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, run};
 
 /// Holds the notifications of some ten thousand changes.
 const BUFFER: usize = 256 << 20;
@@ -42,10 +43,21 @@ pub struct Seen {
     pub creates: bool,
 }
 
+/// What is known of a filter that is there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    in_hw: bool,
+    /// It was replaced where none was known: told out of order, or else made by that.
+    doubtful: bool,
+    /// Deletions that have to come yet of filters that were there before: the kernel makes one where none is, so whose
+    /// deletion was not told by then is told late.
+    late_deletions: u32,
+}
+
 #[derive(Debug, Default)]
 struct Record {
     seen: Vec<Seen>,
-    there: BTreeMap<FilterAddress, bool>,
+    there: BTreeMap<FilterAddress, Known>,
     overruns: u64,
     unreadable: u64,
 }
@@ -84,6 +96,52 @@ impl TcWatch {
             record.unreadable
         );
         Ok(record.seen.iter().filter(|seen| pick(seen)).cloned().collect())
+    }
+
+    /// How many changes there were.
+    pub fn len(&self) -> usize {
+        self.record().seen.len()
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fails when one of the sockets `ours` made a filter where none was, or asked in a way that could have. Otherwise:
+    /// how many of their changes were told out of order.
+    ///
+    /// flower changes a filter under a lock and tells of it under none (`fl_change`, `tc_new_tfilter`, `tc_del_tfilter`
+    /// of Linux 6.12). So a replacement may be told after the deletion that came right after it, or before the creation
+    /// that came right before it, as if it had made a filter. It has not where the next that others tell of the place
+    /// is that they make a filter (which the kernel puts where none is), or where they tell nothing more and the kernel
+    /// has none there.
+    pub fn ensure_nothing_created(&self, ours: &BTreeSet<u32>) -> Outcome<usize> {
+        let changes = self.changes(|_| true)?;
+        let mut out_of_order = 0;
+        for (at, seen) in changes.iter().enumerate() {
+            if !ours.contains(&seen.portid) || seen.change == Change::Deleted {
+                continue;
+            }
+            crate::ensure!(!seen.creates, "ovs-offloadd asked for a filter to be made: {seen:?}");
+            if seen.was_there {
+                continue;
+            }
+            let mut others = changes[at..]
+                .iter()
+                .filter(|next| next.address == seen.address && !ours.contains(&next.portid));
+            let was_free = match others.next() {
+                Some(next) => next.change == Change::New && next.creates,
+                None => !is_there(&seen.address)?,
+            };
+            crate::ensure!(
+                was_free,
+                "ovs-offloadd made a filter where none was: {seen:?}; at that place were told, in order: {:?}",
+                at_place(&changes, &seen.address, ours)
+            );
+            out_of_order += 1;
+        }
+        Ok(out_of_order)
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -145,20 +203,79 @@ impl Record {
 
     fn note(&mut self, portid: u32, flags: u16, report: &FilterReport) {
         let in_hw = report.change == Change::New && report.is_in_hw();
-        let before = match report.change {
-            Change::New => self.there.insert(report.address, in_hw),
-            Change::Deleted => self.there.remove(&report.address),
-        };
+        let creates = flags & NLM_F_CREATE != 0;
+        let known = self.there.get(&report.address).copied();
+        let before = known.filter(|known| !known.doubtful);
+        let late_deletions = known.map_or(0, |known| known.late_deletions);
+        match report.change {
+            Change::New => {
+                let late_deletions = late_deletions + u32::from(creates && before.is_some());
+                let doubtful = !creates && before.is_none();
+                self.there.insert(report.address, Known { in_hw, doubtful, late_deletions });
+            }
+            Change::Deleted if late_deletions > 0 => {
+                let known = self.there.entry(report.address).or_default();
+                known.late_deletions -= 1;
+            }
+            Change::Deleted => drop(self.there.remove(&report.address)),
+        }
         self.seen.push(Seen {
             portid,
             change: report.change,
             address: report.address,
             ufid: report.ufid().map(|ufid| ufid.to_string()).unwrap_or_default(),
             was_there: before.is_some(),
-            was_in_hw: before == Some(true),
+            was_in_hw: before.is_some_and(|before| before.in_hw),
             in_hw,
             skip_hw: report.flags.contains(FilterFlags::SKIP_HW),
-            creates: flags & NLM_F_CREATE != 0,
+            creates,
         });
     }
+}
+
+/// All that was told of one place: who did what, and the flags that matter.
+fn at_place(changes: &[Seen], address: &FilterAddress, ours: &BTreeSet<u32>) -> Vec<String> {
+    let told = changes.iter().enumerate().filter(|(_, seen)| seen.address == *address);
+    told.map(|(at, seen)| {
+        let who = if ours.contains(&seen.portid) { "us" } else { "others" };
+        let Seen { change, ufid, portid, creates, skip_hw, .. } = seen;
+        format!("{at}: {change:?} by {who} ({portid}) {ufid} creates {creates} skip_hw {skip_hw}")
+    })
+    .collect()
+}
+
+/// Whether the kernel has a filter there now.
+fn is_there(address: &FilterAddress) -> Outcome<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let socket = Socket::open(Protocol::Route, 1 << 20)?;
+        socket.send(&request::get(address, Seq(1)))?;
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        let Received::Bytes(length) = socket.receive(&mut buffer).await? else {
+            return Err(Failure::new("the answer to one request overran its socket"));
+        };
+        match Message::first(&buffer[..length])?.control()? {
+            None => Ok(true),
+            Some(Control::Answer(answer)) if answer.errno == Some(Errno::ENOENT) => Ok(false),
+            Some(other) => Err(Failure::new(format!("the kernel answers {other:?} about {address:?}"))),
+        }
+    })
+}
+
+/// The port ids of the netlink sockets that the process `pid` has open.
+pub fn netlink_sockets(pid: u32) -> Outcome<BTreeSet<u32>> {
+    let mut inodes = BTreeSet::new();
+    for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // A file that was closed meanwhile is no socket of interest.
+        let Ok(target) = fs::read_link(file?.path()) else { continue };
+        let name = target.to_string_lossy().into_owned();
+        inodes
+            .extend(name.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']').map(str::to_owned)));
+    }
+    let table = run("cat", &["/proc/net/netlink"])?;
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    Ok(rows
+        .filter(|row| row.last().is_some_and(|inode| inodes.contains(*inode)))
+        .filter_map(|row| row.get(2)?.parse().ok())
+        .collect())
 }

@@ -1,6 +1,7 @@
 //! What goes wrong around the daemon: it stays responsive, says so, changes nothing it must not, and recovers.
 
 mod input;
+mod killed;
 mod nic;
 pub(crate) mod scene;
 mod silence;
@@ -12,6 +13,7 @@ use input::{
     a_wrong_database_socket_is_refused, an_open_vswitch_without_hw_offload_is_not_steered,
     an_unreadable_configuration_is_refused,
 };
+use killed::forwarding_and_rules_survive_kills_of_the_daemon;
 use nic::{
     a_full_table_is_reported_and_its_growth_is_used, a_refusing_driver_is_quoted_and_asked_after_a_reload,
     the_daemon_answers_while_the_driver_is_slow,
@@ -35,4 +37,5 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(after_lost_notifications_everything_is_read_afresh).needs(NEEDS),
     fact!(a_silent_database_server_is_reported_and_found_again).needs(NEEDS),
     fact!(a_vswitchd_that_stops_is_reported_and_found_again).needs(NEEDS),
+    fact!(forwarding_and_rules_survive_kills_of_the_daemon).needs(NEEDS),
 ];

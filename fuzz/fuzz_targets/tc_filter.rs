@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use netlink_wire::{Message, Messages};
 use tc_flower::{
-    ActionFlags, ActionKind, Filter, FilterCounters, FilterFlags, FilterReport, ReplaceActions, Seq, TcEvent, display,
-    request,
+    ActionFlags, ActionKind, Filter, FilterCounters, FilterFlags, FilterReport, ReplaceActions, Seq, TcEvent,
+    display, request,
 };
 
 /// What stays the same: everything but what the kernel says of its own, and bits that no request sets.

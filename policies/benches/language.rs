@@ -44,6 +44,21 @@ fn web() -> Subject<'static> {
     subject
 }
 
+/// So many rules, none of which matches [`web`] but the last: the price of a long policy.
+fn long(rules: u16) -> Rules {
+    let texts = (1..rules).map(|number| RuleText {
+        name: number.to_string(),
+        condition: format!(
+            "tcp.dst == {number} && ip4.src == 10.{}.0.0/16 || inport == \"p{number}\"",
+            number % 250
+        ),
+        ..RuleText::default()
+    });
+    let rest = RuleText { name: "rest".into(), condition: "1".into(), ..RuleText::default() };
+    let texts: Vec<RuleText> = texts.chain([rest]).collect();
+    Rules::compile(&texts, Place::Auto, &AddressSets::new()).expect("a policy")
+}
+
 /// One condition over an address set of `addresses` single hosts.
 fn with_set(addresses: u32) -> Match {
     let hosts: Vec<String> =
@@ -58,6 +73,12 @@ fn language(criterion: &mut Criterion) {
     criterion.bench_function("decide/five_rules", |bencher| {
         bencher.iter(|| black_box(&rules).decide(black_box(&subject)));
     });
+    for count in [100, 1_000] {
+        let rules = long(count);
+        criterion.bench_function(&format!("decide/{count}_rules"), |bencher| {
+            bencher.iter(|| black_box(&rules).decide(black_box(&subject)));
+        });
+    }
     criterion.bench_function("trace/five_rules", |bencher| {
         bencher.iter(|| black_box(&rules).trace(black_box(&subject)).asked.len());
     });

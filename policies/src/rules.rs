@@ -19,6 +19,9 @@ pub const RULES_MAX: usize = 1_024;
 /// The longest name of a rule or of a tenant, in bytes; the former is a label of metrics.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// What stands in lists and metrics for the name of a rule where none matched.
+pub const DEFAULT_NAME: &str = "(default)";
+
 /// The most tenants that rules may name.
 pub const TENANTS_MAX: usize = 256;
 
@@ -91,7 +94,7 @@ pub struct RuleText {
 pub enum RuleProblem {
     /// More than [`RULES_MAX`] rules.
     TooManyRules,
-    /// The name is empty or longer than [`NAME_BYTES_MAX`].
+    /// The name is empty, longer than [`NAME_BYTES_MAX`], or [`DEFAULT_NAME`].
     BadName,
     /// An earlier rule has the same name.
     DuplicateName(RuleId),
@@ -142,7 +145,9 @@ impl fmt::Display for RuleError {
         write!(f, "rule {} {:?}: ", self.rule + 1, self.name)?;
         match &self.problem {
             RuleProblem::TooManyRules => write!(f, "a policy has at most {RULES_MAX} rules"),
-            RuleProblem::BadName => write!(f, "a name has 1 to {NAME_BYTES_MAX} bytes"),
+            RuleProblem::BadName => {
+                write!(f, "a name has 1 to {NAME_BYTES_MAX} bytes, and is not {DEFAULT_NAME}")
+            }
             RuleProblem::DuplicateName(first) => write!(f, "{first} has the same name"),
             RuleProblem::OnlyForAuto(key) => write!(f, "{key} has a meaning with place = \"auto\" only"),
             RuleProblem::NotForSoftware(key) => write!(f, "{key} has no meaning with place = \"software\""),
@@ -304,7 +309,7 @@ impl Rules {
                 break;
             }
             let id = RuleId(index as u16);
-            if text.name.is_empty() || text.name.len() > NAME_BYTES_MAX {
+            if text.name.is_empty() || text.name.len() > NAME_BYTES_MAX || text.name == DEFAULT_NAME {
                 fail(RuleProblem::BadName);
             }
             if let Some(first) = names.get(text.name.as_str()) {
@@ -580,7 +585,7 @@ mod tests {
             "p.toml:1:1: rule 2 \"b\": min-age has a meaning with place = \"auto\" only\n"
         );
         assert_eq!(rendered[2], "p.toml:1:1: rule 3 \"b\": rule 2 has the same name\n");
-        assert_eq!(rendered[3], "p.toml:1:1: rule 4 \"\": a name has 1 to 128 bytes\n");
+        assert_eq!(rendered[3], "p.toml:1:1: rule 4 \"\": a name has 1 to 128 bytes, and is not (default)\n");
         assert!(rendered[4].starts_with("p.toml:3:15: expected a value, found the end"));
     }
 

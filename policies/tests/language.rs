@@ -2,7 +2,8 @@
 //! answer agrees with evaluating the condition packet by packet, by an evaluator written for this test alone.
 
 use policies::language::{
-    AddressSets, Constant, Expression, Header, Match, Number, Origin, Relation, Subject, Test, Truth, Values,
+    AddressSets, Constant, Expression, Header, Match, Number, Origin, Relation, Sketch, Subject, Test, Truth,
+    Values,
 };
 use proptest::prelude::*;
 
@@ -321,6 +322,24 @@ proptest! {
             let rendered = error.render(&source, Origin { file: "f", line: 1, column: 1 });
             let place = format!("f:{}:{}: ", line, column);
             prop_assert!(rendered.starts_with(&place), "{}", rendered);
+        }
+    }
+
+    #[test]
+    fn scraps_of_descriptions_are_read_or_refused_with_a_place(
+        scraps in prop::collection::vec(prop::sample::select(vec![
+            "tcp", "ip4.src", "ip6.dst", "vlan.pcp", "tun.id", "nd", "=", "==", "!", ",", "&&", "10.0.0.0/8", "fd00::/8", "7",
+            "0xffffffffffffffffffffffffffffffff", "1/2", "\"", "inport", "outport.iface_id", "encap", "age", "5 s", "é", "locality",
+            "same-node", "ct.est", "eth.type", "icmp6.type", "mpls.label", "ct_label", "arp.op",
+        ]), 0..10),
+    ) {
+        let text = scraps.concat();
+        match Sketch::parse(&text) {
+            Ok(sketch) => {
+                let condition = Match::compile("ip4.src == 10.0.0.0/8 || tcp", &AddressSets::new()).expect("a condition");
+                condition.evaluate(&sketch.subject(&mut Vec::new()));
+            }
+            Err(error) => prop_assert!(text.get(error.span.start..error.span.end).is_some(), "{:?}", error),
         }
     }
 

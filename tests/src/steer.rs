@@ -1,6 +1,7 @@
 //! Mode steer, end to end: flows of a real Open vSwitch moved into the NIC and out of it.
 
 mod changes;
+mod policy;
 mod promotion;
 mod recording;
 mod restarts;
@@ -17,6 +18,7 @@ use changes::{
     an_idle_flow_disappears_and_one_that_only_hardware_sees_does_not,
     an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again,
 };
+use policy::a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow;
 use promotion::a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays;
 use recording::what_was_recorded_while_flows_moved_replays_the_same;
 use restarts::{
@@ -32,6 +34,7 @@ use totals::{
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays).needs(NEEDS).per_release(),
+    fact!(a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow).needs(NEEDS).per_release(),
     fact!(openflow_counters_of_promoted_flows_go_on_and_never_fall).needs(NEEDS).per_release(),
     fact!(an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again)
         .needs(NEEDS)

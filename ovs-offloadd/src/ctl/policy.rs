@@ -91,7 +91,7 @@ pub fn rule_list(rules: &[RuleView], width: Option<u16>) -> String {
         let limits: Vec<String> = entries.into_iter().chain(installs).collect();
         vec![
             rule.number.map_or_else(dash, |number| number.to_string()),
-            rule.name.clone().unwrap_or_else(|| "(default)".to_owned()),
+            rule.name.clone().unwrap_or_else(|| policies::rules::DEFAULT_NAME.to_owned()),
             rule.place.to_owned(),
             number(rule.flows),
             number(rule.in_hardware),
@@ -270,6 +270,13 @@ rule 2 \"gold\" matches
   always     tcp
 "
         );
+        // The example of the manual.
+        let manual = include_str!("../../../docs/operating.md");
+        let example = format!(
+            "$ ovs-offloadctl policy test --flow 'tcp, ip4.dst=10.20.0.0/24'\n{}```",
+            tested("tcp, ip4.dst=10.20.0.0/24")
+        );
+        assert!(manual.contains(&example), "the manual does not show\n{example}");
         let by_ovs = tested("in_port(2),eth_type(0x0800),ipv4(dst=10.9.0.1,proto=17),udp(dst=53)");
         assert!(by_ovs.starts_with("place software: the default, since no rule matches\n"), "{by_ovs}");
         assert!(by_ovs.contains("  never      tcp (implied): ip.proto is 17\n"), "{by_ovs}");

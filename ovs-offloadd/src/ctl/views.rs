@@ -3,6 +3,8 @@
 //! Their JSON form is the `--output json` of ovs-offloadctl: names carry units, and fields are only ever added.
 
 use serde::Serialize;
+
+use super::policy::RuleView;
 use std::collections::BTreeMap;
 
 /// Packets and bytes.
@@ -256,6 +258,9 @@ pub struct StatusView {
     pub rate: Split,
     /// What was carried since start.
     pub traffic: Split,
+    /// Rules of the policy, the default last; `policy show` tells of them.
+    #[serde(skip)]
+    pub rules: Vec<RuleView>,
     /// NICs.
     pub nics: Vec<NicView>,
     /// What was refused, the most flows first.
@@ -307,6 +312,21 @@ pub(crate) mod sample {
             },
             rate: split(974, 26),
             traffic: split(9_680, 320),
+            rules: vec![RuleView {
+                number: None,
+                name: None,
+                condition: None,
+                place: "auto",
+                tenant: None,
+                max_entries: None,
+                installs_per_s: None,
+                flows: 48_020,
+                in_hardware: 1_020,
+                decided: 60_000,
+                rate: Amount::default(),
+                hardware: Amount { packets: 9_680, bytes: 9_680_000 },
+                software: Amount { packets: 300, bytes: 300_000 },
+            }],
             nics: vec![NicView {
                 nic: 0,
                 driver: "mlx5_core".into(),

@@ -136,6 +136,7 @@ impl Daemon {
             flows,
             rate: status.lately.map_or_else(Split::default, |(moved, over)| answers::per_second(moved, over)),
             traffic: answers::split(status.totals),
+            rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
             nics: answers::nics(&self.engine),
             refused: summary.refused,
             done: Deeds {

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::ctl::policy::RuleView;
 use crate::ctl::views::{PortView, Split, StatusView};
 
 /// What a family's values are.
@@ -116,6 +117,31 @@ pub static FAMILIES: &[Family] = &[
                 out.put(&[count.reason], count.flows);
             }
         },
+    },
+    Family {
+        name: "offloadd_rule_flows",
+        kind: Kind::Gauge,
+        labels: &["rule", "placement"],
+        help: "Flows in TC that a rule of the policy decides about; rule (default) stands for what no rule matches.",
+        samples: |status, _, out| {
+            out.put_rules(status, |rule| [rule.in_hardware, rule.flows.saturating_sub(rule.in_hardware)])
+        },
+    },
+    Family {
+        name: "offloadd_rule_packets_total",
+        kind: Kind::Counter,
+        labels: &["rule", "placement"],
+        help: "Packets of the flows that a rule decided about.",
+        samples: |status, _, out| {
+            out.put_rules(status, |rule| [rule.hardware.packets, rule.software.packets])
+        },
+    },
+    Family {
+        name: "offloadd_rule_bytes_total",
+        kind: Kind::Counter,
+        labels: &["rule", "placement"],
+        help: "Bytes of the flows that a rule decided about.",
+        samples: |status, _, out| out.put_rules(status, |rule| [rule.hardware.bytes, rule.software.bytes]),
     },
     Family {
         name: "offloadd_untracked_flows",
@@ -330,6 +356,16 @@ impl Samples<'_> {
             self.out.push('}');
         }
         let _ = writeln!(self.out, " {value}");
+    }
+
+    /// A value for hardware and one for software, of every rule.
+    fn put_rules(&mut self, status: &StatusView, values: impl Fn(&RuleView) -> [u64; 2]) {
+        for rule in &status.rules {
+            let name = rule.name.as_deref().unwrap_or(policies::rules::DEFAULT_NAME);
+            let [hardware, software] = values(rule);
+            self.put(&[name, "hardware"], hardware);
+            self.put(&[name, "software"], software);
+        }
     }
 
     fn put_ports(&mut self, ports: &[PortView], pick: fn(&Split) -> [u64; 2]) {

@@ -16,7 +16,7 @@ pub fn reference_page() -> String {
         "# Metrics\n\n\
          `ovs-offloadd` answers `GET /metrics` on `metrics.listen` (loopback by default) in Prometheus text format.\n\
          Software and hardware are told apart by the label `placement`. Labels come from bounded sets: ports of the\n\
-         bridges, NICs, closed lists of reasons; never from a flow. This page is written from the table in the code.\n\n\
+         bridges, NICs, rules of the policy, closed lists of reasons; never from a flow. This page is written from the table in the code.\n\n\
          | name | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for family in FAMILIES {

@@ -175,7 +175,8 @@ impl Reader {
         let Some(field) = fields::find(name) else {
             let problem =
                 Problem::UnknownField { name: name.to_string(), nearest: nearest(name, fields::names()) };
-            return Err(Diagnostic::new(problem, Span { start: span.start, end: span.start + name.len() }));
+            let start = span.start + item.find(name).unwrap_or(0);
+            return Err(Diagnostic::new(problem, Span { start, end: start + name.len() }));
         };
         let value = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
         self.field(field, value).map_err(|problem| Diagnostic::new(problem, span))?;

@@ -43,6 +43,11 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Writes another configuration file; it is read at the next reload.
+    pub fn configure(&self, config: &str) -> Outcome {
+        Ok(fs::write(&self.config, config)?)
+    }
+
     /// Starts it again, after [`Daemon::signal`] ended it.
     pub fn restart(&mut self) -> Outcome {
         self.child = spawn(&self.config, &self.arguments, &self.log, &self.rundir)?;

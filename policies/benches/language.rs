@@ -49,7 +49,7 @@ fn long(rules: u16) -> Rules {
     let texts = (1..rules).map(|number| RuleText {
         name: number.to_string(),
         condition: format!(
-            "tcp.dst == {number} && ip4.src == 10.{}.0.0/16 || inport == \"p{number}\"",
+            "(tcp.dst == {number} && ip4.src == 10.{}.0.0/16) || inport == \"p{number}\"",
             number % 250
         ),
         ..RuleText::default()

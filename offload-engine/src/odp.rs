@@ -527,6 +527,67 @@ mod tests {
     }
 
     #[test]
+    fn scraps_of_megaflows_are_read_or_refused() {
+        let scraps = [
+            "in_port(",
+            "eth_type(",
+            "0x0800",
+            ")",
+            ",",
+            "(",
+            "ipv4(src=",
+            "10.0.0.1",
+            "/",
+            "255.0.0.0",
+            "frag=",
+            "no",
+            "vlan(vid=",
+            "encap(",
+            "ct_state(+trk",
+            "-est",
+            "|",
+            "actions:",
+            "set(tunnel(",
+            "3",
+            "recirc(0x",
+            "clone(",
+            "drop",
+            "tp_dst=6081",
+            ", packets:",
+            "é",
+            "ufid:",
+            "0x",
+            "::",
+            "tcp(dst=",
+            "=",
+            "check_pkt_len(size=1,gt(",
+            "mpls(label=",
+            "tunnel(",
+        ];
+        let condition =
+            Match::compile("tcp.dst == 443 || encap || drops", &AddressSets::new()).expect("a condition");
+        let (mut seed, mut read) = (1_u64, 0);
+        for _ in 0..50_000 {
+            let mut text = String::new();
+            for _ in 0..10 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                if seed % 11 == 0 {
+                    break;
+                }
+                text.push_str(scraps[(seed >> 20) as usize % scraps.len()]);
+            }
+            if let Ok(sketch) = parse(&text) {
+                read += 1;
+                let mut outports = Vec::new();
+                condition.evaluate(&sketch.subject(&mut outports));
+            }
+        }
+        assert!(read > 100, "{read} of them were megaflows");
+    }
+
+    #[test]
     fn what_is_no_megaflow_is_refused_with_the_part() {
         for (text, part) in [
             ("tcp.dst=443", "\"tcp.dst=443\" is no key"),

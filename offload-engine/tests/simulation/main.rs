@@ -47,6 +47,7 @@ fn plan(seed: u64) -> Plan {
         crashes: false,
         overruns: false,
         resurrects: seed % 2 == 1,
+        reloads: false,
     }
 }
 
@@ -63,6 +64,11 @@ fn clean_promotions_leave_every_action_as_open_vswitch_wants_it() {
 #[test]
 fn lost_notifications_are_made_good() {
     schedules(10_000, |seed| Plan { overruns: true, counters: counters(seed), ..plan(seed) });
+}
+
+#[test]
+fn rules_reloaded_at_any_moment_leave_nothing_wrong() {
+    schedules(10_000, |seed| Plan { reloads: true, counters: counters(seed), ..plan(seed) });
 }
 
 #[test]

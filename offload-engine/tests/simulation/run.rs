@@ -9,6 +9,8 @@ use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{
     Answer, Counters, Effect, Engine, Event, Micros, ModeWanted, Replacement, Settings, Traffic,
 };
+use policies::language::AddressSets;
+use policies::rules::{Place, RuleText, Rules};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tc_flower::{FilterFlags, Location};
 
@@ -23,6 +25,7 @@ pub(crate) struct Plan {
     pub(crate) crashes: bool,
     pub(crate) overruns: bool,
     pub(crate) resurrects: bool,
+    pub(crate) reloads: bool,
 }
 
 pub(crate) struct Run {
@@ -173,6 +176,7 @@ impl Run {
             12..14 => self.deliver_dump(),
             14 => self.deliver_answer(),
             _ if self.plan.crashes && self.rng.one_in(12) => self.crash(),
+            _ if self.plan.reloads && self.rng.one_in(6) => self.reload(),
             _ => self.wake(),
         }
     }
@@ -288,6 +292,28 @@ impl Run {
         while !self.kernel.notifications.is_empty() || self.kernel.overrun {
             self.deliver_notification();
         }
+    }
+
+    /// The operator puts other rules in force: everything to software, the old ones pinned, the fast ones kept out, or
+    /// none.
+    fn reload(&mut self) {
+        let (condition, place, max_entries) = match self.rng.below(5) {
+            0 => ("1", Place::Software, None),
+            1 => (r#"age > "20 ms""#, Place::Hardware, None),
+            2 => (r#"rate > "5 kpkt/s""#, Place::Software, None),
+            3 => ("1", Place::Auto, Some(2)),
+            _ => ("0", Place::Auto, None),
+        };
+        let text = RuleText {
+            name: "only".into(),
+            condition: condition.into(),
+            place,
+            max_entries,
+            ..RuleText::default()
+        };
+        let rules =
+            Rules::compile(&[text], Place::Auto, &AddressSets::new()).expect("a rule without mistakes");
+        self.event(Event::Policy(Box::new(rules)));
     }
 
     fn wake(&mut self) {

@@ -162,18 +162,18 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "policy.min-rate",
-        default: "\"2 Mbit/s\"",
+        default: "\"0 bit/s\"",
         shape: "rate",
-        doc: "Least rate of a flow that is promoted.",
+        doc: "Least rate of a flow that is promoted. Without one, what it is expected to save decides alone.",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.rate().map(|rate| config.policy.min_rate = rate),
     },
     Key {
         name: "policy.min-age",
-        default: "\"500 ms\"",
+        default: "\"0 s\"",
         shape: "time, up to 1 h",
-        doc: "Least age of a flow that is promoted.",
+        doc: "Least age of a flow that is promoted. Without one, what it has moved decides alone.",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| {
@@ -191,7 +191,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "policy.min-residency",
-        default: "\"2 s\"",
+        default: "\"250 ms\"",
         shape: "time, up to 1 h",
         doc: "Least stay in hardware before a flow may be displaced by a hotter one.",
         in_ovsdb: true,
@@ -225,6 +225,18 @@ pub static KEYS: &[Key] = &[
                 value => CapacitySetting::Entries(value.integer(0, 1 << 24)?),
             };
             Ok(())
+        },
+    },
+    Key {
+        name: "nic.counter-delay",
+        default: "\"1 s\"",
+        shape: "time, up to 1 min",
+        doc: "How late the NIC's counters may be: no silence shorter than this is taken for a pause of the flow. mlx5 \
+              reads its counters once a second.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.duration(Duration::ZERO, ms(60_000)).map(|time| config.nic.counter_delay = time)
         },
     },
     Key {
@@ -382,6 +394,7 @@ mod tests {
             ("policy.min-residency", "\"1 s\""),
             ("policy.epoch", "\"2 s\""),
             ("nic.capacity", "64"),
+            ("nic.counter-delay", "\"2 s\""),
             ("nic.installs-per-s", "7"),
             ("nic.install-burst", "7"),
             ("dump.datapath-interval", "\"3 s\""),

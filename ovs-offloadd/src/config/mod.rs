@@ -193,6 +193,8 @@ pub struct Policy {
 /// What the NICs can bear.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Nic {
+    /// How late their counters may be.
+    pub counter_delay: Duration,
     /// Entries of each NIC.
     pub capacity: CapacitySetting,
     /// Most installs in a second, per NIC.
@@ -378,7 +380,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         assert_eq!(from_text("").unwrap(), Config::defaults());
         assert_eq!(Config::defaults().mode, ModeSetting::Auto);
-        assert_eq!(Config::defaults().policy.min_rate, RateSetting::Bits(2_000_000));
+        assert_eq!(Config::defaults().policy.min_rate, RateSetting::Bits(0));
     }
 
     #[test]

@@ -155,6 +155,7 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
             },
             min_age: micros(config.policy.min_age),
             min_residency: micros(config.policy.min_residency),
+            counter_delay: micros(config.nic.counter_delay),
             hysteresis_percent: (config.policy.hysteresis * 100.0).round() as u32,
             capacity: match config.nic.capacity {
                 CapacitySetting::Learn => planner::Capacity::Learned { initial: None },

@@ -1,5 +1,6 @@
 //! How many entries the table has, as far as one can know, and how many installs may happen now.
 
+use super::rate;
 use super::settings::{Capacity, Settings};
 use crate::Micros;
 
@@ -91,6 +92,42 @@ pub(super) struct Budget {
 }
 
 const TOKEN: u64 = 1_000_000;
+
+/// What an install costs now: more, the more of the budget is in use.
+///
+/// Installs are what is scarce when entries are not: without a price the whole budget goes into megaflows that are over
+/// before their install has paid.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Toll {
+    /// Installs, each fading with [`TOLL_MEMORY`] as its half-life; 32 fractional bits.
+    recent: u64,
+    at: Micros,
+}
+
+/// Memory of the toll.
+const TOLL_MEMORY: Micros = Micros::from_secs(2);
+
+impl Toll {
+    /// Lets time pass.
+    pub(super) fn fade(&mut self, now: Micros) {
+        self.recent = rate::scale(self.recent, rate::fading(now.since(self.at), TOLL_MEMORY));
+        self.at = self.at.max(now);
+    }
+
+    /// An install happens.
+    pub(super) fn spend(&mut self) {
+        self.recent = self.recent.saturating_add(1 << 32);
+    }
+
+    /// What an install has to save, in the unit of the settings' saving.
+    pub(super) fn price(&self, settings: &Settings) -> u128 {
+        // A steady rate r has r × memory / ln 2 installs in the memory.
+        let full = u128::from(settings.installs_per_s) * u128::from(TOLL_MEMORY.0) * 1_443 / 1_000_000_000;
+        let cost = (u128::from(settings.install_cost) * u128::from(self.recent) / full.max(1)) >> 32;
+        let bytes = u64::try_from(cost).unwrap_or(u64::MAX);
+        settings.saving.of(bytes.div_ceil(800), bytes)
+    }
+}
 
 impl Budget {
     pub(super) fn new() -> Self {

@@ -33,6 +33,8 @@ pub(super) struct Flow {
     pub(super) state: State,
     pub(super) block: Option<Block>,
     pub(super) seat: Seat,
+    /// When its silence is looked at next; it may have moved since.
+    pub(super) looked_at: Option<Micros>,
 }
 
 impl Flow {
@@ -47,6 +49,7 @@ impl Flow {
             state: State::Software,
             block: None,
             seat: Seat::Aside,
+            looked_at: None,
         }
     }
 
@@ -61,7 +64,7 @@ impl Flow {
     }
 
     /// The one place where a megaflow waits: follows from its state, its verdict and the time alone.
-    pub(super) fn belongs(&self, now: Micros, settings: &Settings) -> Seat {
+    pub(super) fn belongs(&self, now: Micros, settings: &Settings, price: u128) -> Seat {
         let blocked = self.block.map(|block| block.until).filter(|until| *until > now);
         match (self.state, self.verdict) {
             (State::Promoting { .. } | State::Demoting { .. }, _) => Seat::Aside,
@@ -75,16 +78,16 @@ impl Flow {
                 if free_at > now {
                     Seat::Until(free_at)
                 } else {
-                    Seat::Demotable(self.claim, self.score(settings))
+                    Seat::Demotable(self.claim, self.score(now, settings))
                 }
             }
-            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.claim, self.score(settings)),
+            (State::Software, Verdict::Hardware(_)) => Seat::Waiting(self.claim, self.score(now, settings)),
             (State::Software, Verdict::Auto(terms)) => {
                 let ready = self.old_enough_at(&terms, settings);
                 if ready > now {
                     Seat::Until(ready)
-                } else if self.is_fast_enough(now, settings) {
-                    Seat::Waiting(self.claim, self.score(settings))
+                } else if self.is_fast_enough(now, settings) && self.is_worth(now, settings, price) {
+                    Seat::Waiting(self.claim, self.score(now, settings))
                 } else {
                     Seat::Aside
                 }
@@ -118,15 +121,41 @@ impl Flow {
         }
     }
 
-    pub(super) fn score(&self, settings: &Settings) -> Score {
-        let (packets, bytes) = self.pace.scaled();
+    /// Whether what its entry is expected to save is as much as its install costs. Weight makes no install cheaper.
+    pub(super) fn is_worth(&self, now: Micros, settings: &Settings, price: u128) -> bool {
+        self.is_pinned() || self.gain(now, settings) >= price
+    }
+
+    /// What an entry is expected to save over the rest of its burst.
+    pub(super) fn gain(&self, now: Micros, settings: &Settings) -> u128 {
+        let (packets, bytes) = self.expected(now, settings);
+        let stay = self.pace.stay(now);
+        settings.saving.of(rate::amount(packets, stay), rate::amount(bytes, stay))
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        matches!(self.verdict, Verdict::Hardware(_))
+    }
+
+    fn expected(&self, now: Micros, settings: &Settings) -> (u64, u64) {
+        let pause = self.pace.pause(now, settings.half_life, settings.counter_delay);
+        self.pace.expected(now, self.moved, now.since(self.first_seen), pause)
+    }
+
+    /// When its score changes without its moving.
+    pub(super) fn fades_at(&self, now: Micros, settings: &Settings) -> Option<Micros> {
+        self.pace.next_pause(now, settings.half_life, settings.counter_delay)
+    }
+
+    pub(super) fn score(&self, now: Micros, settings: &Settings) -> Score {
+        let (packets, bytes) = self.expected(now, settings);
         let (pinned, weight) = match self.verdict {
             Verdict::Auto(terms) => (false, terms.weight.thousandths()),
             Verdict::Hardware(_) => (true, 1_000),
             Verdict::Software(_) => (false, 1),
         };
         let saving = settings.saving.of(packets, bytes).saturating_mul(u128::from(weight));
-        Score { pinned, key: rate::fade_invariant(saving, self.pace.at(), settings.half_life) }
+        Score { pinned, key: rate::key(saving) }
     }
 }
 

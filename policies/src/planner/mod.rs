@@ -23,13 +23,13 @@ use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use crate::{Micros, RuleId};
-use capacity::{Budget, Table};
+use capacity::{Budget, Table, Toll};
 use contest::{Contest, next_in_line};
 pub use division::{Division, Limit, TenantId};
 use division::{InTheWay, Standings};
 pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
-use seats::Seats;
+use seats::{Seat, Seats};
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
 /// What to do now. Every id in it stays in flight until the caller reports the outcome.
@@ -60,6 +60,7 @@ pub struct Planner<Id> {
     division: Division,
     table: Table,
     budget: Budget,
+    toll: Toll,
     rule_budgets: BTreeMap<RuleId, Budget>,
     foreign: u32,
     promoting: u32,
@@ -79,6 +80,7 @@ impl<Id: Copy + Ord> Planner<Id> {
             division: Division::default(),
             table: Table::new(settings.capacity),
             budget: Budget::new(),
+            toll: Toll::default(),
             rule_budgets: BTreeMap::new(),
             foreign: 0,
             promoting: 0,
@@ -124,13 +126,12 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// did not move need not be reported: silence costs nothing and counts all the same.
     pub fn observe(&mut self, now: Micros, id: Id, sample: Sample) {
         let first_seen = Micros(now.0.saturating_sub(sample.over.0));
-        let half_life = self.settings.half_life;
+        let Settings { half_life, counter_delay, .. } = self.settings;
         let (flow, is_new) = self.flow_or_new(id, first_seen);
         let moved = (sample.packets > 0 || sample.bytes > 0) && sample.over > Micros::ZERO;
         if moved {
-            flow.moved.packets = flow.moved.packets.saturating_add(sample.packets);
-            flow.moved.bytes = flow.moved.bytes.saturating_add(sample.bytes);
-            flow.pace.update(now, half_life, now.since(flow.first_seen), flow.moved, sample);
+            flow.moved.add(sample);
+            flow.pace.update(now, half_life, counter_delay, sample);
         }
         if moved || is_new {
             self.reseat(now, id);
@@ -219,6 +220,9 @@ impl<Id: Copy + Ord> Planner<Id> {
         self.enter(id, State::Software);
         if let Some(flow) = self.flows.remove(&id) {
             self.seats.leave(flow.seat, id);
+            if let Some(at) = flow.looked_at {
+                self.seats.look_away(at, id);
+            }
         }
     }
 
@@ -235,7 +239,14 @@ impl<Id: Copy + Ord> Planner<Id> {
     pub fn plan(&mut self, now: Micros) -> Plan<Id> {
         self.budget.refill(now, &self.settings);
         division::refill(&mut self.rule_budgets, &self.division, now);
+        self.toll.fade(now);
         while let Some(id) = self.seats.due(now) {
+            self.reseat(now, id);
+        }
+        while let Some(id) = self.seats.look(now) {
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.looked_at = None;
+            }
             self.reseat(now, id);
         }
         let mut plan = Plan { promote: Vec::new(), demote: Vec::new() };
@@ -325,6 +336,7 @@ impl<Id: Copy + Ord> Planner<Id> {
                 continue;
             }
             self.budget.spend();
+            self.toll.spend();
             if let Some(budget) = claim.rule.and_then(|rule| self.rule_budgets.get_mut(&rule)) {
                 budget.spend();
             }
@@ -365,7 +377,7 @@ impl<Id: Copy + Ord> Planner<Id> {
         while losers.len() < limit {
             let Some((claim, score, id)) = contest.challenger() else { break };
             let rule_is_full = contest.standings.in_the_way(claim) == Some(InTheWay::RuleEntries);
-            if !self.flows.get(&id).is_some_and(|flow| flow.is_fast_enough(now, &self.settings)) {
+            if !self.flows.get(&id).is_some_and(|flow| self.deserves(now, flow)) {
                 faded.push(id);
             } else if spoken_for > 0 && !rule_is_full {
                 spoken_for -= 1;
@@ -389,11 +401,17 @@ impl<Id: Copy + Ord> Planner<Id> {
 
     /// Whether the megaflow is still fast enough after its silence; if not, it leaves the line.
     fn still_worth_it(&mut self, now: Micros, id: Id) -> bool {
-        let worth = self.flows.get(&id).is_some_and(|flow| flow.is_fast_enough(now, &self.settings));
+        let worth = self.flows.get(&id).is_some_and(|flow| self.deserves(now, flow));
         if !worth {
             self.reseat(now, id);
         }
         worth
+    }
+
+    /// Whether the megaflow is fast enough and worth its install.
+    fn deserves(&self, now: Micros, flow: &Flow) -> bool {
+        let price = self.toll.price(&self.settings);
+        flow.is_fast_enough(now, &self.settings) && flow.is_worth(now, &self.settings, price)
     }
 
     /// How the claims on the table stand against each other.
@@ -457,11 +475,19 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// Files a megaflow where it belongs now.
     fn reseat(&mut self, now: Micros, id: Id) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        let seat = flow.belongs(now, &self.settings);
+        let seat = flow.belongs(now, &self.settings, self.toll.price(&self.settings));
         if seat != flow.seat {
             self.seats.leave(flow.seat, id);
             self.seats.take(seat, id);
             flow.seat = seat;
+        }
+        // One look at a time is enough: it is told then how long the silence really is.
+        let ranked = matches!(seat, Seat::Waiting(..) | Seat::Demotable(..));
+        if ranked && flow.looked_at.is_none() {
+            flow.looked_at = flow.fades_at(now, &self.settings);
+            if let Some(at) = flow.looked_at {
+                self.seats.look_at(at, id);
+            }
         }
     }
 
@@ -498,7 +524,7 @@ impl<Id: Copy + Ord> Planner<Id> {
                 return Explanation::TooSlow { rate, needs };
             }
         }
-        let score = flow.score(&self.settings);
+        let score = flow.score(now, &self.settings);
         let (rank, of) = self.seats.rank(score, id);
         let standings = self.standings(now);
         let waiting_for = if let Some(in_the_way) = standings.in_the_way(flow.claim) {

@@ -1,8 +1,8 @@
-//! How fast a megaflow moves: an average with exponentially fading memory, in integers.
+//! How fast a megaflow moves, in integers: an average with fading memory, restarted with every burst.
 //!
-//! Two facts make the planner cheap. Fading by one half-life for everybody keeps the order of any two megaflows, so
-//! a silent one never has to be looked at again: [`fade_invariant`] gives a key that time does not change. And a
-//! young megaflow's plain mean is the best guess there is, so an elephant shows at its first reading.
+//! A memory shorter than the time between two packets takes noise for a difference, so it is never shorter than a few
+//! packets. Silence that is long against the time between two packets is a pause, not noise: what comes after it is a new
+//! burst, whose own mean is the best guess from its first reading on.
 
 use crate::{Micros, Rate};
 
@@ -12,68 +12,148 @@ const RATE_BITS: u32 = 10;
 /// Bits after the binary point of a logarithm.
 const LOG_BITS: u32 = 20;
 
-/// The mean of a megaflow younger than this is taken over this long: one packet a microsecond after the
+/// The mean of a burst younger than this is taken over this long: one packet a microsecond after the
 /// megaflow appeared is no million packets per second.
 const SHORTEST_MEAN: Micros = Micros::from_millis(10);
 
-/// Packets and bytes per second of one megaflow, as of `at`.
+/// So many packets that were to be expected and did not come are a pause: with arrivals at random, one silence of that length
+/// in fifty is none.
+const MISSING: u64 = 4;
+
+/// The memory spans at least so many packets.
+const REMEMBERED: u64 = 8;
+
+/// A pause is looked at again whenever it has doubled, at most so often.
+const PAUSE_STEPS: u32 = 8;
+
+/// The time for which a burst that has just begun is expected to go on.
+const SHORTEST_STAY: Micros = Micros::from_millis(500);
+
+/// The longest time for which a burst is expected to go on.
+const LONGEST_STAY: Micros = Micros::from_secs(10);
+
+/// Packets and bytes per second of one megaflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
+    /// When it was last seen to move.
     at: Micros,
     packets: u64,
     bytes: u64,
+    /// When the burst began, and what moved in it.
+    burst_since: Micros,
+    burst: Moved,
+    /// How many bursts there were, the present one included.
+    bursts: u32,
 }
 
-/// What moved since the megaflow was first seen.
+/// What moved in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moved {
     pub(super) packets: u64,
     pub(super) bytes: u64,
 }
 
+impl Moved {
+    pub(super) fn add(&mut self, sample: super::Sample) {
+        self.packets = self.packets.saturating_add(sample.packets);
+        self.bytes = self.bytes.saturating_add(sample.bytes);
+    }
+}
+
 impl Pace {
     pub(super) fn still(at: Micros) -> Self {
-        Self { at, packets: 0, bytes: 0 }
+        Self { at, packets: 0, bytes: 0, burst_since: at, burst: Moved::default(), bursts: 0 }
     }
 
-    /// Takes in what moved in the time `over` before `now`; `moved` includes it already.
-    pub(super) fn update(
-        &mut self,
-        now: Micros,
-        half_life: Micros,
-        age: Micros,
-        moved: Moved,
-        sample: super::Sample,
-    ) {
-        // A megaflow is young until the window of the average, half_life / ln 2, is full.
-        if u128::from(age.0) * 693 <= u128::from(half_life.0) * 1_000 {
+    /// Takes in what moved in the time `over` before `now`; counters may be late by `delay`.
+    pub(super) fn update(&mut self, now: Micros, half_life: Micros, delay: Micros, sample: super::Sample) {
+        let over = sample.over.max(Micros(1));
+        let begin = Micros(now.0.saturating_sub(over.0));
+        let silent = begin.since(self.at);
+        let missed = u128::from(self.packets) * u128::from(silent.since(delay).0);
+        // Of a few packets nobody knows how far apart they are.
+        let paused = self.burst.packets > MISSING && missed >= u128::from(MISSING * 1_000_000) << RATE_BITS;
+        if self.bursts == 0 || paused {
+            self.burst_since = if paused { begin } else { self.burst_since.min(begin) };
+            self.burst = Moved::default();
+            self.bursts = self.bursts.saturating_add(1);
+        }
+        self.burst.add(sample);
+        let age = now.since(self.burst_since);
+        let memory = half_life.max(self.gaps(REMEMBERED));
+        // A burst is young until the window of the average, memory / ln 2, is full.
+        if u128::from(age.0) * 693 <= u128::from(memory.0) * 1_000 || self.burst.packets <= REMEMBERED {
             let span = age.max(SHORTEST_MEAN);
-            self.packets = per_second(moved.packets, span);
-            self.bytes = per_second(moved.bytes, span);
+            // A single packet is the beginning of something or all of it.
+            let of = if self.burst.packets <= 1 { 2 } else { 1 };
+            self.packets = per_second(self.burst.packets, span) / of;
+            self.bytes = per_second(self.burst.bytes, span) / of;
         } else {
-            let over = sample.over.max(Micros(1));
-            let silent = now.since(self.at).since(over);
-            let quiet = fading(silent, half_life);
-            let keep = fading(over, half_life);
-            self.packets = mix(scale(self.packets, quiet), per_second(sample.packets, over), keep);
-            self.bytes = mix(scale(self.bytes, quiet), per_second(sample.bytes, over), keep);
+            let span = over.plus(silent);
+            let keep = fading(span, memory);
+            self.packets = mix(self.packets, per_second(sample.packets, span), keep);
+            self.bytes = mix(self.bytes, per_second(sample.bytes, span), keep);
         }
         self.at = now;
     }
 
-    /// When the counters were last taken in.
-    pub(super) fn at(&self) -> Micros {
-        self.at
-    }
-
     /// Packets and bytes per second as last taken in, with [`RATE_BITS`] fractional bits.
+    #[cfg(test)]
     pub(super) fn scaled(&self) -> (u64, u64) {
         (self.packets, self.bytes)
     }
 
-    /// Whole packets and bytes per second at `now`, the silence since the last reading counted.
+    /// The time in which so many packets come; an hour where none do.
+    fn gaps(&self, packets: u64) -> Micros {
+        let span = u128::from(packets * 1_000_000) << RATE_BITS;
+        let span = span.checked_div(u128::from(self.packets)).unwrap_or(u128::MAX);
+        Micros(u64::try_from(span).unwrap_or(u64::MAX)).min(Micros::from_secs(3_600))
+    }
+
+    /// How long it may be silent before that is a pause.
+    fn patience(&self, half_life: Micros, delay: Micros) -> Micros {
+        Micros(half_life.0 / 4).plus(delay).plus(self.gaps(MISSING))
+    }
+
+    /// How far a pause has come at `now`: 0 for none, and one more with each doubling.
+    pub(super) fn pause(&self, now: Micros, half_life: Micros, delay: Micros) -> u32 {
+        let patience = self.patience(half_life, delay).0.max(1);
+        let times = now.since(self.at).0 / patience;
+        times.checked_ilog2().map_or(0, |doublings| (doublings + 1).min(PAUSE_STEPS))
+    }
+
+    /// When the pause will have come one step further; `None` at the last.
+    pub(super) fn next_pause(&self, now: Micros, half_life: Micros, delay: Micros) -> Option<Micros> {
+        let step = self.pause(now, half_life, delay);
+        let patience = self.patience(half_life, delay);
+        (step < PAUSE_STEPS).then(|| self.at.plus(Micros(patience.0.saturating_mul(1 << step))))
+    }
+
+    /// What is to be expected of it at `now`, per second, with [`RATE_BITS`] fractional bits: its rate in a burst; in a
+    /// pause the mean of its life, the less the longer the pause and the fewer of its pauses ended.
+    pub(super) fn expected(&self, now: Micros, moved: Moved, age: Micros, pause: u32) -> (u64, u64) {
+        if pause == 0 {
+            return (self.packets, self.bytes);
+        }
+        let eighths = 1 + 3 * u64::from(self.bursts.saturating_sub(1).min(2));
+        let span = age.plus(now.since(self.at)).max(SHORTEST_MEAN);
+        let faded = |rate: u64, moved: u64| {
+            (rate.min(per_second(moved, span)) >> (pause - 1)).saturating_mul(eighths) / 8
+        };
+        (faded(self.packets, moved.packets), faded(self.bytes, moved.bytes))
+    }
+
+    /// For how long it is expected to go on as it does: as long as it has, which is what heavy-tailed sizes mean, and a
+    /// little longer, which lets the fast go before the old at the beginning.
+    pub(super) fn stay(&self, now: Micros) -> Micros {
+        now.since(self.burst_since).plus(SHORTEST_STAY).min(LONGEST_STAY)
+    }
+
+    /// Whole packets and bytes per second at `now`: the average, faded by the silence since.
     pub(super) fn at_time(&self, now: Micros, half_life: Micros) -> (u64, u64) {
-        let keep = fading(now.since(self.at), half_life);
+        let memory = half_life.max(self.gaps(REMEMBERED));
+        let silent = now.since(self.at).since(self.gaps(1));
+        let keep = fading(silent, memory);
         (scale(self.packets, keep) >> RATE_BITS, scale(self.bytes, keep) >> RATE_BITS)
     }
 
@@ -87,6 +167,12 @@ impl Pace {
     }
 }
 
+/// What moves in `span` at a rate with [`RATE_BITS`] fractional bits.
+pub(super) fn amount(rate: u64, span: Micros) -> u64 {
+    let amount = (u128::from(rate) * u128::from(span.0) / 1_000_000) >> RATE_BITS;
+    u64::try_from(amount).unwrap_or(u64::MAX)
+}
+
 /// Whether `rate` is at least `needs`; both are in the same unit.
 pub(super) fn reaches(rate: Rate, needs: Rate) -> bool {
     match (rate, needs) {
@@ -96,16 +182,9 @@ pub(super) fn reaches(rate: Rate, needs: Rate) -> bool {
     }
 }
 
-/// A key for ordering by saving that does not change while a megaflow is silent.
-///
-/// saving × 2^(−(t − at)/half_life) has the logarithm log2(saving) + at/half_life − t/half_life, and the last term is
-/// the same for everybody.
-pub(super) fn fade_invariant(saving: u128, at: Micros, half_life: Micros) -> i64 {
-    if saving == 0 {
-        return i64::MIN;
-    }
-    let age = (u128::from(at.0) << LOG_BITS) / u128::from(half_life.0.max(1));
-    log2(saving).saturating_add(i64::try_from(age).unwrap_or(i64::MAX))
+/// A key for ordering by saving: its logarithm.
+pub(super) fn key(saving: u128) -> i64 {
+    if saving == 0 { i64::MIN } else { log2(saving) }
 }
 
 /// The distance between two keys where one saving is `percent` larger than the other.
@@ -119,7 +198,7 @@ fn per_second(count: u64, over: Micros) -> u64 {
 }
 
 /// `value` × `factor`, the factor with 32 fractional bits.
-fn scale(value: u64, factor: u64) -> u64 {
+pub(super) fn scale(value: u64, factor: u64) -> u64 {
     let scaled = (u128::from(value) * u128::from(factor)) >> 32;
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
@@ -151,7 +230,7 @@ const ROOTS_OF_HALF: [u64; 16] = [
 ];
 
 /// 2^(−span / half_life) with 32 fractional bits.
-fn fading(span: Micros, half_life: Micros) -> u64 {
+pub(super) fn fading(span: Micros, half_life: Micros) -> u64 {
     let half_life = half_life.0.max(1);
     let halvings = span.0 / half_life;
     if halvings >= 32 {
@@ -187,6 +266,8 @@ fn log2(value: u128) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::super::Sample;
     use super::*;
 
@@ -211,49 +292,93 @@ mod tests {
         assert_eq!(fading(Micros(u64::MAX), HALF_LIFE), 0);
     }
 
-    #[test]
-    fn the_key_orders_as_the_faded_savings_do() {
-        // 1000 a second ago is worth 500 now.
-        let then = fade_invariant(1_000, Micros::from_secs(9), HALF_LIFE);
-        assert!(then > fade_invariant(499, Micros::from_secs(10), HALF_LIFE));
-        assert!(then < fade_invariant(501, Micros::from_secs(10), HALF_LIFE));
-        assert_eq!(fade_invariant(0, Micros::from_secs(10), HALF_LIFE), i64::MIN);
+    const LATE: Micros = Micros::ZERO;
+
+    /// Readings every 100 ms: packets of 1000 bytes.
+    fn read(pace: &mut Pace, packets: &[u64]) -> Micros {
+        let mut now = Micros::ZERO;
+        for packets in packets {
+            now = now.plus(Micros::from_millis(100));
+            if *packets > 0 {
+                let over = Micros::from_millis(100);
+                pace.update(now, HALF_LIFE, LATE, Sample { packets: *packets, bytes: packets * 1_000, over });
+            }
+        }
+        now
     }
 
     #[test]
     fn a_steady_megaflow_has_its_rate_from_the_first_reading_on() {
-        let mut pace = Pace::still(Micros::ZERO);
-        let mut moved = Moved::default();
-        for step in 1..=40_u64 {
-            let now = Micros::from_millis(step * 250);
-            let sample = Sample { packets: 25, bytes: 25_000, over: Micros::from_millis(250) };
-            moved.packets += sample.packets;
-            moved.bytes += sample.bytes;
-            pace.update(now, HALF_LIFE, now, moved, sample);
+        for readings in 1..40 {
+            let mut pace = Pace::still(Micros::ZERO);
+            let now = read(&mut pace, &vec![10; readings]);
             let (packets, bytes) = pace.at_time(now, HALF_LIFE);
-            assert!((99..=100).contains(&packets), "{packets} at {now}");
-            assert!((99_990..=100_000).contains(&bytes), "{bytes} at {now}");
+            assert!((99..=100).contains(&packets), "{packets} after {readings}");
+            assert!((99_900..=100_000).contains(&bytes), "{bytes} after {readings}");
         }
     }
 
     #[test]
-    fn a_silent_megaflow_halves_with_every_half_life() {
+    fn one_packet_counts_half() {
         let mut pace = Pace::still(Micros::ZERO);
-        let sample = Sample { packets: 100, bytes: 100_000, over: Micros::from_secs(1) };
-        let moved = Moved { packets: 100, bytes: 100_000 };
-        pace.update(Micros::from_secs(1), HALF_LIFE, Micros::from_secs(1), moved, sample);
-        assert_eq!(pace.at_time(Micros::from_secs(1), HALF_LIFE), (100, 100_000));
-        assert_eq!(pace.at_time(Micros::from_secs(2), HALF_LIFE), (50, 50_000));
-        assert_eq!(pace.at_time(Micros::from_secs(4), HALF_LIFE), (12, 12_500));
-        assert_eq!(pace.at_time(Micros::from_secs(90), HALF_LIFE), (0, 0));
+        read(&mut pace, &[1]);
+        assert_eq!(pace.scaled(), (5 << RATE_BITS, 5_000 << RATE_BITS));
+    }
+
+    #[test]
+    fn packets_further_apart_than_the_half_life_are_one_steady_rate() {
+        let mut pace = Pace::still(Micros::ZERO);
+        let mut every_1500_ms = [0; 15];
+        every_1500_ms[7] = 1;
+        let now = read(&mut pace, &every_1500_ms.repeat(20));
+        let rate = pace.scaled().0 as f64 / 1_024.0;
+        assert!((0.6..0.76).contains(&rate), "{rate} instead of 0.667 packets per second");
+        assert_eq!(pace.pause(now, HALF_LIFE, LATE), 0);
+        assert_eq!(pace.bursts, 1);
+    }
+
+    #[test]
+    fn a_burst_after_a_pause_has_its_own_rate_at_once() {
+        let mut pace = Pace::still(Micros::ZERO);
+        let mut readings = vec![100; 20];
+        readings.extend([0; 20]);
+        readings.extend([50]);
+        let now = read(&mut pace, &readings);
+        assert_eq!(pace.at_time(now, HALF_LIFE).0, 500);
+        assert_eq!(pace.bursts, 2);
+        assert_eq!(pace.stay(now), SHORTEST_STAY.plus(Micros::from_millis(100)));
+    }
+
+    #[test]
+    fn a_pause_goes_further_with_each_doubling_and_less_is_expected() {
+        let mut pace = Pace::still(Micros::ZERO);
+        let now = read(&mut pace, &[100; 20]);
+        let moved = Moved { packets: 2_000, bytes: 2_000_000 };
+        assert_eq!(pace.pause(now, HALF_LIFE, LATE), 0);
+        let mut expected = pace.expected(now, moved, Micros::from_secs(2), 0).1;
+        let mut at = now;
+        for step in 1..=PAUSE_STEPS {
+            at = pace.next_pause(at, HALF_LIFE, LATE).unwrap();
+            assert_eq!(pace.pause(at, HALF_LIFE, LATE), step);
+            let less = pace.expected(at, moved, Micros::from_secs(2), step).1;
+            assert!(less < expected);
+            expected = less;
+        }
+        assert_eq!(pace.next_pause(at, HALF_LIFE, LATE), None);
+        assert_eq!(
+            pace.pause(now.plus(Micros::from_millis(400)), HALF_LIFE, Micros::from_secs(1)),
+            0,
+            "late counters"
+        );
     }
 
     #[test]
     fn hysteresis_is_a_distance_between_keys() {
         let gap = advantage(25);
-        let low = fade_invariant(1_000_000, Micros::ZERO, HALF_LIFE);
-        assert!(fade_invariant(1_250_010, Micros::ZERO, HALF_LIFE) >= low + gap);
-        assert!(fade_invariant(1_249_990, Micros::ZERO, HALF_LIFE) < low + gap);
+        let low = key(1_000_000);
+        assert!(key(1_250_010) >= low + gap);
+        assert!(key(1_249_990) < low + gap);
         assert_eq!(advantage(0), 0);
+        assert_eq!(key(0), i64::MIN);
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Line<Id> {
 #[derive(Clone, Debug)]
 pub(super) struct Seats<Id> {
     until: BTreeSet<(Micros, Id)>,
+    /// When silence is looked at.
+    looks: BTreeSet<(Micros, Id)>,
     lines: BTreeMap<Claim, Line<Id>>,
     leaving: BTreeSet<Id>,
     waiting: usize,
@@ -59,7 +61,13 @@ pub(super) struct Seats<Id> {
 
 impl<Id: Copy + Ord> Seats<Id> {
     pub(super) fn new() -> Self {
-        Self { until: BTreeSet::new(), lines: BTreeMap::new(), leaving: BTreeSet::new(), waiting: 0 }
+        Self {
+            until: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            lines: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            waiting: 0,
+        }
     }
 
     fn line(&mut self, claim: Claim) -> &mut Line<Id> {
@@ -127,6 +135,22 @@ impl<Id: Copy + Ord> Seats<Id> {
         let line = self.line(claim);
         line.held = line.held.saturating_sub(1);
         self.tidy(claim);
+    }
+
+    /// Has a megaflow's silence looked at.
+    pub(super) fn look_at(&mut self, at: Micros, id: Id) {
+        self.looks.insert((at, id));
+    }
+
+    /// Drops that.
+    pub(super) fn look_away(&mut self, at: Micros, id: Id) {
+        self.looks.remove(&(at, id));
+    }
+
+    /// A megaflow whose silence is to be looked at by `now`; told once.
+    pub(super) fn look(&mut self, now: Micros) -> Option<Id> {
+        let due = self.looks.first().is_some_and(|(at, _)| *at <= now);
+        if due { self.looks.pop_first().map(|(_, id)| id) } else { None }
     }
 
     /// A megaflow whose time has come by `now`.

@@ -82,20 +82,25 @@ impl Capacity {
 pub struct Settings {
     /// What an entry is to save. Default: bytes.
     pub saving: Saving,
-    /// The slowest megaflow worth an entry, where its rule does not say. Default: 1 Mbit/s.
+    /// The slowest megaflow worth an entry, where its rule does not say. Default: 0, the cost of an install decides.
     pub min_rate: Rate,
-    /// The youngest megaflow worth an entry, where its rule does not say. Default: 500 ms.
+    /// The youngest megaflow worth an entry, where its rule does not say. Default: 0.
     pub min_age: Micros,
     /// A megaflow that already moved so many times what `min_rate` asks for in `min_age` passes for old enough:
     /// an elephant is recognised by what it moved, before its age tells. 0: only age counts. Default: 8.
     pub early_factor: u32,
-    /// How long a placed megaflow stays at least, unless policy sends it to software. Default: 2 s.
+    /// How long a placed megaflow stays at least, unless policy sends it to software. Default: 250 ms.
     pub min_residency: Micros,
     /// By how many percent a waiting megaflow has to save more than a placed one to take its entry. Default: 25.
     pub hysteresis_percent: u32,
     /// The time in which the weight of old traffic in a megaflow's rate halves. Default: 500 ms. At least 1 ms. Where the
     /// NIC reports its counters late (a second, with some), no less than that delay.
     pub half_life: Micros,
+    /// How late the counters of the NIC may be: no silence shorter than this is taken for a pause. Default: none.
+    pub counter_delay: Micros,
+    /// What an install costs when the whole install budget is in use, in bytes that the entry has to save; in proportion
+    /// less when less of it is. Where packets or CPU time are saved, 800 bytes of it count as a packet. Default: 20 kB.
+    pub install_cost: u32,
     /// How many entries there are. Default: learned.
     pub capacity: Capacity,
     /// Installs per second, on average; 0 for none at all. Default: 1000.
@@ -116,12 +121,14 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             saving: Saving::Bytes,
-            min_rate: Rate::BytesPerSecond(125_000),
-            min_age: Micros::from_millis(500),
+            min_rate: Rate::BytesPerSecond(0),
+            min_age: Micros::ZERO,
             early_factor: 8,
-            min_residency: Micros::from_secs(2),
+            min_residency: Micros::from_millis(250),
             hysteresis_percent: 25,
             half_life: Micros::from_millis(500),
+            counter_delay: Micros::ZERO,
+            install_cost: 20_000,
             capacity: Capacity::Learned { initial: None },
             installs_per_s: 1_000,
             install_burst: 500,

@@ -17,8 +17,14 @@ fn open() -> Settings {
         min_residency: Micros::ZERO,
         hysteresis_percent: 0,
         half_life: SECOND,
+        install_cost: 0,
         ..Settings::default()
     }
+}
+
+/// For tests in which a megaflow that is not observed has not paused for that.
+fn patient() -> Settings {
+    Settings { half_life: Micros::from_secs(1_000), ..open() }
 }
 
 fn bytes(bytes: u64) -> Sample {
@@ -49,7 +55,7 @@ fn free_entries_go_to_those_that_save_most() {
     let mut planner = with_flows(Settings { capacity: Capacity::Fixed(2), ..open() }, &[10, 30, 20, 5]);
     let plan = planner.plan(SECOND);
     assert_eq!(plan.promote, [1, 2]);
-    assert_eq!(plan.demote, []);
+    assert!(plan.demote.is_empty());
     assert!(planner.plan(SECOND).is_empty(), "what is in flight holds its entry");
 }
 
@@ -217,7 +223,7 @@ fn a_full_table_teaches_its_size_and_the_refused_one_competes_again() {
 
 #[test]
 fn after_a_full_table_one_entry_is_probed_once_the_back_off_is_over() {
-    let mut planner = with_flows(open(), &[30, 20, 10, 5]);
+    let mut planner = with_flows(patient(), &[30, 20, 10, 5]);
     planner.plan(SECOND);
     planner.placed(SECOND, 0);
     planner.placed(SECOND, 1);
@@ -410,4 +416,75 @@ fn whoever_finds_the_table_full_again_and_again_waits_longer() {
         now = now.plus(Micros::from_secs(120));
     }
     assert_eq!(waits, [at(0), at(1_000), at(2_000), at(4_000), at(8_000)]);
+}
+
+#[test]
+fn equal_slow_megaflows_do_not_change_places() {
+    // 256 of them, a packet of 100 bytes about every 700 ms each, and a reading every 250 ms.
+    let settings = Settings { capacity: Capacity::Fixed(64), install_cost: 0, ..Settings::default() };
+    let mut planner = Planner::new(settings);
+    let mut next: Vec<u64> = (0..256_u64).map(|id| id * 7_919 % 700).collect();
+    let mut installs = Vec::new();
+    for round in 1..=240_u64 {
+        let now = at(round * 250);
+        for (id, due) in next.iter_mut().enumerate() {
+            let mut packets = 0;
+            while *due < round * 250 {
+                packets += 1;
+                *due += 600 + (*due * 31 + id as u64 * 17) % 200;
+            }
+            if packets > 0 {
+                planner.observe(now, id as u32, Sample { packets, bytes: packets * 100, over: at(250) });
+            }
+        }
+        let plan = planner.plan(now);
+        installs.push(plan.promote.len());
+        confirm(&mut planner, now, &plan);
+    }
+    let (first, rest) = installs.split_at(40);
+    let (first, rest) = (first.iter().sum::<usize>(), rest.iter().sum::<usize>());
+    assert!((64..=128).contains(&first) && rest <= 4, "{first} installs in ten seconds, {rest} in fifty");
+}
+
+#[test]
+fn an_install_has_to_pay_the_more_the_more_of_them_happen() {
+    let settings = Settings { install_cost: 1_000_000, half_life: at(100), ..open() };
+    let mut planner = Planner::new(settings);
+    let sample = |bytes| Sample { packets: 2, bytes, over: at(100) };
+    for id in 0..400 {
+        planner.observe(SECOND, id, sample(1_000));
+    }
+    let many = planner.plan(SECOND).promote.len();
+    assert!((1..100).contains(&many), "{many} before the price was too high");
+    planner.observe(at(1_001), 500, sample(100_000));
+    assert_eq!(planner.plan(at(1_001)).promote, [500], "what saves more is still worth it");
+}
+
+#[test]
+fn who_pauses_loses_its_entry_before_who_is_slower_and_goes_on() {
+    let settings = Settings { capacity: Capacity::Fixed(2), half_life: at(400), ..open() };
+    let mut planner = Planner::new(settings);
+    let sample = |packets| Sample { packets, bytes: packets * 1_000, over: at(100) };
+    for round in 1..=10 {
+        planner.observe(at(round * 100), 0, sample(100));
+        planner.observe(at(round * 100), 1, sample(20));
+    }
+    let plan = planner.plan(at(1_000));
+    confirm(&mut planner, at(1_000), &plan);
+    for round in 11..=15 {
+        planner.observe(at(round * 100), 1, sample(20));
+    }
+    planner.observe(at(1_500), 2, sample(50));
+    assert_eq!(planner.plan(at(1_500)).demote, [0]);
+}
+
+#[test]
+fn counters_that_come_late_are_no_pause() {
+    let settings = Settings { capacity: Capacity::Fixed(1), counter_delay: SECOND, ..open() };
+    let mut planner = with_flows(settings, &[1_000]);
+    let plan = planner.plan(SECOND);
+    confirm(&mut planner, SECOND, &plan);
+    planner.observe(at(1_900), 1, Sample { packets: 90, bytes: 90_000, over: at(900) });
+    assert!(planner.plan(at(1_900)).is_empty());
+    assert_eq!(planner.plan(at(3_900)).demote, [] as [u32; 0], "neither moves any more");
 }

@@ -80,7 +80,7 @@ pub struct Options {
     pub oracle_epoch: Micros,
     /// What is left out of the results.
     pub warmup: Micros,
-    /// The planner's settings; capacity and budget are those of the replay.
+    /// The planner's settings; capacity and budget are those of the replay, and its counters are not late.
     pub settings: Settings,
     /// What policy says about the flows of each tenant of the trace, by number; what is missing earns its entry.
     pub verdicts: Vec<Verdict>,
@@ -149,6 +149,8 @@ impl Replay {
                 installs_per_s: options.installs_per_s,
                 install_burst: u32::try_from(burst.max(1)).unwrap_or(u32::MAX),
                 in_flight_max: u32::MAX,
+                // These counters are never late.
+                counter_delay: Micros::ZERO,
                 ..options.settings
             };
             let contender = Box::new(planned::Planned::new(settings, options, *entries, flows));

@@ -15,6 +15,7 @@ mod programs;
 mod progress;
 mod pure;
 mod simnic;
+mod table;
 mod test;
 mod tools;
 mod trace;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Call::Lab(options) => lab(repository, options),
         Call::Demo => demo(repository),
         Call::Trace(options) => trace::run(&options),
+        Call::PlannerTable(options) => table::run(repository, &options),
         Call::Test { only, long } => test::run(repository, &only, long),
     });
     match result {

@@ -8,6 +8,7 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 
 use crate::lab::Choice;
 use crate::problem::Problem;
+use crate::table::TableOptions;
 use crate::test::Part;
 use crate::trace::{Model, TraceOptions};
 
@@ -20,6 +21,8 @@ Commands:
   test    set everything up, then run every test, those in the lab guest included
   lab     a shell in the lab guest, or a command of yours
   trace   draw traffic from a published campus model, as CSV for `ovs-offloadctl replay`
+  planner-table
+          replay such traffic under every model and write the table of docs/planner.md; takes hours
   help    this text
 
 Options of lab:
@@ -45,6 +48,11 @@ Options of trace:
   --flood N         so many flows of one more tenant, all at two thirds of the time (default 0)
   --output FILE     writes to FILE instead of standard output
 
+Options of planner-table:
+  --seeds N         how many seeds of each model (default 10)
+  --duration-s S    length of each trace (default 900)
+  --warmup-s S      how much of it is left out (default 300)
+
 Exit codes: 0 success, 1 failure, 2 something is missing or wrong on this machine or in the call;
 `lab -- COMMAND` ends with COMMAND's own.
 ";
@@ -61,6 +69,8 @@ pub(crate) enum Call {
     Lab(LabOptions),
     /// Draw traffic.
     Trace(TraceOptions),
+    /// Write the planner's table.
+    PlannerTable(TableOptions),
     /// Show the main job.
     Demo,
     /// Run these parts of the tests (none: all).
@@ -88,6 +98,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
             Some("lab") => parse_lab(&mut parser).map(Call::Lab),
             Some("demo") => parse_nothing(&mut parser).map(|()| Call::Demo),
             Some("test") => parse_test(&mut parser),
+            Some("planner-table") => parse_table(&mut parser).map(Call::PlannerTable),
             Some("trace") => parse_trace(&mut parser).map(Call::Trace),
             _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
         },
@@ -135,6 +146,19 @@ fn parse_trace(parser: &mut lexopt::Parser) -> Result<TraceOptions, lexopt::Erro
             Long("tenants") => options.tenants = parser.value()?.parse()?,
             Long("flood") => options.flood = parser.value()?.parse()?,
             Long("output") => options.output = Some(parser.value()?.into()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+fn parse_table(parser: &mut lexopt::Parser) -> Result<TableOptions, lexopt::Error> {
+    let mut options = TableOptions::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("seeds") => options.seeds = parser.value()?.parse()?,
+            Long("duration-s") => options.duration_s = positive(parser)?,
+            Long("warmup-s") => options.warmup_s = positive(parser)?,
             other => return Err(other.unexpected()),
         }
     }

@@ -4,8 +4,8 @@
 //! confirmed ([`Planner::placed`], [`Planner::unplaced`], [`Planner::refused`]); [`Planner::plan`] answers with what to
 //! promote and what to demote. It holds exactly the megaflows the caller names, until [`Planner::forget`].
 //!
-//! The cost of a round is proportional to the megaflows that moved in it: a silent one is in no way touched, because
-//! fading keeps the order of any two of them (see `rate`), and time-outs are kept in order of time.
+//! The cost of a round is proportional to the megaflows that moved in it: a silent one is looked at when its pause has doubled,
+//! a few times in all (see `rate`), and time-outs are kept in order of time.
 
 mod capacity;
 mod contest;

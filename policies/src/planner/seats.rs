@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use super::division::{Claim, Demand};
 use crate::Micros;
 
-/// How a megaflow ranks: pinned before ranked, then by the saving's time-invariant key.
+/// How a megaflow ranks: pinned before ranked, then by the logarithm of the saving that is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
     pub(super) pinned: bool,

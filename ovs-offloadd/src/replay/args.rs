@@ -8,8 +8,8 @@ use policies::Micros;
 /// Which traffic, and what is done with it.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ReplayArgs {
-    /// CSV of flows (header flow,start_s,end_s,packets,bytes,on_s,off_s,tenant), a history of `ovs-offloadctl
-    /// record`, or an event log of `ovs-offloadd --record`
+    /// CSV of flows (header flow,start_s,end_s,packets,bytes,on_s,off_s,tenant), or an event log of `ovs-offloadd
+    /// --record`
     pub file: PathBuf,
     /// Configuration whose policy the planner works by [default: the built-in one]
     #[arg(long, value_name = "FILE")]

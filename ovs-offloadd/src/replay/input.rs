@@ -30,8 +30,8 @@ pub enum InputError {
     },
     /// It is of no known kind.
     #[error(
-        "{path} is neither a CSV of flows (header flow,start_s,end_s,packets,bytes,on_s,off_s,tenant), nor a history of \
-         ovs-offloadctl record, nor an event log of ovs-offloadd --record"
+        "{path} is neither a CSV of flows (header flow,start_s,end_s,packets,bytes,on_s,off_s,tenant) nor an event log \
+         of ovs-offloadd --record"
     )]
     Unknown {
         /// The file.

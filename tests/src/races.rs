@@ -26,5 +26,5 @@ fn replaced_actions_stay_replaced_with_fast_promotions(lab: &mut Lab) -> Outcome
 }
 
 fn replaced_actions_stay_replaced_across_kills_in_mid_command(lab: &mut Lab) -> Outcome {
-    run(lab, Race { counters: "exact", kills: true, rounds: 200, rounds_long: 2_000 })
+    run(lab, Race { counters: "exact", kills: true, rounds: 200, rounds_long: 10_000 })
 }

@@ -41,6 +41,27 @@ pub(crate) enum Work {
     Command(Vec<String>),
 }
 
+/// Where what a guest prints is shown, besides its log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shown {
+    /// Nowhere: it is only its end that counts.
+    Nowhere,
+    /// On this terminal, as it is.
+    AsItIs,
+    /// On this terminal, each line behind this word, for others print there too.
+    Behind(&'static str),
+}
+
+impl Shown {
+    fn writer(self, terminal: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+        match self {
+            Self::Nowhere => Box::new(std::io::sink()),
+            Self::AsItIs => Box::new(terminal),
+            Self::Behind(word) => Box::new(progress::Labelled::new(word, terminal)),
+        }
+    }
+}
+
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -58,8 +79,8 @@ pub(crate) struct Run<'a> {
     pub(crate) environment: Vec<(String, String)>,
     /// What to do.
     pub(crate) work: Work,
-    /// Whether what the guest prints is left out: it is only its end that counts.
-    pub(crate) quiet: bool,
+    /// Where what it prints is shown.
+    pub(crate) shown: Shown,
     /// The longest it may take, start included; none for a shell.
     pub(crate) time_limit: Option<Duration>,
 }
@@ -140,17 +161,10 @@ impl Run<'_> {
         };
         let _ = fs::remove_file(&log);
         let (keep_out, keep_err) = (keep()?, keep()?);
-        let (out, err) = if self.quiet {
-            (
-                pass(child.stdout.take(), keep_out, std::io::sink()),
-                pass(child.stderr.take(), keep_err, std::io::sink()),
-            )
-        } else {
-            (
-                pass(child.stdout.take(), keep_out, std::io::stdout()),
-                pass(child.stderr.take(), keep_err, std::io::stderr()),
-            )
-        };
+        let (out, err) = (
+            pass(child.stdout.take(), keep_out, self.shown.writer(std::io::stdout())),
+            pass(child.stderr.take(), keep_err, self.shown.writer(std::io::stderr())),
+        );
         let status = wait(&mut child, self.time_limit.map(|limit| begin + limit))?;
         for reader in [out, err].into_iter().flatten() {
             // A reader thread only ends; it has nothing to say.

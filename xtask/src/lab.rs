@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cache::{self, Cache};
 use crate::command::output_of;
 use crate::debian::Release;
-use crate::guest::{Machine, Run, Work};
+use crate::guest::{Machine, Run, Shown, Work};
 use crate::kernel::{self, Flavour, Kernel};
 use crate::problem::{Doing, Problem};
 use crate::{host, image, progress, simnic, virtme};
@@ -90,7 +90,7 @@ impl Lab {
                 topology: None,
                 environment: Vec::new(),
                 work: Work::Command(vec!["true".to_owned()]),
-                quiet: true,
+                shown: Shown::Nowhere,
                 time_limit: Some(PROBE_LIMIT),
             };
             Ok(matches!(run.on(&Machine { kvm: true, ..machine.clone() }), Ok(0)))

@@ -15,6 +15,7 @@ mod programs;
 mod progress;
 mod pure;
 mod simnic;
+mod suites;
 mod table;
 mod test;
 mod tools;
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::guest::{Run, Work};
+use crate::guest::{Run, Shown, Work};
 use crate::lab::{Choice, Lab};
 use crate::logs::LogDirectory;
 use crate::options::{Call, LabOptions};
@@ -73,7 +74,7 @@ fn lab(repository: &Path, options: LabOptions) -> Result<(), Problem> {
         logs: logs.path(),
         topology: options.topology.as_deref(),
         environment: Vec::new(),
-        quiet: false,
+        shown: Shown::AsItIs,
         work: if interactive { Work::Shell } else { Work::Command(options.command) },
         time_limit: options.time_limit.filter(|_| !interactive),
     };
@@ -94,7 +95,7 @@ fn demo(repository: &Path) -> Result<(), Problem> {
         logs: &repository.join("target/lab-logs/demo"),
         topology: Some("demo"),
         environment: Vec::new(),
-        quiet: false,
+        shown: Shown::AsItIs,
         work: Work::Command(vec!["lab-tests".to_owned(), "demo".to_owned()]),
         time_limit: Some(DEMO_LIMIT),
     };

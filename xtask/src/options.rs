@@ -121,7 +121,7 @@ fn parse_test(parser: &mut lexopt::Parser) -> Result<Call, lexopt::Error> {
         match argument {
             Long("only") => {
                 let name = parser.value()?.string()?;
-                let part = Part::ALL.into_iter().find(|part| part.name() == name);
+                let part = Part::all().find(|part| part.name() == name);
                 only.push(part.ok_or_else(|| format!("there is no part `{name}` of the tests"))?);
             }
             Long("long") => long = true,

@@ -6,25 +6,21 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::shown;
-use crate::debian::Release;
-use crate::guest::{Run, Work, pass};
-use crate::kernel::Flavour;
-use crate::lab::{Choice, Lab};
+use crate::guest::pass;
+use crate::lab::Lab;
 use crate::problem::{Doing, Problem};
-use crate::programs::{self, cargo_for_guest};
+use crate::programs::cargo_for_guest;
 use crate::progress;
+use crate::suites::{self, Suite};
 use crate::{pure, tools};
 
-/// The longest the suite of one guest may take, and with `--long`.
-const SUITE_LIMIT: Duration = Duration::from_secs(40 * 60);
-const LONG_SUITE_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long each fuzz target runs, in seconds, and with `--long`.
 const FUZZ_S: &str = "10";
 const LONG_FUZZ_S: &str = "300";
 
-/// A part of the tests that can be run by itself.
+/// A check or a suite that runs on this machine, not in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Check {
     Fmt,
     Clippy,
     Doc,
@@ -32,44 +28,14 @@ pub(crate) enum Part {
     Pure,
     Unit,
     Fuzz,
-    /// The lab suite on this guest; all of it, or what depends on the release.
-    Guest {
-        name: &'static str,
-        choice: Choice,
-        suite: &'static str,
-        long: bool,
-    },
 }
 
-const fn guest(
-    name: &'static str,
-    release: Release,
-    kernel: Flavour,
-    suite: &'static str,
-    long: bool,
-) -> Part {
-    Part::Guest { name, choice: Choice { release, kernel }, suite, long }
-}
+impl Check {
+    /// All of them, in the order they run: what fails fastest comes first.
+    const ALL: [Self; 7] =
+        [Self::Fmt, Self::Clippy, Self::Pure, Self::Doc, Self::Deny, Self::Unit, Self::Fuzz];
 
-impl Part {
-    /// Every part, in the order they run: what fails fastest comes first.
-    pub(crate) const ALL: [Self; 12] = [
-        Self::Fmt,
-        Self::Clippy,
-        Self::Pure,
-        Self::Doc,
-        Self::Deny,
-        Self::Unit,
-        Self::Fuzz,
-        guest("lab-trixie", Release::Trixie, Flavour::Trixie, "full", false),
-        guest("lab-bookworm", Release::Bookworm, Flavour::Trixie, "release", false),
-        guest("lab-sid", Release::Sid, Flavour::Sid, "release", false),
-        guest("lab-ct", Release::Trixie, Flavour::Ct, "full", true),
-        guest("lab-debug", Release::Trixie, Flavour::Debug, "full", true),
-    ];
-
-    /// The name for `--only`.
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
@@ -78,25 +44,40 @@ impl Part {
             Self::Pure => "pure",
             Self::Unit => "unit",
             Self::Fuzz => "fuzz",
-            Self::Guest { name, .. } => name,
+        }
+    }
+}
+
+/// A part of the tests that can be run by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Check(Check),
+    Suite(Suite),
+}
+
+impl Part {
+    /// Every part: checks, then suites in guests.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Check::ALL.into_iter().map(Self::Check).chain(suites::ALL.into_iter().map(Self::Suite))
+    }
+
+    /// The name for `--only`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Check(check) => check.name(),
+            Self::Suite(suite) => suite.name,
         }
     }
 
     /// Whether it runs with `--long` only.
     fn long(self) -> bool {
-        matches!(self, Self::Guest { long: true, .. })
-    }
-
-    /// Whether what it tests changes from day to day: it is told loudly, and is no failure of this project.
-    fn moving(self) -> bool {
-        let sid = |choice: Choice| choice.release == Release::Sid || choice.kernel == Flavour::Sid;
-        matches!(self, Self::Guest { choice, .. } if sid(choice))
+        matches!(self, Self::Suite(Suite { long: true, .. }))
     }
 }
 
 /// What became of a part.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     /// It ran: tests (a check counts as one) that passed and failed.
     Ran { passed: u64, failed: u64, ignored: u64 },
     /// It cannot be had today, which is no failure, and this is why.
@@ -104,37 +85,50 @@ enum Verdict {
 }
 
 struct Report {
-    part: Part,
+    name: &'static str,
     verdict: Verdict,
     elapsed: Duration,
+    /// A failure is told, and is none of this project's.
+    may_fail: bool,
 }
 
 /// Runs `only` these parts, or all.
 pub(crate) fn run(repository: &Path, only: &[Part], long: bool) -> Result<(), Problem> {
     let chosen = |part: &Part| if only.is_empty() { long || !part.long() } else { only.contains(part) };
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(chosen).collect();
+    let parts: Vec<Part> = Part::all().filter(chosen).collect();
+    let begin = Instant::now();
     tools::toolchain_components(repository)?;
     // Set-up comes before the first test: what is missing shows at once, not after half an hour.
     let lab = Lab::open(repository)?;
     let tests = Tests { repository, lab, long };
-    let mut reports = Vec::new();
+    let (mut reports, mut in_guests) = (Vec::new(), Vec::new());
     for part in parts {
-        eprintln!("\n=== {} ===", part.name());
+        let check = match part {
+            Part::Check(check) => check,
+            Part::Suite(suite) => {
+                in_guests.push(suite);
+                continue;
+            }
+        };
+        eprintln!("\n=== {} ===", check.name());
         let begin = Instant::now();
-        let verdict = tests.run(part)?;
-        reports.push(Report { part, verdict, elapsed: begin.elapsed() });
+        let verdict = tests.run(check)?;
+        reports.push(Report { name: check.name(), verdict, elapsed: begin.elapsed(), may_fail: false });
     }
-    summarise(&reports)
+    for (suite, verdict, elapsed) in suites::run(repository, &tests.lab, &in_guests, long)? {
+        reports.push(Report { name: suite.name, verdict, elapsed, may_fail: suite.moves() });
+    }
+    summarise(&reports, begin.elapsed())
 }
 
-fn summarise(reports: &[Report]) -> Result<(), Problem> {
+fn summarise(reports: &[Report], in_all: Duration) -> Result<(), Problem> {
     let (mut all_passed, mut all_failed) = (0, 0);
     println!("\n{:<14} {:>7} {:>7} {:>8} {:>13}", "part", "passed", "failed", "ignored", "time");
     for report in reports {
-        let (name, time) = (report.part.name(), progress::seconds(report.elapsed));
+        let (name, time) = (report.name, progress::seconds(report.elapsed));
         match &report.verdict {
             Verdict::Ran { passed, failed, ignored } => {
-                let allowed = *failed > 0 && report.part.moving();
+                let allowed = *failed > 0 && report.may_fail;
                 let remark = if allowed { "   FAILED, which is allowed: sid moves" } else { "" };
                 println!("{name:<14} {passed:>7} {failed:>7} {ignored:>8} {time:>13}{remark}");
                 all_passed += passed;
@@ -143,7 +137,7 @@ fn summarise(reports: &[Report]) -> Result<(), Problem> {
             Verdict::NotAvailable(why) => println!("{name:<14} NOT AVAILABLE: {why}"),
         }
     }
-    println!("\n{all_passed} passed, {all_failed} failed");
+    println!("\n{all_passed} passed, {all_failed} failed, in {}", progress::seconds(in_all));
     if all_failed == 0 { Ok(()) } else { Err(Problem::Failed("Some tests failed.".to_owned())) }
 }
 
@@ -154,19 +148,20 @@ struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    fn run(&self, part: Part) -> Result<Verdict, Problem> {
-        match part {
-            Part::Fmt => self.check("fmt", self.cargo(&["fmt", "--all", "--check"])),
-            Part::Clippy => self.check(
+    fn run(&self, check: Check) -> Result<Verdict, Problem> {
+        match check {
+            Check::Fmt => self.check("fmt", self.cargo(&["fmt", "--all", "--check"])),
+            Check::Clippy => self.check(
                 "clippy",
                 self.cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
             ),
-            Part::Doc => {
+            Check::Doc => {
                 let mut doc = self.cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
                 doc.env("RUSTDOCFLAGS", "-D warnings");
                 self.check("doc", doc)
             }
-            Part::Deny => {
+            Check::Deny => {
+                tools::dependencies(self.repository)?;
                 let mut deny = Command::new(tools::CARGO_DENY.path(self.lab.cache())?);
                 deny.current_dir(self.repository).args([
                     "--offline",
@@ -178,20 +173,19 @@ impl Tests<'_> {
                 ]);
                 self.check("deny", deny)
             }
-            Part::Pure => match pure::check(self.repository) {
+            Check::Pure => match pure::check(self.repository) {
                 Ok(check) => self.check("pure", check),
                 Err(problem) => {
                     progress::note(&problem.to_string());
                     Ok(Verdict::Ran { passed: 0, failed: 1, ignored: 0 })
                 }
             },
-            Part::Unit => {
+            Check::Unit => {
                 let mut test = cargo_for_guest("test", self.repository)?;
                 test.args(["--quiet", "--workspace", "--no-fail-fast"]);
                 self.suite("unit", test)
             }
-            Part::Fuzz => self.fuzz(),
-            Part::Guest { name, choice, suite, .. } => self.guest(part, name, choice, suite),
+            Check::Fuzz => self.fuzz(),
         }
     }
 
@@ -261,53 +255,6 @@ impl Tests<'_> {
         }
         Ok(Verdict::Ran { passed, failed, ignored: 0 })
     }
-
-    fn guest(&self, part: Part, name: &str, choice: Choice, suite: &str) -> Result<Verdict, Problem> {
-        if let (true, Err(problem)) = (part.moving(), self.lab.fetch(choice)) {
-            eprintln!("\n    sid: not available: {problem}\n");
-            return Ok(Verdict::NotAvailable(
-                problem.to_string().lines().last().unwrap_or_default().trim().to_owned(),
-            ));
-        }
-        let machine = self.lab.machine(choice)?;
-        let programs = programs::build(self.repository)?;
-        let logs = self.repository.join("target/lab-logs").join(name);
-        // The last run's files are not to be taken for this one's.
-        let _ = fs::remove_dir_all(&logs);
-        let run = Run {
-            repository: self.repository,
-            programs: &programs,
-            share: None,
-            logs: &logs,
-            topology: None,
-            environment: self.suite_environment(choice, suite),
-            quiet: false,
-            work: Work::Command(vec!["lab-tests".to_owned()]),
-            time_limit: Some(if self.long { LONG_SUITE_LIMIT } else { SUITE_LIMIT }),
-        };
-        let ended = progress::step(
-            &format!("lab suite `{suite}` on {} with kernel {}", choice.release, choice.kernel),
-            || run.on(&machine),
-        );
-        let success = match ended {
-            Ok(status) => status == 0,
-            Err(Problem::Failed(why)) => {
-                eprintln!("    {why}");
-                false
-            }
-            Err(problem) => return Err(problem),
-        };
-        let output = fs::read(logs.join("output.log")).unwrap_or_default();
-        Ok(verdict_of(&String::from_utf8_lossy(&output), success))
-    }
-
-    fn suite_environment(&self, choice: Choice, suite: &str) -> Vec<(String, String)> {
-        let ct = matches!(choice.kernel, Flavour::Ct | Flavour::Debug);
-        let require = if ct { "all" } else { "simnic,ovn,daemon" };
-        let long = if self.long { "1" } else { "0" };
-        let pairs = [("LAB_SUITE", suite), ("LAB_LONG", long), ("LAB_LOGS", "/logs"), ("REQUIRE", require)];
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
-    }
 }
 
 /// The names of the fuzz targets: the programs of fuzz/Cargo.toml.
@@ -325,7 +272,7 @@ fn fuzz_targets(repository: &Path) -> Result<Vec<String>, Problem> {
 }
 
 /// Adds up the lines `test result: …`. A run that failed without one failed test counts as one: it broke off.
-fn verdict_of(output: &str, success: bool) -> Verdict {
+pub(crate) fn verdict_of(output: &str, success: bool) -> Verdict {
     let (mut passed, mut failed, mut ignored) = (0, 0, 0);
     for line in output.lines().filter_map(|line| line.strip_prefix("test result: ")) {
         let count = |what: &str| {

@@ -40,6 +40,21 @@ impl Tool {
     }
 }
 
+/// Fetches the dependencies of every platform: cargo-deny judges all of them, and a build leaves other platforms' out.
+pub(crate) fn dependencies(repository: &Path) -> Result<(), Problem> {
+    let mut fetch = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    fetch.current_dir(repository).args(["fetch", "--locked"]);
+    // Without a word of the network when all of them are there.
+    let mut at_hand = Command::new(fetch.get_program());
+    at_hand.current_dir(repository).args(["fetch", "--locked", "--offline"]);
+    if output_of(&mut at_hand).is_some() {
+        return Ok(());
+    }
+    progress::step("fetch the dependencies of every platform", || {
+        run_logged(&mut fetch, &std::env::temp_dir().join("cargo-fetch.log"))
+    })
+}
+
 /// Checks that the toolchain has rustfmt and clippy, and adds them where rustup can.
 pub(crate) fn toolchain_components(repository: &Path) -> Result<(), Problem> {
     for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -97,18 +99,52 @@ pub fn run_all(subjects: &[(&str, &[Test])]) -> ExitCode {
     };
     let release_only = std::env::var("LAB_SUITE").is_ok_and(|suite| suite == "release");
     let with_long = std::env::var("LAB_LONG").is_ok_and(|value| value == "1");
+    let times = Times::default();
     let mut trials = Vec::new();
     for (subject, tests) in subjects {
         for test in *tests {
             if (release_only && !test.per_release) || (test.long && !with_long) {
                 continue;
             }
-            let (test, required) = (*test, required.clone());
+            let (test, required, times) = (*test, required.clone(), times.clone());
             let name = format!("{subject}::{}", test.name);
-            trials.push(Trial::ignorable_test(name.clone(), move || run_one(&name, &test, &required)));
+            trials.push(Trial::ignorable_test(name.clone(), move || {
+                let begin = Instant::now();
+                let result = run_one(&name, &test, &required);
+                times.note(begin.elapsed(), name);
+                result
+            }));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        times.print();
+    }
+    conclusion.exit_code()
+}
+
+/// How long tests took: a suite that grows beyond its time is mended where the time goes.
+#[derive(Debug, Clone, Default)]
+struct Times(Arc<Mutex<Vec<(Duration, String)>>>);
+
+impl Times {
+    /// Tests that are told.
+    const SHOWN: usize = 12;
+
+    fn note(&self, took: Duration, name: String) {
+        if let Ok(mut all) = self.0.lock() {
+            all.push((took, name));
+        }
+    }
+
+    fn print(&self) {
+        let Ok(mut all) = self.0.lock() else { return };
+        all.sort_by(|a, b| b.cmp(a));
+        println!("the slowest tests:");
+        for (took, name) in all.iter().take(Self::SHOWN) {
+            println!("{:>8.1} s  {name}", took.as_secs_f64());
+        }
+    }
 }
 
 fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Failed> {

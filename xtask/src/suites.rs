@@ -1,0 +1,156 @@
+//! The lab suites: each in its own guest, two guests at a time.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::debian::Release;
+use crate::guest::{Machine, Run, Shown, Work};
+use crate::kernel::Flavour;
+use crate::lab::{Choice, Lab};
+use crate::problem::Problem;
+use crate::test::{Verdict, verdict_of};
+use crate::{programs, progress};
+
+/// The longest the suite of one guest may take, and with `--long`.
+const SUITE_LIMIT: Duration = Duration::from_secs(40 * 60);
+const LONG_SUITE_LIMIT: Duration = Duration::from_secs(3 * 3600);
+/// Guests that run at a time. A guest waits for timers and states for much of its time, so that two of them take little
+/// longer than one; with `--long` some measure how long things take, and run alone.
+const AT_ONCE: usize = 2;
+
+/// The tests that run in one guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Suite {
+    /// The name for `--only`.
+    pub(crate) name: &'static str,
+    /// The guest.
+    pub(crate) choice: Choice,
+    /// `full`, or `release` for what depends on the release.
+    pub(crate) tests: &'static str,
+    /// It runs with `--long` only.
+    pub(crate) long: bool,
+}
+
+/// All of them, those first that take longest.
+pub(crate) const ALL: [Suite; 5] = [
+    suite("lab-trixie", Release::Trixie, Flavour::Trixie, "full", false),
+    suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "release", false),
+    suite("lab-sid", Release::Sid, Flavour::Sid, "release", false),
+    suite("lab-ct", Release::Trixie, Flavour::Ct, "full", true),
+    suite("lab-debug", Release::Trixie, Flavour::Debug, "full", true),
+];
+
+const fn suite(
+    name: &'static str,
+    release: Release,
+    kernel: Flavour,
+    tests: &'static str,
+    long: bool,
+) -> Suite {
+    Suite { name, choice: Choice { release, kernel }, tests, long }
+}
+
+/// A suite with what became of it, and the time that took.
+pub(crate) type Ended = (Suite, Verdict, Duration);
+
+impl Suite {
+    /// Whether what it tests changes from day to day: it is told loudly, and is no failure of this project.
+    pub(crate) fn moves(self) -> bool {
+        self.choice.release == Release::Sid || self.choice.kernel == Flavour::Sid
+    }
+
+    fn environment(self, long: bool) -> Vec<(String, String)> {
+        let ct = matches!(self.choice.kernel, Flavour::Ct | Flavour::Debug);
+        let require = if ct { "all" } else { "simnic,ovn,daemon" };
+        let long = if long { "1" } else { "0" };
+        let pairs =
+            [("LAB_SUITE", self.tests), ("LAB_LONG", long), ("LAB_LOGS", "/logs"), ("REQUIRE", require)];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+}
+
+/// Makes what the suites need, one after the other, and runs them. They end in any order.
+pub(crate) fn run(repository: &Path, lab: &Lab, suites: &[Suite], long: bool) -> Result<Vec<Ended>, Problem> {
+    if suites.is_empty() {
+        return Ok(Vec::new());
+    }
+    eprintln!("\n=== lab ===");
+    let (mut ready, mut ended) = (VecDeque::new(), Vec::new());
+    for suite in suites {
+        match machine(lab, *suite)? {
+            Ok(machine) => ready.push_back((*suite, machine)),
+            Err(why) => ended.push((*suite, Verdict::NotAvailable(why), Duration::ZERO)),
+        }
+    }
+    let programs = programs::build(repository)?;
+    let at_once = if long { 1 } else { AT_ONCE.min(ready.len()) };
+    let ready = Mutex::new(ready);
+    let next = || ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((suite, machine)) = next() {
+            let begin = Instant::now();
+            let shown = if at_once > 1 { Shown::Behind(suite.name) } else { Shown::AsItIs };
+            let verdict = in_guest(repository, &programs, suite, &machine, shown, long)?;
+            done.push((suite, verdict, begin.elapsed()));
+        }
+        Ok::<_, Problem>(done)
+    };
+    thread::scope(|scope| {
+        let hands: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        for hand in hands {
+            let done = hand.join().map_err(|_| Problem::Failed("A suite's thread panicked.".to_owned()))?;
+            ended.extend(done?);
+        }
+        Ok(ended)
+    })
+}
+
+/// What the suite's guest is started from; or why that cannot be had today, where it is no failure.
+fn machine(lab: &Lab, suite: Suite) -> Result<Result<Machine, String>, Problem> {
+    if let (true, Err(problem)) = (suite.moves(), lab.fetch(suite.choice)) {
+        eprintln!("\n    sid: not available: {problem}\n");
+        return Ok(Err(problem.to_string().lines().last().unwrap_or_default().trim().to_owned()));
+    }
+    lab.machine(suite.choice).map(Ok)
+}
+
+fn in_guest(
+    repository: &Path,
+    programs: &[PathBuf],
+    suite: Suite,
+    machine: &Machine,
+    shown: Shown,
+    long: bool,
+) -> Result<Verdict, Problem> {
+    let logs = repository.join("target/lab-logs").join(suite.name);
+    // The last run's files are not to be taken for this one's.
+    let _ = fs::remove_dir_all(&logs);
+    let run = Run {
+        repository,
+        programs,
+        share: None,
+        logs: &logs,
+        topology: None,
+        environment: suite.environment(long),
+        shown,
+        work: Work::Command(vec!["lab-tests".to_owned()]),
+        time_limit: Some(if long { LONG_SUITE_LIMIT } else { SUITE_LIMIT }),
+    };
+    let Choice { release, kernel } = suite.choice;
+    let title = format!("{}: suite `{}` on {release} with kernel {kernel}", suite.name, suite.tests);
+    let success = match progress::step(&title, || run.on(machine)) {
+        Ok(status) => status == 0,
+        Err(Problem::Failed(why)) => {
+            eprintln!("    {why}");
+            false
+        }
+        Err(problem) => return Err(problem),
+    };
+    let output = fs::read(logs.join("output.log")).unwrap_or_default();
+    Ok(verdict_of(&String::from_utf8_lossy(&output), success))
+}

@@ -4,6 +4,7 @@
 //! one such change of one flow. Afterwards every filter has to be what Open vSwitch would install afresh.
 
 mod arena;
+mod back;
 
 use lab_tests::harness::{Lab, Need, Outcome, Test, fact};
 

@@ -5,10 +5,11 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_wire::{Control, Errno, Message, Messages, Seq};
 use ovs_offloadd::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+use tc_flower::action::{ActionKind, PeditHeader};
 use tc_flower::{Change, FilterAddress, FilterFlags, FilterReport, TcEvent, request};
 
 use super::{Failure, Outcome, run};
@@ -23,6 +24,8 @@ const NLM_F_CREATE: u16 = 0x400;
 /// One change, in the order of RTNLGRP_TC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// When it was heard of.
+    pub at: Instant,
     /// The port id of the socket that asked for it.
     pub portid: u32,
     /// Made or changed, or deleted.
@@ -41,6 +44,12 @@ pub struct Seen {
     pub skip_hw: bool,
     /// Whether the request would have made a filter where none was.
     pub creates: bool,
+    /// It is the end of a filter that was there before the one that is.
+    pub late: bool,
+    /// The UDP source port that is matched, if one is.
+    pub source_port: Option<u16>,
+    /// The TOS that packets are given; 0 where they keep theirs.
+    pub tos: u8,
 }
 
 /// What is known of a filter that is there.
@@ -220,6 +229,7 @@ impl Record {
             Change::Deleted => drop(self.there.remove(&report.address)),
         }
         self.seen.push(Seen {
+            at: Instant::now(),
             portid,
             change: report.change,
             address: report.address,
@@ -229,8 +239,23 @@ impl Record {
             in_hw,
             skip_hw: report.flags.contains(FilterFlags::SKIP_HW),
             creates,
+            late: report.change == Change::Deleted && late_deletions > 0,
+            source_port: report.keys.udp.src.map(|port| port.value),
+            tos: tos(report),
         });
     }
+}
+
+/// The TOS that a filter writes into IPv4 headers; 0 if it writes none.
+fn tos(report: &FilterReport) -> u8 {
+    let pedits = report.actions.iter().filter_map(|report| match &report.action.kind {
+        ActionKind::Pedit(pedit) => Some(pedit),
+        _ => None,
+    });
+    let mut keys = pedits.flat_map(|pedit| &pedit.keys);
+    // The second byte of the header; the mask has the bits that stay.
+    let writes = keys.find(|key| key.header == PeditHeader::Ipv4 && key.offset == 0 && key.keep[1] != 0xff);
+    writes.map_or(0, |key| key.value[1])
 }
 
 /// All that was told of one place: who did what, and the flags that matter.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use lab_tests::harness::{
 };
 use serde_json::Value;
 
+use super::back::Orders;
 use crate::faults::scene::{EAGER, FIRST, Flows, NIC, PORT, SETTLES_WITHIN};
 
 /// Flows that are raced at a time.
@@ -60,6 +63,7 @@ pub(super) fn run(lab: &mut Lab, race: Race) -> Outcome {
         journal: ovs.rundir().join("ovs-offloadd.journal"),
         done: AtomicU64::new(0),
         ended: AtomicBool::new(false),
+        orders: Mutex::default(),
     };
     let begin = Instant::now();
     let mut tally = Tally::default();
@@ -88,6 +92,11 @@ pub(super) fn run(lab: &mut Lab, race: Race) -> Outcome {
     );
     ensure!(!race.kills || tally.kills > 0, "the daemon was never seen in mid-command");
     agree(&NIC, &ovs, &daemon, SETTLES_WITHIN)?;
+    let back = arena
+        .orders
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .time_back(&witness.changes(|_| true)?);
     // What Open vSwitch installs by itself, with nobody else there.
     daemon.signal("TERM")?;
     let before = witness.len();
@@ -110,10 +119,13 @@ pub(super) fn run(lab: &mut Lab, race: Race) -> Outcome {
     let (sent, lost) = traffic.stop()?;
     println!(
         "steer.counters={}: {} rounds in {took:?}, {promotions} promotions, {out_of_order} changes told out of \
-         order, Open vSwitch complained {} times, {lost} of {sent} packets lost; {tally:?}",
+         order, Open vSwitch complained {} times, {lost} of {sent} packets lost; replaced actions were back {} times, for at most {:?}; \
+         {tally:?}",
         race.counters,
         arena.done.load(Ordering::Relaxed),
         complaints(&ovs)?,
+        back.times,
+        back.longest,
     );
     Ok(())
 }
@@ -147,6 +159,8 @@ struct Arena<'a> {
     journal: PathBuf,
     done: AtomicU64,
     ended: AtomicBool,
+    /// What the flows are to do.
+    orders: Mutex<Orders>,
 }
 
 impl Arena<'_> {
@@ -173,6 +187,7 @@ impl Arena<'_> {
             let file = self.dir.join("change.txt");
             std::fs::write(&file, rules)?;
             if step % 7 == 3 {
+                self.order(first, 0);
                 for n in first..first + batch {
                     let rule = format!("udp,tp_src={},tp_dst={PORT}", u32::from(FIRST) + n);
                     self.ovs.ofctl(&["del-flows", "br0", &rule])?;
@@ -182,6 +197,7 @@ impl Arena<'_> {
                 self.ovs.appctl(&["revalidator/purge"])?;
             }
             self.wait_for_a_command();
+            self.order(first, tos as u8);
             self.ovs.ofctl(&["add-flows", "br0", &file.to_string_lossy()])?;
             let before = self.done.fetch_add(u64::from(batch), Ordering::Relaxed);
             if before / 1000 < (before + u64::from(batch)) / 1000 {
@@ -190,6 +206,13 @@ impl Arena<'_> {
             step += 1;
         }
         Ok(())
+    }
+
+    /// Notes what a batch of flows is about to be ordered to do.
+    fn order(&self, first: u32, tos: u8) {
+        let port = |n: u32| FIRST + n as u16;
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.add(Instant::now(), port(first)..port(first + self.batch), tos);
     }
 
     /// Commands that ovs-vswitchd's main thread has to carry out, one after the other.

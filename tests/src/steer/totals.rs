@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use lab_tests::harness::{
     Daemon, Demo, Failure, Lab, Outcome, Ovs, OvsDaemon, agree, ensure, ufid_of_rule, wait_for, wait_until,
@@ -17,6 +18,12 @@ const UNCOUNTED_MAX: u64 = 2 * FAST_PER_S;
 /// What may be uncounted after a restart of ovs-vswitchd, which removes all filters at once, without a last word about
 /// their counters: what came since the last reading. We read every 500 ms, and a slow guest takes as long again.
 const UNREAD_MAX: u64 = FAST_PER_S;
+/// What may be uncounted of two promotions: what came between the reading of a filter and its end, two requests of one
+/// batch when we replace it, and one when Open vSwitch makes it anew. That is microseconds on a processor of one's own; a
+/// virtual one may be stopped there by its host: 10 packets were seen with four runnable tasks for each of its processors.
+const BETWEEN_MAX: u64 = FAST_PER_S / 5;
+/// How long the sums stay as they are when the last reading is in: several readings.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
 pub(super) fn openflow_counters_of_promoted_flows_go_on_and_never_fall(lab: &mut Lab) -> Outcome {
     let ovs = Ovs::for_steering(lab)?;
@@ -103,16 +110,17 @@ pub(super) fn totals_are_what_was_sent_across_promotions_demotions_and_restarts(
     no_other_traffic(&demo)?;
     let before = Sums::read(&ovs, &daemon)?;
 
-    // Promotions and demotions: exactly.
+    // Promotions and demotions: exactly, but for what came between a filter's reading and its end.
     let sent = promote_twice(&daemon, Traffic::fast(&demo)?)?;
-    let after = settled(&ovs, &daemon, before.plus(sent))?;
+    let after = settled(&ovs, &daemon, before.plus(sent), BETWEEN_MAX)?;
     let (counted, missed) = (after.counted() - before.counted(), after.missed - before.missed);
     println!(
-        "    promotions and a demotion: {sent} sent, {counted} counted, {missed} missed in the datapath"
+        "    promotions and a demotion: {sent} sent, {counted} counted, {missed} missed in the datapath; \
+         at most {BETWEEN_MAX} may lack"
     );
     // Misses are told for the datapath as a whole: what our tables lack is among them, and no packet is in twice.
     ensure!(
-        counted <= sent && counted + missed >= sent,
+        counted <= sent && counted + missed + BETWEEN_MAX >= sent,
         "{sent} were sent; sums: {before:?}, then {after:?}"
     );
     let hardware = after.hardware - before.hardware;
@@ -127,7 +135,7 @@ pub(super) fn totals_are_what_was_sent_across_promotions_demotions_and_restarts(
     set_rule(&ovs, FAST, "output:sn0p0")?;
     in_hardware(&daemon, FAST)?;
     let (sent, lost) = traffic.stop()?;
-    let after = settled(&ovs, &daemon, before.plus(sent - lost - UNREAD_MAX))?;
+    let after = settled(&ovs, &daemon, before.plus(sent), lost + UNREAD_MAX)?;
     // A datapath that was made anew misses from zero.
     let (counted, missed) = (after.counted() - before.counted(), after.missed.saturating_sub(before.missed));
     println!(
@@ -228,10 +236,19 @@ impl Sums {
     }
 }
 
-/// Waits until the sums have come to `all` at least and the last reading is in.
-fn settled(ovs: &Ovs, daemon: &Daemon, all: u64) -> Outcome<Sums> {
+/// Waits until the sums have come to `all`, or to at most `lacking` less with nothing added for some readings.
+fn settled(ovs: &Ovs, daemon: &Daemon, all: u64, lacking: u64) -> Outcome<Sums> {
+    let mut last = (0, Instant::now());
     wait_for(&format!("{all} packets are counted"), PLACED_WITHIN, || {
-        Ok(Some(Sums::read(ovs, daemon)?).filter(|sums| sums.all() >= all))
+        let sums = Sums::read(ovs, daemon)?;
+        if sums.all() != last.0 {
+            last = (sums.all(), Instant::now());
+        }
+        let at_rest = last.1.elapsed() >= SETTLED_AFTER;
+        if sums.all() >= all || sums.all() + lacking >= all && at_rest {
+            return Ok(Some(sums));
+        }
+        Err(Failure::new(format!("{} are: {sums:?}", sums.all())))
     })
 }
 

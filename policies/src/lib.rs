@@ -10,6 +10,7 @@ extern crate alloc;
 
 pub mod language;
 pub mod planner;
+pub mod recording;
 pub mod replay;
 pub mod rules;
 mod units;

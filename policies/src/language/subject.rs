@@ -57,7 +57,7 @@ pub struct Bits {
 }
 
 /// A header field of a megaflow, as the kernel's flow key has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Header {
     /// Ethernet source, 48 bits.

@@ -104,6 +104,7 @@ impl Engine {
                 self.act_on(now, changes, fx);
                 if was_under_way && self.world.sweep.outstanding.is_empty() {
                     self.history.note(now, self.world.totals.all);
+                    self.world.record_epoch(now);
                     self.placing.epoch(&mut self.world, now, fx);
                 }
                 return;
@@ -162,6 +163,7 @@ impl Engine {
                 if !known {
                     let decided = self.world.decide_of_port(now, ifindex, location);
                     self.act_on_decisions(now, decided, fx);
+                    self.world.record_port(ifindex, location);
                 }
                 if before.is_none_or(|before| before.location != location) {
                     self.world.read_in_full.insert(location);
@@ -223,6 +225,7 @@ impl Engine {
         if now >= self.next_epoch {
             self.next_epoch = now.plus(self.world.settings.epoch);
             if self.world.ports.locations().is_empty() {
+                self.world.record_epoch(now);
                 self.placing.epoch(&mut self.world, now, fx);
             } else {
                 self.world.start_sweep(fx);

@@ -22,6 +22,7 @@ mod placing;
 mod policy;
 pub mod ports;
 mod race;
+pub mod recording;
 pub mod refusal;
 mod rule;
 pub mod settings;

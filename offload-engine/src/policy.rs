@@ -149,11 +149,16 @@ impl World {
         if self.policy.rules().is_empty() {
             return Vec::new();
         }
-        let concerned = self.ledger.select(|entry| {
+        let concerned = self.of_port(ifindex, location);
+        concerned.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+    }
+
+    /// The megaflows in TC that come in or go out by a port.
+    pub(crate) fn of_port(&self, ifindex: Ifindex, location: Location) -> Vec<Ufid> {
+        self.ledger.select(|entry| {
             entry.address().is_some_and(|address| address.location == location)
                 || entry.filter.as_ref().is_some_and(|filter| subject::goes_to(&filter.owner, ifindex))
-        });
-        concerned.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+        })
     }
 }
 

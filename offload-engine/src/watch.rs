@@ -83,6 +83,7 @@ impl World {
         let live = self.told_of_nothing.remove(&address).map_or_else(|| report.clone(), |(_, ours)| ours);
         entry.filter = Some(TcFilter { owner: report, live });
         self.ledger.set_home(ufid, Home::Tc(address));
+        self.record_flow(ufid);
         Change::Made { ufid, quiet_for }
     }
 
@@ -187,6 +188,7 @@ impl World {
             entry.stale_through = stale_through;
             entry.meter.restart();
         }
+        self.record_lost(ufid);
     }
 
     /// A terse dump came past a filter.
@@ -285,6 +287,7 @@ impl World {
         entry.filter = Some(TcFilter { owner: report.clone(), live: report.clone() });
         entry.changed = now;
         self.ledger.set_home(ufid, Home::Tc(address));
+        self.record_flow(ufid);
         self.count(ufid, &report.flow_stats());
         if let Some(entry) = self.ledger.get_mut(ufid) {
             entry.read_at = Some(now);
@@ -337,6 +340,7 @@ impl World {
             return Change::Nothing;
         }
         let was_in_tc = known.is_some_and(|entry| matches!(entry.home, Home::Tc(_)));
+        let was_there = known.is_some_and(|entry| entry.home == Home::Datapath);
         if !self.has_room_for(ufid) {
             return Change::Nothing;
         }
@@ -361,6 +365,9 @@ impl World {
             entry.unfit = flow.unfit.clone().or(entry.unfit.take());
         }
         self.ledger.set_home(ufid, Home::Datapath);
+        if !was_there {
+            self.record_flow(ufid);
+        }
         self.count_datapath(now, ufid, flow);
         if was_in_tc { Change::Left { ufid } } else { Change::Nothing }
     }

@@ -6,6 +6,7 @@ use crate::ledger::{Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, Ports};
+use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use alloc::boxed::Box;
@@ -88,6 +89,7 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) totals: Totals,
     pub(crate) tally: Tally,
+    pub(crate) recordings: Recordings,
     nic_tallies: BTreeMap<NicId, NicTally>,
     pub(crate) ops: BTreeMap<OpId, Ufid>,
     next_op: u64,
@@ -112,6 +114,7 @@ impl World {
             ledger: Ledger::default(),
             totals: Totals::default(),
             tally: Tally::default(),
+            recordings: Recordings::default(),
             nic_tallies: BTreeMap::new(),
             ops: BTreeMap::new(),
             next_op: 1,
@@ -220,6 +223,7 @@ impl World {
         if let Some(port) = entry.port {
             *self.totals.by_port.entry(port).or_default() += moved;
         }
+        self.record_moved(ufid, moved);
     }
 
     /// Forgets megaflows that have been gone long enough and have nothing under way; returns them.

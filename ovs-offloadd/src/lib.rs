@@ -11,4 +11,5 @@ pub mod io;
 pub mod logging;
 pub mod metrics;
 pub mod record;
+pub mod recording;
 pub mod replay;

@@ -424,6 +424,11 @@ impl Rules {
         self.rules.iter().any(|rule| rule.condition.depends_on_time())
     }
 
+    /// What it says about a megaflow that no rule matches.
+    pub fn by_default(&self) -> Decision {
+        self.decision(None)
+    }
+
     fn decision(&self, matching: Option<usize>) -> Decision {
         match matching.and_then(|index| self.rules.get(index).map(|rule| (index, rule))) {
             Some((index, rule)) => {

@@ -20,7 +20,10 @@ use changes::{
 };
 use policy::a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow;
 use promotion::a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays;
-use recording::what_was_recorded_while_flows_moved_replays_the_same;
+use recording::{
+    a_recorded_flow_table_has_the_totals_and_the_share_that_the_daemon_counted,
+    what_was_recorded_while_flows_moved_replays_the_same,
+};
 use restarts::{
     a_port_that_is_removed_and_added_again_has_its_flows_promoted_again,
     nothing_is_lost_while_the_database_server_is_away,
@@ -41,6 +44,7 @@ pub(crate) const TESTS: &[Test] = &[
         .per_release(),
     fact!(an_idle_flow_disappears_and_one_that_only_hardware_sees_does_not).needs(NEEDS).per_release(),
     fact!(what_was_recorded_while_flows_moved_replays_the_same).needs(NEEDS),
+    fact!(a_recorded_flow_table_has_the_totals_and_the_share_that_the_daemon_counted).needs(NEEDS),
     fact!(the_flow_is_promoted_again_after_vswitchd_was_killed).needs(NEEDS).per_release(),
     fact!(nothing_is_lost_while_the_database_server_is_away).needs(NEEDS).per_release(),
     fact!(a_port_that_is_removed_and_added_again_has_its_flows_promoted_again).needs(NEEDS).per_release(),

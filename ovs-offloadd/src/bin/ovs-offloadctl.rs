@@ -15,7 +15,9 @@ use ovs_offloadd::ctl::{
 use ovs_offloadd::daemon;
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
+use ovs_offloadd::recording::{self, RecordArgs, RecordError};
 use ovs_offloadd::replay::{self, ReplayArgs};
+use policies::Micros;
 
 /// The daemon refused, or found nothing.
 const REFUSED: u8 = 1;
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let outcome = match &cli.verb {
         Verb::Asked(Query::Policy(policy)) if policy.is_local() => ask_file(policy, cli.output),
         Verb::Asked(query) => ask(&cli, query),
+        Verb::Local(Local::Record(args)) => record(&cli, args),
         Verb::Local(local) => run_local(local, cli.output),
     };
     match outcome {
@@ -63,22 +66,60 @@ fn ask(cli: &Cli, query: &Query) -> Outcome {
         .filter(|width| *width > 0 && cli.output == OutputFormat::Table);
     let (method, params) = to_request(&Asked { query: query.clone(), output: cli.output, width });
     let params: Vec<&str> = params.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut client = Client::new(socket);
+    runtime()?
+        .block_on(client.command(&method, &params, Duration::from_secs(cli.timeout)))
+        .map_err(|error| unanswered(&error))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, (u8, String)> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| (UNUSABLE, format!("cannot start: {error}")))?;
-    let mut client = Client::new(socket);
-    runtime.block_on(client.command(&method, &params, Duration::from_secs(cli.timeout))).map_err(|error| {
-        match error {
-            CommandError::Refused(sentence) => (REFUSED, sentence),
-            CommandError::Unreachable { .. } => {
-                (UNUSABLE, format!("{error}; does ovs-offloadd run, and may you use its socket?"))
-            }
-            CommandError::Unanswered { .. } => {
-                (UNUSABLE, format!("{error}; it may be busy, or the command may still be carried out"))
-            }
+        .map_err(|error| (UNUSABLE, format!("cannot start: {error}")))
+}
+
+fn unanswered(error: &CommandError) -> (u8, String) {
+    match error {
+        CommandError::Refused(sentence) => (REFUSED, sentence.clone()),
+        CommandError::Unreachable { .. } => {
+            (UNUSABLE, format!("{error}; does ovs-offloadd run, and may you use its socket?"))
         }
-    })
+        CommandError::Unanswered { .. } => {
+            (UNUSABLE, format!("{error}; it may be busy, or the command may still be carried out"))
+        }
+    }
+}
+
+/// Writes the flow table's history to a file, until the time is up or Ctrl-C.
+fn record(cli: &Cli, args: &RecordArgs) -> Outcome {
+    let socket = find_socket(cli).map_err(|sentence| (UNUSABLE, sentence))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(&stop);
+    let shown = std::io::stderr().is_terminal();
+    let mut progress = |past: Micros, flows: u32| {
+        if shown {
+            let of = args.duration.map(|all| format!(" of {all}")).unwrap_or_default();
+            eprint!("\r\x1b[K{past}{of} recorded, {flows} flows");
+        }
+    };
+    let mut client = Client::new(socket);
+    let limit = Duration::from_secs(cli.timeout);
+    let outcome = runtime()?.block_on(recording::run(args, &mut client, limit, &stop, &mut progress));
+    if shown {
+        eprint!("\r\x1b[K");
+    }
+    let recorded = outcome.map_err(|error| match error {
+        RecordError::Start(error) => unanswered(&error),
+        RecordError::Ended { .. } => (REFUSED, error.to_string()),
+        RecordError::Output { .. } | RecordError::Key(_) => (UNUSABLE, error.to_string()),
+    })?;
+    match cli.output {
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&recorded).map_err(|error| (UNUSABLE, error.to_string()))
+        }
+        OutputFormat::Table => Ok(recorded.sentence(&args.file)),
+    }
 }
 
 /// What is asked of a configuration file, without the daemon.
@@ -128,6 +169,7 @@ fn find_socket(cli: &Cli) -> Result<PathBuf, String> {
 
 fn run_local(local: &Local, output: OutputFormat) -> Outcome {
     match local {
+        Local::Record(_) => Err((UNUSABLE, "this needs the daemon".to_owned())),
         Local::Replay(args) => run_replay(args, output),
         Local::Completions { shell } => {
             let mut text = Vec::new();

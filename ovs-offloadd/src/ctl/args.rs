@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use netlink_wire::Ufid;
 
+use crate::recording::RecordArgs;
 use crate::replay::ReplayArgs;
 
 /// How an answer is printed.
@@ -76,6 +77,9 @@ pub enum Query {
     /// The rules that decide which flows may be in hardware
     #[command(subcommand)]
     Policy(PolicyQuery),
+    /// Recordings of the flow table under way; `record` uses these
+    #[command(subcommand, hide = true)]
+    Recording(RecordingQuery),
     /// Read the configuration again; a wrong one changes nothing
     Reload,
     /// Empty the hardware and keep it empty, or use it again
@@ -119,6 +123,25 @@ pub enum NicQuery {
 pub enum RefusalQuery {
     /// List what was refused, by reason, with the driver's own words
     List,
+}
+
+/// About recordings of the flow table.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum RecordingQuery {
+    /// Begin to record; answers with the session's number
+    Start,
+    /// Read what was recorded, in base 64
+    Read {
+        /// The session's number
+        session: u64,
+        /// How many bytes of it were read already; these are dropped
+        from: u64,
+    },
+    /// Record no further; what is left can still be read
+    Stop {
+        /// The session's number
+        session: u64,
+    },
 }
 
 /// About the policy.
@@ -215,6 +238,8 @@ pub enum FlowOrder {
 /// What needs no daemon.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Local {
+    /// Write the flow table's history to a file for `replay`: which flows there are, and what each moves when
+    Record(RecordArgs),
     /// Run the planner on recorded traffic, next to Open vSwitch's rule, an oracle and others; of an event log, check
     /// that the engine still wants what it wanted
     Replay(ReplayArgs),
@@ -303,6 +328,11 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
             let config = test.config.iter().map(|file| format!("--config={}", file.display()));
             ("policy/test", std::iter::once(format!("--flow={}", test.flow)).chain(config).collect())
         }
+        Query::Recording(RecordingQuery::Start) => ("recording/start", Vec::new()),
+        Query::Recording(RecordingQuery::Read { session, from }) => {
+            ("recording/read", vec![session.to_string(), from.to_string()])
+        }
+        Query::Recording(RecordingQuery::Stop { session }) => ("recording/stop", vec![session.to_string()]),
         Query::Reload => ("reload", Vec::new()),
         Query::Drain { off } => ("drain", off.then(|| "--off".to_owned()).into_iter().collect()),
         Query::Version => ("version", Vec::new()),
@@ -399,6 +429,9 @@ mod tests {
             "policy show",
             "policy test --flow tcp.dst=443,inport=a",
             "policy test --flow=in_port(2),eth_type(0x0800)",
+            "recording start",
+            "recording read 3 17",
+            "recording stop 3",
             "reload",
             "drain",
             "drain --off",
@@ -427,6 +460,9 @@ mod tests {
                 "policy/show",
                 "policy/test",
                 "port/list",
+                "recording/read",
+                "recording/start",
+                "recording/stop",
                 "refusal/list",
                 "reload",
                 "status",

@@ -9,6 +9,6 @@ pub mod views;
 
 pub use args::{
     Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, Local, NicQuery, NotACommand, OutputFormat,
-    PlacementFilter, PolicyQuery, PolicyTestArgs, PortQuery, Query, RefusalQuery, Verb, methods,
-    parse_request, to_request,
+    PlacementFilter, PolicyQuery, PolicyTestArgs, PortQuery, Query, RecordingQuery, RefusalQuery, Verb,
+    methods, parse_request, to_request,
 };

@@ -10,6 +10,7 @@ use crate::ctl::{
     Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortQuery, Query, RefusalQuery, policy, text,
 };
 use crate::metrics;
+use crate::recording;
 
 impl Daemon {
     pub(super) fn take_ask(&mut self, ask: Ask, events: &mut Vec<Event>) {
@@ -83,6 +84,7 @@ impl Daemon {
             Query::Policy(PolicyQuery::Check { .. }) => {
                 Err("ovs-offloadctl checks files itself, without the daemon".to_owned())
             }
+            Query::Recording(asked) => recording::answer(&mut self.engine, now(), asked),
             Query::Reload => {
                 self.reload(events)?;
                 Ok(done(output, "the configuration is in force"))

@@ -10,7 +10,6 @@ mod report;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use policies::language::Subject;
 use policies::replay::{Options, Outcome, Replay, tick_length};
 use policies::rules::Rules;
 use policies::{Micros, planner};
@@ -54,21 +53,16 @@ pub fn run(
     progress: &mut dyn FnMut(u32),
 ) -> Result<Report, ReplayError> {
     let (mut options, rules) = options(args)?;
-    let mut traffic = input::open(&args.file, tick_length(&options), stop)?;
-    ask_rules(&rules, traffic.tenants(), &mut options);
-    let end = traffic.end();
-    if end <= options.warmup {
-        return Err(ReplayError::Options(format!(
-            "the traffic ends after {end}, within the warm-up of {}: give a shorter --warmup",
-            options.warmup
-        )));
+    let mut traffic = input::open(&args.file, &rules, &mut options, stop)?;
+    if let Some(end) = traffic.end() {
+        outlasts(end, options.warmup)?;
     }
     let mut replay = Replay::new(&options, traffic.flows());
     let mut told = None;
     while !stop.load(Ordering::Relaxed) {
         let Some(tick) = traffic.tick()? else { break };
         replay.tick(&tick);
-        let done = u32::try_from(replay.now().0.saturating_mul(1_000) / end.0.max(1)).unwrap_or(1_000);
+        let done = traffic.thousandths(replay.now());
         if told != Some(done) {
             progress(done.min(1_000));
             told = Some(done);
@@ -77,14 +71,28 @@ pub fn run(
     let interrupted = stop.load(Ordering::Relaxed);
     if !interrupted {
         replay.finish();
+        if traffic.recording().is_some() && replay.now() == Micros::ZERO {
+            return Err(InputError::Empty { path: args.file.display().to_string() }.into());
+        }
+        outlasts(traffic.end().unwrap_or(replay.now()), options.warmup)?;
     }
-    let report = Report::new(args, &options, &replay, (end, traffic.tenants()), interrupted);
+    let report = Report::new(args, &options, &replay, &traffic, interrupted);
     if args.sweep {
         let prefix = args.sweep_prefix();
         write(&prefix, "csv", &report.sweep_csv())?;
         write(&prefix, "svg", &chart::draw(&report.curves(), &report.title()))?;
     }
     Ok(report)
+}
+
+/// Whether there is any traffic after the warm-up.
+fn outlasts(end: Micros, warmup: Micros) -> Result<(), ReplayError> {
+    if end > warmup {
+        return Ok(());
+    }
+    Err(ReplayError::Options(format!(
+        "the traffic ends after {end}, within the warm-up of {warmup}: give a shorter --warmup"
+    )))
 }
 
 fn write(prefix: &Path, extension: &str, text: &str) -> Result<(), ReplayError> {
@@ -116,7 +124,7 @@ fn options(args: &ReplayArgs) -> Result<(Options, Rules), ReplayError> {
         oracle_epoch: args.oracle_epoch,
         warmup: args.warmup,
         settings,
-        verdicts: Vec::new(),
+        classes: Vec::new(),
         division: planner::Division::default(),
         ewma: args.ewma,
     };
@@ -126,22 +134,6 @@ fn options(args: &ReplayArgs) -> Result<(Options, Rules), ReplayError> {
         ));
     }
     Ok((options, config.rules))
-}
-
-/// What the rules say about each tenant's flows: of a flow in a trace only the tenant is known.
-fn ask_rules(rules: &Rules, tenants: &[String], options: &mut Options) {
-    options.division.limits = rules.division().limits;
-    for (number, name) in (0_u16..).zip(tenants) {
-        let tenant = Some(name.as_str()).filter(|name| !name.is_empty());
-        let mut subject = Subject::default();
-        subject.tenant = tenant;
-        let decision = rules.decide(&subject);
-        options.verdicts.push(decision.verdict);
-        if let Some(share) = rules.share(decision.tenant).filter(|_| rules.tenant(decision.tenant) == tenant)
-        {
-            options.division.shares.insert(planner::TenantId(number), share);
-        }
-    }
 }
 
 /// The outcome of a policy with so many entries.
@@ -227,7 +219,7 @@ mod tests {
     #[test]
     fn what_cannot_be_replayed_is_told_in_a_sentence() {
         let sentence = |text: &str, options: &str| replay(text, options, false).unwrap_err().to_string();
-        assert!(sentence("a,b\n", "").contains("is neither a CSV of flows"));
+        assert!(sentence("a,b\n", "").contains("nor a CSV of flows"));
         assert!(sentence(CSV, "--warmup 200s").contains("give a shorter --warmup"));
         assert!(
             sentence("flow,start_s,end_s,packets,bytes\na,1,0,1,1\n", "").contains("line 2: end_s is before")

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use policies::Micros;
-use policies::replay::{Member, Options, Outcome, PolicyName, Replay, Tally};
+use policies::replay::{Member, Options, Outcome, PolicyName, RecordedTraffic, Replay, Tally};
 use serde::Serialize;
 
 use super::args::ReplayArgs;
+use super::input::FileTraffic;
 use super::{chart, find};
 
 /// What became of one policy.
@@ -51,6 +52,43 @@ pub struct TenantResult {
     pub bytes_in_hardware: u64,
 }
 
+/// What the daemon itself did while it was recorded.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordedResult {
+    /// Bytes that the NIC forwarded.
+    pub bytes_in_hardware: u64,
+    /// Packets that the NIC forwarded.
+    pub packets_in_hardware: u64,
+    /// Rules placed in hardware.
+    pub installs: u64,
+    /// Rules taken out of hardware.
+    pub evictions: u64,
+    /// The most megaflows that were there at a time, the warm-up included.
+    pub flows_max: u32,
+    /// Bytes counted for megaflows that are not in the recording: they are in the totals, and nobody's in hardware.
+    pub stray_bytes: u64,
+    /// Epochs that are part of another one, since the daemon had no room for them.
+    pub epochs_merged: u64,
+    /// The most megaflows that were left out at a time, since the daemon had no room for them.
+    pub left_out_max: u32,
+}
+
+impl RecordedResult {
+    fn of(traffic: &RecordedTraffic) -> Self {
+        let done = traffic.done();
+        Self {
+            bytes_in_hardware: done.moved.hardware.bytes,
+            packets_in_hardware: done.moved.hardware.packets,
+            installs: done.promotions,
+            evictions: done.demotions,
+            flows_max: traffic.live_max(),
+            stray_bytes: done.stray.bytes,
+            epochs_merged: done.merged,
+            left_out_max: done.left_out_max,
+        }
+    }
+}
+
 /// The result of a replay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -78,6 +116,12 @@ pub struct Report {
     pub packets_total: u64,
     /// Results by the policies' names.
     pub policies: BTreeMap<&'static str, PolicyResult>,
+    /// What the daemon itself did while it was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<RecordedResult>,
+    /// Why a recording ends before its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// What the planner did for each tenant, by name, where the traffic has tenants.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, TenantResult>,
@@ -94,7 +138,7 @@ impl Report {
         args: &ReplayArgs,
         options: &Options,
         replay: &Replay,
-        (end, tenants): (Micros, &[String]),
+        traffic: &FileTraffic,
         interrupted: bool,
     ) -> Self {
         let (outcomes, family) = (replay.outcomes(), replay.ewma());
@@ -102,6 +146,8 @@ impl Report {
         let point =
             |entries: &u32| SweepPoint { entries: *entries, policies: results(&outcomes, &family, *entries) };
         let seconds = |time: Micros| time.0 as f64 / 1e6;
+        let end = traffic.end().unwrap_or(replay.now());
+        let tenants = traffic.tenants();
         Self {
             file: args.file.display().to_string(),
             entries: args.entries,
@@ -115,11 +161,9 @@ impl Report {
             bytes_total,
             packets_total,
             policies: results(&outcomes, &family, args.entries),
-            tenants: if tenants.len() > 1 {
-                of_tenants(&replay.tenants(args.entries), tenants)
-            } else {
-                BTreeMap::new()
-            },
+            recorded: traffic.recording().map(|recording| RecordedResult::of(recording.traffic())),
+            note: traffic.recording().filter(|_| !interrupted).and_then(|recording| recording.note()),
+            tenants: of_tenants(&replay.tenants(args.entries), &tenants),
             sweep: if args.sweep { options.entries.iter().map(point).collect() } else { Vec::new() },
         }
     }
@@ -184,8 +228,13 @@ impl Report {
             "{} s of traffic, the first {} s left out; {} entries, {} installs/s\n",
             self.replayed_s, self.warmup_s, self.entries, self.installs_per_s
         );
-        if self.interrupted {
+        if self.interrupted && self.span_s > self.replayed_s {
             let _ = writeln!(text, "interrupted: the file goes on until {} s", self.span_s);
+        } else if self.interrupted {
+            let _ = writeln!(text, "interrupted: the file goes on");
+        }
+        if let Some(note) = &self.note {
+            let _ = writeln!(text, "{note}");
         }
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
@@ -212,16 +261,41 @@ impl Report {
                 result.flaps.to_string(),
             ]);
         }
+        if let Some(recorded) = &self.recorded {
+            table.add_row([
+                "as recorded".to_owned(),
+                percent(recorded.bytes_in_hardware, self.bytes_total),
+                percent(recorded.packets_in_hardware, self.packets_total),
+                String::new(),
+                format!("{:.1}", recorded.installs as f64 / counted),
+                format!("{:.1}", recorded.evictions as f64 / counted),
+                String::new(),
+            ]);
+        }
         let _ = writeln!(text, "{table}");
+        if let Some(RecordedResult { epochs_merged, left_out_max, .. }) = &self.recorded
+            && *epochs_merged + u64::from(*left_out_max) > 0
+        {
+            let _ = writeln!(
+                text,
+                "not all of it was recorded: {epochs_merged} epochs are part of later ones, and at most {left_out_max} \
+                 flows at a time were left out"
+            );
+        }
         text
     }
 }
 
+/// Nothing, where all flows are one tenant's or nobody's.
 fn of_tenants(bytes: &[(u64, u64)], names: &[String]) -> BTreeMap<String, TenantResult> {
-    let result = |(name, bytes): (&String, &(u64, u64))| {
-        (name.clone(), TenantResult { bytes_total: bytes.0, bytes_in_hardware: bytes.1 })
-    };
-    names.iter().zip(bytes).map(result).filter(|(_, result)| result.bytes_total > 0).collect()
+    let mut results: BTreeMap<String, TenantResult> = BTreeMap::new();
+    for (name, (total, in_hardware)) in names.iter().zip(bytes).filter(|(_, (total, _))| *total > 0) {
+        let nothing = TenantResult { bytes_total: 0, bytes_in_hardware: 0 };
+        let result = results.entry(name.clone()).or_insert(nothing);
+        result.bytes_total += total;
+        result.bytes_in_hardware += in_hardware;
+    }
+    if names.iter().all(String::is_empty) { BTreeMap::new() } else { results }
 }
 
 fn results(outcomes: &[Outcome], family: &[Member], entries: u32) -> BTreeMap<&'static str, PolicyResult> {

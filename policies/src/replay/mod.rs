@@ -7,6 +7,7 @@ mod ewma;
 mod oracle;
 mod planned;
 mod rebalance;
+mod recorded;
 mod simple;
 mod table;
 mod trace;
@@ -16,12 +17,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 pub use ewma::Member;
+pub use recorded::{Done, RecordedTraffic, Taken};
 pub use table::{FLAP_WITHIN, Tally};
 pub use trace::{BadLine, CsvReader, FlowNumber, Phase, TenantNumber, Trace};
 pub use traffic::{MAX_IDLE, Moved, Tick, TraceTraffic, Traffic};
 
 use crate::Micros;
-use crate::planner::{Capacity, Division, Settings, Verdict};
+use crate::planner::{Capacity, Division, Settings, TenantId, Verdict};
 use table::Epoch;
 
 /// Something that decides who gets the entries.
@@ -82,12 +84,22 @@ pub struct Options {
     pub warmup: Micros,
     /// The planner's settings; capacity and budget are those of the replay, and its counters are not late.
     pub settings: Settings,
-    /// What policy says about the flows of each tenant of the trace, by number; what is missing earns its entry.
-    pub verdicts: Vec<Verdict>,
-    /// How the planner divides the table; tenants go by their numbers in the trace.
+    /// What policy says about the flows of each tenant of the trace, or of each class of a recording, by number; what is
+    /// missing earns its entry.
+    pub classes: Vec<Class>,
+    /// How the planner divides the table.
     pub division: Division,
     /// Whether the EWMA family takes part.
     pub ewma: bool,
+}
+
+/// What policy says about flows that it treats alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Where they may be.
+    pub verdict: Verdict,
+    /// Whose they are.
+    pub tenant: TenantId,
 }
 
 /// The greatest length of a tick that epochs of both lengths are made of.
@@ -122,6 +134,8 @@ struct Group {
     begin: Micros,
     installs_per_s: u32,
     gone: Vec<FlowNumber>,
+    /// Those that had moved something in this epoch: for the next one they are gone at its start.
+    gone_next: Vec<FlowNumber>,
     moved: Vec<Moved>,
     /// Where in `moved` a flow is.
     places: Vec<u32>,
@@ -140,7 +154,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// A replay of traffic with so many flows, if that is known; ticks have to be of [`tick_length`].
+    /// A replay of traffic with so many flows, if that is known; ticks have to be of [`tick_length`], or of about as
+    /// much, as those of a recording.
     pub fn new(options: &Options, flows: u32) -> Self {
         let burst = u64::from(options.installs_per_s) * options.epoch.0 / 1_000_000;
         let planned = |entries: &u32| {
@@ -173,6 +188,7 @@ impl Replay {
             begin: Micros::ZERO,
             installs_per_s: options.installs_per_s,
             gone: Vec::new(),
+            gone_next: Vec::new(),
             moved: Vec::new(),
             places: alloc::vec![u32::MAX; flows as usize],
             entrants,
@@ -199,12 +215,16 @@ impl Replay {
                 self.packets += moved.packets;
                 count_for(&mut self.bytes_of_tenants, moved);
             }
+            self.packets += tick.elsewhere.packets;
+            self.bytes += tick.elsewhere.bytes;
         }
         self.now = tick.end;
         for group in &mut self.groups {
             group.take(tick);
-            if tick.end >= group.begin.plus(group.length) {
-                group.close(self.warmup);
+            // Recorded ticks are never quite as long as they should be.
+            let half = Micros(tick.end.since(tick.begin).0 / 2);
+            if tick.end.plus(half) > group.begin.plus(group.length) {
+                group.close(tick.end, self.warmup);
             }
         }
     }
@@ -213,7 +233,7 @@ impl Replay {
     pub fn finish(&mut self) {
         for group in &mut self.groups {
             if !group.moved.is_empty() {
-                group.close(self.warmup);
+                group.close(group.begin.plus(group.length), self.warmup);
             }
         }
     }
@@ -267,9 +287,13 @@ fn count_for(bytes_of_tenants: &mut Vec<u64>, moved: &Moved) {
 
 impl Group {
     fn take(&mut self, tick: &Tick<'_>) {
-        // One that is gone in the midst of an epoch moved nothing in what passed of it: it is as if it had been
-        // gone at the start.
-        self.gone.extend(tick.gone);
+        // One that is gone in the midst of an epoch and moved nothing in what passed of it is as good as gone at the
+        // start.
+        for flow in tick.gone {
+            let place = self.places.get(flow.index()).and_then(|place| self.moved.get(*place as usize));
+            let has_moved = place.is_some_and(|moved| moved.flow == *flow);
+            if has_moved { self.gone_next.push(*flow) } else { self.gone.push(*flow) }
+        }
         for moved in tick.moved {
             let index = moved.flow.index();
             if index >= self.places.len() {
@@ -288,8 +312,7 @@ impl Group {
         }
     }
 
-    fn close(&mut self, warmup: Micros) {
-        let end = self.begin.plus(self.length);
+    fn close(&mut self, end: Micros, warmup: Micros) {
         // So many by the end of this epoch, less those by its beginning: parts of an install add up.
         let earned = |at: Micros| u128::from(at.0) * u128::from(self.installs_per_s) / 1_000_000;
         let installs = u32::try_from(earned(end) - earned(self.begin)).unwrap_or(u32::MAX);
@@ -308,6 +331,7 @@ impl Group {
             ewma.epoch(&epoch);
         }
         self.gone.clear();
+        core::mem::swap(&mut self.gone, &mut self.gone_next);
         self.moved.clear();
         self.begin = end;
     }

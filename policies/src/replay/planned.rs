@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use super::table::{Epoch, Table, Tally};
-use super::trace::FlowNumber;
+use super::trace::{FlowNumber, TenantNumber};
 use super::traffic::Moved;
-use super::{Contender, Options, count_for};
+use super::{Class, Contender, Options, count_for};
 use crate::Micros;
 use crate::planner::{Planner, Sample, Settings, TenantId, Verdict};
 
@@ -17,8 +17,9 @@ const ROUNDS_MAX: u32 = 64;
 pub(super) struct Planned {
     planner: Planner<FlowNumber>,
     table: Table,
-    known: Vec<bool>,
-    verdicts: Vec<Verdict>,
+    /// Each megaflow's class, as the planner was told.
+    told: Vec<Option<TenantNumber>>,
+    classes: Vec<Class>,
     bytes_of_tenants: Vec<u64>,
 }
 
@@ -29,17 +30,18 @@ impl Planned {
         Self {
             planner,
             table: Table::new(entries, flows),
-            known: alloc::vec![false; flows as usize],
-            verdicts: options.verdicts.clone(),
+            told: alloc::vec![None; flows as usize],
+            classes: options.classes.clone(),
             bytes_of_tenants: Vec::new(),
         }
     }
 
-    /// A megaflow has appeared: it is told with what policy says about it, as the daemon does.
-    fn make(&mut self, appeared: Micros, moved: &Moved) {
-        let verdict = self.verdicts.get(usize::from(moved.tenant.0)).copied().unwrap_or_default();
-        self.planner.set_verdict(appeared, moved.flow, verdict);
-        self.planner.set_tenant(appeared, moved.flow, TenantId(moved.tenant.0));
+    /// A megaflow has appeared, or policy says otherwise of it than before: it is told as the daemon does.
+    fn tell(&mut self, at: Micros, moved: &Moved) {
+        let unknown = Class { verdict: Verdict::default(), tenant: TenantId(moved.tenant.0) };
+        let class = self.classes.get(usize::from(moved.tenant.0)).copied().unwrap_or(unknown);
+        self.planner.set_verdict(at, moved.flow, class.verdict);
+        self.planner.set_tenant(at, moved.flow, class.tenant);
     }
 
     fn carry_out(&mut self, epoch: &Epoch<'_>) {
@@ -65,8 +67,8 @@ impl Contender for Planned {
         for flow in epoch.gone {
             self.table.gone(*flow);
             self.planner.forget(*flow);
-            if let Some(known) = self.known.get_mut(flow.index()) {
-                *known = false;
+            if let Some(told) = self.told.get_mut(flow.index()) {
+                *told = None;
             }
         }
         self.carry_out(epoch);
@@ -74,12 +76,13 @@ impl Contender for Planned {
         let length = epoch.end.since(epoch.begin);
         for moved in epoch.moved {
             let index = moved.flow.index();
-            if index >= self.known.len() {
-                self.known.resize(index + 1, false);
+            if index >= self.told.len() {
+                self.told.resize(index + 1, None);
             }
-            let is_new = !core::mem::replace(&mut self.known[index], true);
-            if is_new {
-                self.make(moved.appeared, moved);
+            let told = self.told[index].replace(moved.tenant);
+            let is_new = told.is_none();
+            if told != Some(moved.tenant) {
+                self.tell(if is_new { moved.appeared } else { epoch.end }, moved);
             }
             if epoch.counts && self.table.has(moved.flow) {
                 count_for(&mut self.bytes_of_tenants, moved);

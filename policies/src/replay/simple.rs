@@ -12,11 +12,17 @@ use super::trace::FlowNumber;
 pub(super) struct FirstCome {
     table: Table,
     sent: Vec<FlowNumber>,
+    /// Whether a megaflow is there, as far as it has sent.
+    alive: Vec<bool>,
 }
 
 impl FirstCome {
     pub(super) fn new(capacity: u32, flows: u32) -> Self {
-        Self { table: Table::new(capacity, flows), sent: Vec::new() }
+        Self {
+            table: Table::new(capacity, flows),
+            sent: Vec::new(),
+            alive: alloc::vec![false; flows as usize],
+        }
     }
 }
 
@@ -24,18 +30,28 @@ impl Contender for FirstCome {
     fn epoch(&mut self, epoch: &Epoch<'_>) {
         for flow in epoch.gone {
             self.table.gone(*flow);
+            if let Some(alive) = self.alive.get_mut(flow.index()) {
+                *alive = false;
+            }
         }
         let mut left = epoch.installs;
         for flow in self.sent.drain(..) {
             if left == 0 || self.table.free() == 0 {
                 break;
             }
-            if !self.table.has(flow) {
+            if !self.table.has(flow) && self.alive[flow.index()] {
                 self.table.install(epoch, flow);
                 left -= 1;
             }
         }
-        self.sent.extend(epoch.moved.iter().map(|moved| moved.flow));
+        for moved in epoch.moved {
+            let index = moved.flow.index();
+            if index >= self.alive.len() {
+                self.alive.resize(index + 1, false);
+            }
+            self.alive[index] = true;
+            self.sent.push(moved.flow);
+        }
         self.table.count(epoch);
     }
 

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use super::trace::{FlowNumber, Phase, TenantNumber, Trace};
 use crate::Micros;
+use crate::recording::Amount;
 
 /// How long a megaflow lives without a packet: Open vSwitch's `max-idle`.
 pub const MAX_IDLE: Micros = Micros::from_secs(10);
@@ -18,7 +19,7 @@ pub const MAX_IDLE: Micros = Micros::from_secs(10);
 pub struct Moved {
     /// The flow.
     pub flow: FlowNumber,
-    /// Whose it is.
+    /// Whose it is; in a recording, what the rules say of it: see [`super::Class`].
     pub tenant: TenantNumber,
     /// When the megaflow appeared.
     pub appeared: Micros,
@@ -39,6 +40,8 @@ pub struct Tick<'a> {
     pub gone: &'a [FlowNumber],
     /// What moved in it, each megaflow once.
     pub moved: &'a [Moved],
+    /// What else moved, of megaflows that no NIC could take.
+    pub elsewhere: Amount,
 }
 
 /// Something that yields traffic tick by tick.
@@ -201,7 +204,7 @@ impl Traffic for TraceTraffic {
             self.next_phase += 1;
         }
         self.tick += 1;
-        Some(Tick { begin, end, gone: &self.gone, moved: &self.moved })
+        Some(Tick { begin, end, gone: &self.gone, moved: &self.moved, elsewhere: Amount::default() })
     }
 
     fn end(&self) -> Micros {

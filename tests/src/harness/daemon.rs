@@ -1,6 +1,7 @@
 //! The daemon under test.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -80,6 +81,13 @@ impl Daemon {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// `ovs-offloadctl ARGUMENTS`, which goes on until it is interrupted.
+    pub fn start_ctl(&self, arguments: &[&str]) -> Outcome<RunningCtl> {
+        let mut command = ctl(&self.rundir);
+        let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        Ok(RunningCtl { child })
+    }
+
     /// Every megaflow it knows, as `flow list` shows them.
     pub fn flows(&self) -> Outcome<Vec<Value>> {
         let answer = self.json(&["flow", "list", "--limit", "0"])?;
@@ -117,6 +125,38 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Gone already, perhaps: then both fail, and that is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An ovs-offloadctl that runs beside the test, killed when dropped.
+#[derive(Debug)]
+pub struct RunningCtl {
+    child: Child,
+}
+
+impl RunningCtl {
+    /// Presses Ctrl-C and waits for its end: what it printed.
+    pub fn interrupt(mut self) -> Outcome<String> {
+        run("kill", &["-INT", &self.child.id().to_string()])?;
+        let child = &mut self.child;
+        wait_until("ovs-offloadctl has ended", ENDS_WITHIN, || Ok(child.try_wait()?.is_some()))?;
+        let status = child.wait()?;
+        let mut text = String::new();
+        if let Some(printed) = &mut child.stdout {
+            printed.read_to_string(&mut text)?;
+        }
+        if !status.success() {
+            return Err(Failure::new(format!("ovs-offloadctl ended with {status}: {text}")));
+        }
+        Ok(text)
+    }
+}
+
+impl Drop for RunningCtl {
+    fn drop(&mut self) {
+        // Gone already, most likely: then both fail, and that is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -17,7 +17,7 @@ mod wait;
 
 pub use crate::{ensure, fact};
 pub use agreement::{Placements, agree, ufid_of_rule};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, RunningCtl};
 pub use demo::Demo;
 pub use failure::{Failure, Outcome};
 pub use need::Need;

@@ -21,7 +21,7 @@ const UNREAD_MAX: u64 = FAST_PER_S;
 /// What may be uncounted of two promotions: what came between the reading of a filter and its end, two requests of one
 /// batch when we replace it, and one when Open vSwitch makes it anew. That is microseconds on a processor of one's own; a
 /// virtual one may be stopped there by its host: 10 packets were seen with four runnable tasks for each of its processors.
-const BETWEEN_MAX: u64 = FAST_PER_S / 5;
+pub(super) const BETWEEN_MAX: u64 = FAST_PER_S / 5;
 /// How long the sums stay as they are when the last reading is in: several readings.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
@@ -181,7 +181,7 @@ fn packets_of_rule(ufid: &str) -> Outcome<u64> {
 }
 
 /// Leaves vm0 nothing to say by itself.
-fn no_other_traffic(demo: &Demo<'_>) -> Outcome {
+pub(super) fn no_other_traffic(demo: &Demo<'_>) -> Outcome {
     let mac = demo.remote.run(&["cat", "/sys/class/net/sn1p0/address"])?;
     demo.vm0.run(&[
         "ip",
@@ -201,7 +201,7 @@ fn no_other_traffic(demo: &Demo<'_>) -> Outcome {
 
 /// What came from vm0, by what counted it.
 #[derive(Debug, Clone, Copy)]
-struct Sums {
+pub(super) struct Sums {
     /// In our tables, of the port.
     software: u64,
     hardware: u64,
@@ -210,7 +210,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn read(ovs: &Ovs, daemon: &Daemon) -> Outcome<Self> {
+    pub(super) fn read(ovs: &Ovs, daemon: &Daemon) -> Outcome<Self> {
         let ports = daemon.json(&["port", "list"])?;
         let port = ports.as_array().and_then(|ports| ports.iter().find(|port| port["name"] == "sn0pf0vf0"));
         let packets = |part: &str| port.and_then(|port| port["traffic"][part]["packets"].as_u64());
@@ -231,13 +231,13 @@ impl Sums {
         self.counted() + self.missed
     }
 
-    fn plus(self, packets: u64) -> u64 {
+    pub(super) fn plus(self, packets: u64) -> u64 {
         self.all() + packets
     }
 }
 
 /// Waits until the sums have come to `all`, or to at most `lacking` less with nothing added for some readings.
-fn settled(ovs: &Ovs, daemon: &Daemon, all: u64, lacking: u64) -> Outcome<Sums> {
+pub(super) fn settled(ovs: &Ovs, daemon: &Daemon, all: u64, lacking: u64) -> Outcome<Sums> {
     let mut last = (0, Instant::now());
     wait_for(&format!("{all} packets are counted"), PLACED_WITHIN, || {
         let sums = Sums::read(ovs, daemon)?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Failure, Lab, Outcome, Ovs, output, run, wait_until};
 
 /// The longest the daemon may take until it answers.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The longest it may take to end after a signal.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 

@@ -143,8 +143,13 @@ impl World {
             *unclear = true;
         }
         match report.ufid() {
-            // A replacement of ours had hit another megaflow's filter; what it counted there was its own.
-            Some(told) if told != ufid => self.account(told, traffic(&report.flow_stats())),
+            // A replacement of ours had hit another megaflow's filter; what it counted there was its own. One that kept
+            // the actions went on from what the other had counted.
+            Some(told) if told != ufid => {
+                let entry = self.ledger.get_mut(ufid);
+                let moved = entry.map(|entry| entry.meter.read(traffic(&report.flow_stats())));
+                self.account(told, moved.unwrap_or_default());
+            }
             _ => {
                 self.count(ufid, &report.flow_stats());
             }

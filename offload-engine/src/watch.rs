@@ -36,8 +36,8 @@ pub(crate) enum Change {
     Read {
         ufid: Ufid,
         moved: Traffic,
-        /// Time since the reading before; nothing for the first.
-        over: Option<Micros>,
+        /// Time since the reading before; for the first, since the megaflow appeared, with counters at zero.
+        over: Micros,
     },
     /// The rules say otherwise of it than before.
     Decided { ufid: Ufid },
@@ -256,10 +256,11 @@ impl World {
         let moved = self.count(ufid, &read.stats);
         let Some(entry) = self.ledger.get_mut(ufid) else { return Change::Nothing };
         entry.seen = round;
-        let over = entry.read_at.map(|before| now.since(before));
+        let between = entry.read_at.map(|before| now.since(before));
+        let over = between.unwrap_or_else(|| now.since(entry.first_seen));
         entry.read_at = Some(now);
-        entry.rate = per_second(moved, over);
-        entry.has_rate = over.is_some();
+        entry.rate = per_second(moved, between);
+        entry.has_rate = between.is_some();
         if let Some(filter) = &mut entry.filter {
             filter.live.flags = read.flags;
         }

@@ -60,7 +60,6 @@ impl Placing for Steer {
                 self.told_placement(world, now, ufid);
                 let total = moved.total();
                 if let Some(planner) = self.planner_of(world, ufid) {
-                    let over = over.unwrap_or_default();
                     let sample = Sample { packets: total.packets, bytes: total.bytes, over };
                     planner.observe(now, ufid, sample);
                 }

@@ -161,6 +161,17 @@ fn rule_is_offloaded_only_after_kernel_reports_in_hw() {
 }
 
 #[test]
+fn an_elephant_is_promoted_at_its_first_reading() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    scene.tell_notifications();
+    scene.kernel.packets(flow, 1000);
+    scene.epoch();
+    assert!(scene.take_replacement().is_some(), "what it moved since it appeared counts");
+}
+
+#[test]
 fn promotions_and_refusals_are_counted_for_their_nic() {
     let mut scene = Scene::new(Counters::Fast);
     scene.kernel.refuses_every = 2;

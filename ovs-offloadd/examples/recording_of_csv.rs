@@ -1,8 +1,8 @@
 //! Makes a recording of a CSV of flows, as `ovs-offloadctl record` would have written it at epochs of 500 ms: to try a replay
 //! of more traffic than there is at hand.
 //!
-//! `cargo xtask trace --flows-per-s 8600 --duration-s 3600 --output hour.csv`, then
-//! `cargo run --release -p ovs-offloadd --example recording_of_csv -- hour.csv hour.rec`.
+//! `cargo xtask trace --flows-per-s 8700 --duration-s 3600 --output hour.csv`, then
+//! `cargo run --release -p ovs-offloadd --example recording_of_csv -- hour.csv hour.rec 3600`.
 //!
 //! Each flow gets addresses and ports of its own; everything is counted in software.
 
@@ -113,9 +113,10 @@ impl Maker {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [csv, recording] = arguments.as_slice() else {
-        return Err("usage: recording_of_csv CSV RECORDING".into());
+    let [csv, recording, seconds] = arguments.as_slice() else {
+        return Err("usage: recording_of_csv CSV RECORDING SECONDS".into());
     };
+    let end = Micros::from_secs(seconds.parse()?);
     let mut reader = CsvReader::new();
     let (mut input, mut line) = (BufReader::with_capacity(1 << 20, File::open(csv)?), String::new());
     while input.read_line(&mut line)? > 0 {
@@ -129,7 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut out = Vec::new();
     write(&mut out, &Record::Start(Start { wall_s: 0, epoch: EPOCH, is_anonymised: false }));
     let (mut moves, mut readings, mut is_first) = (Vec::new(), 0, true);
-    while let Some(tick) = traffic.tick() {
+    while let Some(tick) = traffic.tick().filter(|tick| tick.end <= end) {
         tick.gone.iter().for_each(|flow| maker.gone(&mut out, *flow));
         if !std::mem::take(&mut is_first) {
             write(&mut out, &Record::Epoch(Epoch { past: EPOCH, ..Epoch::default() }));

@@ -208,3 +208,33 @@ fn a_recording_that_contradicts_itself_is_refused() {
     assert_eq!(refused(&|writer| writer.epoch(&[(0, 1, 0)], &[])), not_there);
     assert_eq!(refused(&|writer| writer.epoch(&[], &[3])), "a megaflow that is not there is gone");
 }
+
+#[test]
+fn a_replay_that_is_split_comes_to_the_same() {
+    let mut writer = Writer::new();
+    (0..50).for_each(|flow| writer.flow(flow, flow as u16, Home::Tc));
+    for epoch in 0..40_u64 {
+        let moved: Vec<_> =
+            (0..50_u32).map(|flow| (flow, 100 * (1 + (u64::from(flow) * 7 + epoch * 13) % 90), 0)).collect();
+        writer.epoch(&moved, &[]);
+    }
+    let mut traffic = RecordedTraffic::new(Rules::default(), Micros::ZERO);
+    let mut options = options(8);
+    let (mut at, _) = traffic.take(&writer.out).expect("a start");
+    traffic.fit(&mut options);
+    let mut whole = Replay::new(&options, 0);
+    let (mut planner, mut rivals) = Replay::new(&options, 0).split();
+    while let Ok((length, Taken::Epoch)) = traffic.take(&writer.out[at..]) {
+        at += length;
+        let kept = traffic.tick().keep();
+        whole.tick(&traffic.tick());
+        planner.tick(&kept.tick());
+        rivals.tick(&kept.tick());
+    }
+    let mut joined = planner.join(rivals);
+    whole.finish();
+    joined.finish();
+    assert_eq!(joined.outcomes(), whole.outcomes());
+    assert_eq!((joined.totals(), joined.now()), (whole.totals(), whole.now()));
+    assert!(whole.outcomes().iter().all(|outcome| outcome.tally.bytes > 0), "{:?}", whole.outcomes());
+}

@@ -7,10 +7,13 @@ mod chart;
 mod input;
 mod report;
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
-use policies::replay::{Options, Outcome, Replay, tick_length};
+use policies::replay::{KeptTick, Options, Outcome, Replay, tick_length};
 use policies::rules::Rules;
 use policies::{Micros, planner};
 
@@ -19,6 +22,7 @@ pub use input::{InputError, Kind, kind_of};
 pub use report::Report;
 
 use crate::config::{Config, read_file};
+use input::FileTraffic;
 
 /// What a replay may end with other than a report.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,9 @@ pub enum ReplayError {
     },
 }
 
+/// Ticks that are read ahead of those who play them.
+const TICKS_AHEAD: usize = 8;
+
 /// Runs a replay. `progress` is told the share that is done, in thousandths, now and then; a `stop` that turns true ends
 /// the replay early, with a report of what is done.
 ///
@@ -57,17 +64,7 @@ pub fn run(
     if let Some(end) = traffic.end() {
         outlasts(end, options.warmup)?;
     }
-    let mut replay = Replay::new(&options, traffic.flows());
-    let mut told = None;
-    while !stop.load(Ordering::Relaxed) {
-        let Some(tick) = traffic.tick()? else { break };
-        replay.tick(&tick);
-        let done = traffic.thousandths(replay.now());
-        if told != Some(done) {
-            progress(done.min(1_000));
-            told = Some(done);
-        }
-    }
+    let mut replay = play(Replay::new(&options, traffic.flows()), &mut traffic, stop, progress)?;
     let interrupted = stop.load(Ordering::Relaxed);
     if !interrupted {
         replay.finish();
@@ -83,6 +80,56 @@ pub fn run(
         write(&prefix, "svg", &chart::draw(&report.curves(), &report.title()))?;
     }
     Ok(report)
+}
+
+/// Runs a replay up to the end of the traffic, each part of it on a thread of its own.
+fn play(
+    replay: Replay,
+    traffic: &mut FileTraffic,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u32),
+) -> Result<Replay, InputError> {
+    std::thread::scope(|scope| {
+        let start = |mut part: Replay| {
+            let (given, taken) = sync_channel::<Arc<KeptTick>>(TICKS_AHEAD);
+            let playing = scope.spawn(move || {
+                taken.iter().for_each(|tick| part.tick(&tick.tick()));
+                part
+            });
+            (given, playing)
+        };
+        let (planner, rivals) = replay.split();
+        let ((to_planner, planner), (to_rivals, rivals)) = (start(planner), start(rivals));
+        // Without another tick to come they end.
+        let outcome = give([to_planner, to_rivals], traffic, stop, progress);
+        let [planner, rivals] =
+            [planner, rivals].map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        outcome.map(|()| planner.join(rivals))
+    })
+}
+
+/// Gives ticks to all parts of a replay.
+fn give(
+    parts: [SyncSender<Arc<KeptTick>>; 2],
+    traffic: &mut FileTraffic,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u32),
+) -> Result<(), InputError> {
+    let mut told = None;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(tick) = traffic.tick()? else { break };
+        let (now, tick) = (tick.end, Arc::new(tick.keep()));
+        for part in &parts {
+            // One that takes no more has panicked, and that is told when it is joined.
+            let _ = part.send(Arc::clone(&tick));
+        }
+        let done = traffic.thousandths(now).min(1_000);
+        if told != Some(done) {
+            progress(done);
+            told = Some(done);
+        }
+    }
+    Ok(())
 }
 
 /// Whether there is any traffic after the warm-up.

@@ -20,14 +20,14 @@ pub use ewma::Member;
 pub use recorded::{Done, RecordedTraffic, Taken};
 pub use table::{FLAP_WITHIN, Tally};
 pub use trace::{BadLine, CsvReader, FlowNumber, Phase, TenantNumber, Trace};
-pub use traffic::{MAX_IDLE, Moved, Tick, TraceTraffic, Traffic};
+pub use traffic::{KeptTick, MAX_IDLE, Moved, Tick, TraceTraffic, Traffic};
 
 use crate::Micros;
 use crate::planner::{Capacity, Division, Settings, TenantId, Verdict};
 use table::Epoch;
 
 /// Something that decides who gets the entries.
-trait Contender {
+trait Contender: Send {
     /// An epoch of its own length. It decides first.
     fn epoch(&mut self, epoch: &Epoch<'_>);
     /// What it brought and cost so far.
@@ -146,7 +146,7 @@ struct Group {
 /// A replay under way.
 pub struct Replay {
     warmup: Micros,
-    groups: [Group; 2],
+    groups: Vec<Group>,
     bytes: u64,
     packets: u64,
     bytes_of_tenants: Vec<u64>,
@@ -196,15 +196,34 @@ impl Replay {
         };
         Self {
             warmup: options.warmup,
-            groups: [
+            groups: Vec::from([
                 group(options.epoch, options.entries.iter().map(planned).collect(), Vec::new()),
                 group(options.oracle_epoch, options.entries.iter().flat_map(others).collect(), ewma),
-            ],
+            ]),
             bytes: 0,
             packets: 0,
             bytes_of_tenants: Vec::new(),
             now: Micros::ZERO,
         }
+    }
+
+    /// Takes apart the planner and its rivals: each part is to be given the same ticks, on a thread of its own.
+    pub fn split(mut self) -> (Self, Self) {
+        let rivals = Self {
+            warmup: self.warmup,
+            groups: self.groups.split_off(1.min(self.groups.len())),
+            bytes: self.bytes,
+            packets: self.packets,
+            bytes_of_tenants: self.bytes_of_tenants.clone(),
+            now: self.now,
+        };
+        (self, rivals)
+    }
+
+    /// Puts together again what [`Self::split`] took apart.
+    pub fn join(mut self, rivals: Self) -> Self {
+        self.groups.extend(rivals.groups);
+        self
     }
 
     /// Takes in the next tick.

@@ -37,9 +37,13 @@ impl Planned {
     }
 
     /// A megaflow has appeared, or policy says otherwise of it than before: it is told as the daemon does.
-    fn tell(&mut self, at: Micros, moved: &Moved) {
+    fn tell(&mut self, at: Micros, is_new: bool, moved: &Moved) {
         let unknown = Class { verdict: Verdict::default(), tenant: TenantId(moved.tenant.0) };
         let class = self.classes.get(usize::from(moved.tenant.0)).copied().unwrap_or(unknown);
+        // What a megaflow is taken up with by its first reading need not be told.
+        if is_new && class == (Class { verdict: Verdict::default(), tenant: TenantId::default() }) {
+            return;
+        }
         self.planner.set_verdict(at, moved.flow, class.verdict);
         self.planner.set_tenant(at, moved.flow, class.tenant);
     }
@@ -82,7 +86,7 @@ impl Contender for Planned {
             let told = self.told[index].replace(moved.tenant);
             let is_new = told.is_none();
             if told != Some(moved.tenant) {
-                self.tell(if is_new { moved.appeared } else { epoch.end }, moved);
+                self.tell(if is_new { moved.appeared } else { epoch.end }, is_new, moved);
             }
             if epoch.counts && self.table.has(moved.flow) {
                 count_for(&mut self.bytes_of_tenants, moved);

@@ -251,6 +251,8 @@ impl Play {
 
     fn close_tick(&mut self) {
         self.is_complete = true;
+        // What is kept by number is looked up in order, which is several times as fast as here and there.
+        self.moved.sort_unstable_by_key(|moved| moved.flow);
         // Of what a file says nothing can be relied on.
         for moved in self.moved.iter_mut().filter(|moved| moved.appeared > self.end) {
             moved.appeared = self.begin;

@@ -44,6 +44,37 @@ pub struct Tick<'a> {
     pub elsewhere: Amount,
 }
 
+/// A tick that can be kept.
+#[derive(Clone, Debug, Default)]
+pub struct KeptTick {
+    begin: Micros,
+    end: Micros,
+    gone: Vec<FlowNumber>,
+    moved: Vec<Moved>,
+    elsewhere: Amount,
+}
+
+impl KeptTick {
+    /// The tick.
+    pub fn tick(&self) -> Tick<'_> {
+        let Self { begin, end, gone, moved, elsewhere } = self;
+        Tick { begin: *begin, end: *end, gone, moved, elsewhere: *elsewhere }
+    }
+}
+
+impl Tick<'_> {
+    /// A copy to keep.
+    pub fn keep(&self) -> KeptTick {
+        KeptTick {
+            begin: self.begin,
+            end: self.end,
+            gone: self.gone.into(),
+            moved: self.moved.into(),
+            elsewhere: self.elsewhere,
+        }
+    }
+}
+
 /// Something that yields traffic tick by tick.
 pub trait Traffic {
     /// The length of a tick.

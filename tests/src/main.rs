@@ -13,7 +13,7 @@
 //!
 //! `lab-tests bench` prints how long reading 10,000 filters takes us, `tc` and Open vSwitch.
 //!
-//! `lab-tests traffic send|receive …` is the packet generator that the tests use, for use by hand too.
+//! `lab-tests traffic send|receive|play …` is the packet generator that the tests use, for use by hand too.
 
 mod bench;
 mod demo;
@@ -22,6 +22,7 @@ mod io;
 mod lab;
 mod ovsdb;
 mod races;
+mod replay;
 mod simnic;
 mod steer;
 
@@ -38,6 +39,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("steer", steer::TESTS),
     ("faults", faults::TESTS),
     ("races", races::TESTS),
+    ("replay", replay::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -3,6 +3,8 @@
 //! The receiver tells packets lost, duplicated and reordered apart, and says how many its own socket had to drop, so
 //! that a slow guest is not taken for a lossy network.
 
+mod play;
+
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
@@ -33,9 +35,11 @@ const USAGE: &str =
     "usage: lab-tests traffic send    --to ADDRESS:PORT [--from-port P] [--flows N] [--count PER_FLOW]
                                [--rate PACKETS_PER_S] [--size PAYLOAD_BYTES]
                                [--until-input-ends]      (at most the count, and no longer than standard input)
-       lab-tests traffic receive --bind ADDRESS:PORT     (until its standard input ends)";
+       lab-tests traffic receive --bind ADDRESS:PORT     (until its standard input ends)
+       lab-tests traffic play    --to ADDRESS:PORT --from-port P --trace CSV --sent CSV
+                              (what `ovs-offloadctl replay` reads; writes what was sent when)";
 
-/// Runs `send` or `receive` as the words after `traffic` say.
+/// Runs `send`, `receive` or `play` as the words after `traffic` say.
 pub fn main(mut words: impl Iterator<Item = String>) -> ExitCode {
     let verb = words.next().unwrap_or_default();
     let done = match verb.as_str() {
@@ -43,6 +47,7 @@ pub fn main(mut words: impl Iterator<Item = String>) -> ExitCode {
         "receive" => {
             parse_bind(words).and_then(|bind| receive(bind).map_err(|error| format!("{bind}: {error}")))
         }
+        "play" => play::main(words),
         _ => Err(USAGE.to_owned()),
     };
     match done {

@@ -37,6 +37,15 @@ impl<'a> Demo<'a> {
         let (vm0, vm1) = (Netns::existing("vm0"), Netns::existing("vm1"));
         Self { ovs, brought_up_here: false, vm0, vm1, remote: Netns::existing("remote") }
     }
+
+    /// Leaves vm0 nothing to say to the remote host by itself.
+    pub fn hush_vm0(&self) -> Outcome {
+        let mac = self.remote.run(&["cat", "/sys/class/net/sn1p0/address"])?;
+        let known = ["ip", "neigh", "replace", Self::REMOTE, "lladdr", mac.trim(), "dev", "sn0v0", "nud"];
+        self.vm0.run(&[&known[..], &["permanent"]].concat())?;
+        self.vm0.run(&["sysctl", "-q", "-w", "net.ipv6.conf.sn0v0.disable_ipv6=1"])?;
+        Ok(())
+    }
 }
 
 impl Drop for Demo<'_> {

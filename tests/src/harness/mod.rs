@@ -26,6 +26,6 @@ pub use nic::{SentByVf, Simnic, ethtool_counters};
 pub use ovs::{Ovs, OvsDaemon};
 pub use process::{output, run};
 pub use runner::{Lab, Test, run_all};
-pub use streams::{Received, Receiver, Sender, Stream};
+pub use streams::{Played, Received, Receiver, Sender, Stream};
 pub use tc_watch::{Seen, TcWatch, netlink_sockets};
 pub use wait::{wait_for, wait_until};

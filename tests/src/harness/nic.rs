@@ -95,10 +95,14 @@ fn write(path: &str, text: &str) -> Outcome {
 /// What `ethtool -S` of a representor says of the packets its VF sent.
 #[derive(Debug, Clone, Copy)]
 pub struct SentByVf {
-    /// Forwarded by the NIC.
+    /// Packets forwarded by the NIC.
     pub hardware: u64,
-    /// Seen by the CPU.
+    /// Packets seen by the CPU.
     pub slow: u64,
+    /// Bytes forwarded by the NIC, Ethernet headers included.
+    pub hardware_bytes: u64,
+    /// Bytes seen by the CPU, Ethernet headers included.
+    pub slow_bytes: u64,
 }
 
 impl SentByVf {
@@ -112,6 +116,21 @@ impl SentByVf {
         let value = |name: &str| {
             counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
         };
-        Ok(Self { hardware: value("vf_tx_hw_packets")?, slow: value("vf_tx_slow_packets")? })
+        Ok(Self {
+            hardware: value("vf_tx_hw_packets")?,
+            slow: value("vf_tx_slow_packets")?,
+            hardware_bytes: value("vf_tx_hw_bytes")?,
+            slow_bytes: value("vf_tx_slow_bytes")?,
+        })
+    }
+
+    /// What was sent after `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            hardware: self.hardware - earlier.hardware,
+            slow: self.slow - earlier.slow,
+            hardware_bytes: self.hardware_bytes - earlier.hardware_bytes,
+            slow_bytes: self.slow_bytes - earlier.slow_bytes,
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The packet generator and receiver of [`crate::traffic`], run in namespaces.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Failure, Netns, Outcome, wait_until};
+use super::{Failure, Netns, Outcome, output, wait_until};
 
 /// The longest a receiver may take until its socket is bound.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -89,6 +90,29 @@ impl Drop for Sender {
         // Finished already, in most cases.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What came of a trace that was played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Played {
+    /// Packets sent: all of the trace.
+    pub packets: u64,
+    /// The longest time by which a packet was sent later than the trace has it.
+    pub late: Duration,
+}
+
+impl Played {
+    /// Plays the CSV `trace` from `netns` to `ADDRESS:PORT`, the flows from `from_port` on, and returns when all is sent.
+    /// What was sent when is in the CSV `sent` then.
+    pub fn from_trace(netns: &Netns, to: &str, from_port: u16, trace: &Path, sent: &Path) -> Outcome<Self> {
+        let mut command = traffic(netns);
+        command.args(["play", "--to", to, "--from-port", &from_port.to_string()]);
+        let text = output(command.arg("--trace").arg(trace).arg("--sent").arg(sent))?;
+        let value = |name| {
+            field(&text, name).ok_or_else(|| Failure::new(format!("the player does not say {name}: {text}")))
+        };
+        Ok(Self { packets: value("sent")?, late: Duration::from_micros(value("late_us")?) })
     }
 }
 

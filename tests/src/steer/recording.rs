@@ -5,7 +5,7 @@ use std::fs;
 use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_until};
 use serde_json::Value;
 
-use super::totals::{BETWEEN_MAX, Sums, no_other_traffic, settled};
+use super::totals::{BETWEEN_MAX, Sums, settled};
 use super::{
     FAST, PLACED_WITHIN, Traffic, flow_to, in_hardware, set_rule, start_daemon, start_recording_daemon,
 };
@@ -95,7 +95,7 @@ pub(super) fn a_recorded_flow_table_has_the_totals_and_the_share_that_the_daemon
     let demo = Demo::up(&ovs)?;
     set_rule(&ovs, FAST, "output:sn0p0")?;
     let daemon = start_daemon(lab, &ovs)?;
-    no_other_traffic(&demo)?;
+    demo.hush_vm0()?;
     let files = ["table.rec", "anonymous.rec"].map(|name| lab.dir().join(name).display().to_string());
 
     // What comes while the two begin and end may be in or not; all in between has to be.

@@ -107,7 +107,7 @@ pub(super) fn totals_are_what_was_sent_across_promotions_demotions_and_restarts(
     let demo = Demo::up(&ovs)?;
     set_rule(&ovs, FAST, "output:sn0p0")?;
     let mut daemon = start_daemon(lab, &ovs)?;
-    no_other_traffic(&demo)?;
+    demo.hush_vm0()?;
     let before = Sums::read(&ovs, &daemon)?;
 
     // Promotions and demotions: exactly, but for what came between a filter's reading and its end.
@@ -178,25 +178,6 @@ fn packets_of_rule(ufid: &str) -> Outcome<u64> {
     let rule = rules.lines().find(|rule| ufid_of_rule(rule).as_deref() == Some(ufid));
     let count = rule.and_then(|rule| rule.split(" packets ").nth(1)?.split_whitespace().next()?.parse().ok());
     count.ok_or_else(|| Failure::new(format!("the NIC has no rule of {ufid}:\n{rules}")))
-}
-
-/// Leaves vm0 nothing to say by itself.
-pub(super) fn no_other_traffic(demo: &Demo<'_>) -> Outcome {
-    let mac = demo.remote.run(&["cat", "/sys/class/net/sn1p0/address"])?;
-    demo.vm0.run(&[
-        "ip",
-        "neigh",
-        "replace",
-        Demo::REMOTE,
-        "lladdr",
-        mac.trim(),
-        "dev",
-        "sn0v0",
-        "nud",
-        "permanent",
-    ])?;
-    demo.vm0.run(&["sysctl", "-q", "-w", "net.ipv6.conf.sn0v0.disable_ipv6=1"])?;
-    Ok(())
 }
 
 /// What came from vm0, by what counted it.

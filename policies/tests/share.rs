@@ -1,31 +1,18 @@
 //! How close the planner comes to knowing the future: synthetic traffic, a table far too small for it, and an oracle that
 //! sees each epoch's bytes in advance. Also how many installs that takes.
 
+mod dice;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use policies::planner::{Capacity, Planner, Sample, Settings};
 use policies::{Micros, Rate};
 
+use dice::Dice;
+
 const EPOCH: Micros = Micros::from_millis(500);
 const EPOCHS: u64 = 400;
 const WARM_UP: u64 = 100;
-
-/// A repeatable stream of numbers; xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Between 0, exclusive, and 1.
-    fn fraction(&mut self) -> f64 {
-        ((self.roll() >> 11) + 1) as f64 / ((1_u64 << 53) + 1) as f64
-    }
-}
 
 /// Bytes of each megaflow in each epoch it lives in.
 struct Traffic {

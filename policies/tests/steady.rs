@@ -1,35 +1,22 @@
 //! An hour of traffic that stays as it is, seen from outside: nothing flaps.
 
+mod dice;
+
 use std::collections::BTreeMap;
 
 use policies::Micros;
 use policies::planner::{Capacity, Planner, Sample, Settings};
+
+use dice::Dice;
 
 const HOUR: Micros = Micros::from_secs(3_600);
 const FLOWS: u32 = 60;
 const ENTRIES: u32 = 12;
 const SEEDS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
 
-/// A repeatable stream of numbers; xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// Between 0, exclusive, and 1.
-    fn fraction(&mut self) -> f64 {
-        ((self.roll() >> 11) + 1) as f64 / ((1_u64 << 53) + 1) as f64
-    }
-
-    /// With a mean of 1.
-    fn exponential(&mut self) -> f64 {
-        -self.fraction().ln()
-    }
+/// With a mean of 1.
+fn exponential(dice: &mut Dice) -> f64 {
+    -dice.fraction().ln()
 }
 
 /// What kind of steady traffic.
@@ -60,7 +47,7 @@ fn flows(dice: &mut Dice, pausing: u32) -> Vec<Steady> {
     let flow = |number| {
         let bytes_per_s = 20_000.0 * 100_f64.powf(dice.fraction());
         let bursts = number < pausing;
-        let turns = if bursts { Micros((dice.exponential() * 2e6) as u64) } else { Micros(u64::MAX) };
+        let turns = if bursts { Micros((exponential(dice) * 2e6) as u64) } else { Micros(u64::MAX) };
         Steady { bytes_per_s, turns, sends: !bursts }
     };
     (0..FLOWS).map(flow).collect()
@@ -72,7 +59,7 @@ impl Steady {
         while self.turns <= now {
             self.sends = !self.sends;
             let mean = if self.sends { 0.8e6 } else { 2e6 };
-            self.turns = self.turns.plus(Micros((dice.exponential() * mean) as u64 + 1));
+            self.turns = self.turns.plus(Micros((exponential(dice) * mean) as u64 + 1));
         }
         let bytes =
             (self.bytes_per_s * (1.0 + jitter * (2.0 * dice.fraction() - 1.0)) * epoch.0 as f64 / 1e6) as u64;

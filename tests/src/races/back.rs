@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use lab_tests::harness::Seen;
-use tc_flower::Change;
+use tc_flower::{Change, FilterAddress};
 
 /// What was ordered by OpenFlow, in order of time.
 #[derive(Debug, Default)]
@@ -30,40 +30,41 @@ impl Orders {
     /// change at that place. Two changes at one moment may be told in either order, so this can be too long, but not too
     /// short by more than the time a notification takes.
     pub(super) fn time_back(&self, changes: &[Seen]) -> Back {
+        let mut there: BTreeMap<FilterAddress, (u16, usize)> = BTreeMap::new();
         let mut flows: BTreeMap<u16, FlowState> = BTreeMap::new();
         let mut back = Back::default();
         for seen in changes {
-            let Some(port) = seen.source_port.filter(|port| self.concerns(*port)) else { continue };
-            let flow = flows.entry(port).or_default();
-            match seen.change {
-                Change::Deleted if seen.late => {}
-                Change::Deleted => drop(flow.there.remove(&seen.address)),
+            // A filter that is made takes the place of one whose end is told later.
+            let before = match seen.change {
+                Change::Deleted if seen.late => continue,
+                Change::Deleted => there.remove(&seen.address),
                 Change::New => {
-                    let Some(order) = self.order(port, seen) else { continue };
-                    flow.newest = flow.newest.max(order);
-                    flow.there.insert(seen.address, order);
+                    let order = seen.source_port.and_then(|port| Some((port, self.order(port, seen)?)));
+                    if let Some((port, order)) = order {
+                        let flow = flows.entry(port).or_default();
+                        flow.newest = flow.newest.max(order);
+                    }
+                    match order {
+                        Some(order) => there.insert(seen.address, order),
+                        None => there.remove(&seen.address),
+                    }
                 }
-            }
-            let is_back = flow.there.values().any(|order| *order < flow.newest);
-            match (is_back, flow.back_since) {
-                (true, None) => flow.back_since = Some(seen.at),
-                (false, Some(since)) => {
-                    flow.back_since = None;
-                    back.times += 1;
-                    back.longest = back.longest.max(seen.at - since);
-                }
-                _ => {}
+            };
+            let concerned = seen.source_port.into_iter().chain(before.map(|(port, _)| port));
+            for port in concerned {
+                let Some(flow) = flows.get_mut(&port) else { continue };
+                let is_back = there.values().any(|(of, order)| *of == port && *order < flow.newest);
+                flow.told(is_back, seen.at, &mut back);
             }
         }
         back
     }
 
-    fn concerns(&self, port: u16) -> bool {
-        self.0.iter().any(|(_, ports, _)| ports.contains(&port))
-    }
-
     /// The last order before that, counted from 1, that asked for such an action; before all orders, TOS 0.
     fn order(&self, port: u16, seen: &Seen) -> Option<usize> {
+        if !self.0.iter().any(|(_, ports, _)| ports.contains(&port)) {
+            return None;
+        }
         let asked = self
             .0
             .iter()
@@ -78,16 +79,28 @@ impl Orders {
 struct FlowState {
     /// The newest order that was in place.
     newest: usize,
-    /// The filters that are there, with the order each follows.
-    there: BTreeMap<tc_flower::FilterAddress, usize>,
     back_since: Option<Instant>,
+}
+
+impl FlowState {
+    fn told(&mut self, is_back: bool, at: Instant, back: &mut Back) {
+        match (is_back, self.back_since) {
+            (true, None) => self.back_since = Some(at),
+            (false, Some(since)) => {
+                self.back_since = None;
+                back.times += 1;
+                back.longest = back.longest.max(at - since);
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use netlink_wire::Ifindex;
-    use tc_flower::{Chain, FilterAddress, Handle, Location, Prio};
+    use tc_flower::{Chain, Handle, Location, Prio};
 
     fn told(at: Instant, change: Change, tos: u8) -> Seen {
         let address = FilterAddress {
@@ -148,5 +161,28 @@ mod tests {
             told(at(21), Change::New, 4),
         ];
         assert_eq!(orders.time_back(&told), Back { times: 1, longest: Duration::from_millis(7) });
+    }
+
+    #[test]
+    fn a_place_that_another_flow_takes_is_left_though_its_end_is_told_late() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut orders = Orders::default();
+        orders.add(at(0), 20_000..20_002, 4);
+        orders.add(at(10), 20_000..20_002, 8);
+        let mut late = told(at(14), Change::Deleted, 4);
+        late.late = true;
+        let elsewhere = |mut seen: Seen| {
+            seen.address.handle = Handle(2);
+            seen
+        };
+        let told = [
+            told(at(1), Change::New, 4),
+            elsewhere(told(at(11), Change::New, 8)),
+            Seen { source_port: Some(20_001), ..told(at(13), Change::New, 8) },
+            late,
+            elsewhere(told(at(40), Change::New, 8)),
+        ];
+        assert_eq!(orders.time_back(&told), Back { times: 1, longest: Duration::from_millis(2) });
     }
 }

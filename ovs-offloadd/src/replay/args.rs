@@ -29,6 +29,9 @@ pub struct ReplayArgs {
     /// How much of the beginning is left out of the result
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = span)]
     pub warmup: Micros,
+    /// Stop there: what comes later in the file is left out [default: the end of the file]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub until: Option<Micros>,
     /// Also try a family of averages of bytes, half-lives 0.1 s to 10 s and hystereses 1 to 2, and tell the best
     #[arg(long)]
     pub ewma: bool,

@@ -61,17 +61,18 @@ pub fn run(
 ) -> Result<Report, ReplayError> {
     let (mut options, rules) = options(args)?;
     let mut traffic = input::open(&args.file, &rules, &mut options, stop)?;
+    let until = args.until.unwrap_or(Micros(u64::MAX));
     if let Some(end) = traffic.end() {
-        outlasts(end, options.warmup)?;
+        outlasts(end.min(until), options.warmup)?;
     }
-    let mut replay = play(Replay::new(&options, traffic.flows()), &mut traffic, stop, progress)?;
+    let mut replay = play(Replay::new(&options, traffic.flows()), &mut traffic, until, stop, progress)?;
     let interrupted = stop.load(Ordering::Relaxed);
     if !interrupted {
         replay.finish();
         if traffic.recording().is_some() && replay.now() == Micros::ZERO {
             return Err(InputError::Empty { path: args.file.display().to_string() }.into());
         }
-        outlasts(traffic.end().unwrap_or(replay.now()), options.warmup)?;
+        outlasts(traffic.end().unwrap_or(replay.now()).min(until), options.warmup)?;
     }
     let report = Report::new(args, &options, &replay, &traffic, interrupted);
     if args.sweep {
@@ -82,10 +83,11 @@ pub fn run(
     Ok(report)
 }
 
-/// Runs a replay up to the end of the traffic, each part of it on a thread of its own.
+/// Runs a replay up to the end of the traffic or `until`, each part of it on a thread of its own.
 fn play(
     replay: Replay,
     traffic: &mut FileTraffic,
+    until: Micros,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u32),
 ) -> Result<Replay, InputError> {
@@ -101,7 +103,7 @@ fn play(
         let (planner, rivals) = replay.split();
         let ((to_planner, planner), (to_rivals, rivals)) = (start(planner), start(rivals));
         // Without another tick to come they end.
-        let outcome = give([to_planner, to_rivals], traffic, stop, progress);
+        let outcome = give([to_planner, to_rivals], traffic, until, stop, progress);
         let [planner, rivals] =
             [planner, rivals].map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
         outcome.map(|()| planner.join(rivals))
@@ -112,12 +114,13 @@ fn play(
 fn give(
     parts: [SyncSender<Arc<KeptTick>>; 2],
     traffic: &mut FileTraffic,
+    until: Micros,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u32),
 ) -> Result<(), InputError> {
     let mut told = None;
     while !stop.load(Ordering::Relaxed) {
-        let Some(tick) = traffic.tick()? else { break };
+        let Some(tick) = traffic.tick()?.filter(|tick| tick.end <= until) else { break };
         let (now, tick) = (tick.end, Arc::new(tick.keep()));
         for part in &parts {
             // One that takes no more has panicked, and that is told when it is joined.
@@ -223,7 +226,8 @@ mod tests {
         // 80 s of one, and 85 s of the other.
         assert_eq!(json["bytes_total"], 80_000 + 85_000_000);
         assert_eq!(json["packets_total"], 800 + 85_000);
-        for policy in ["planner", "oracle", "ovs-rebalance", "lru", "first-come", "best-ewma"] {
+        for policy in ["planner", "oracle", "seen-oracle", "ovs-rebalance", "lru", "first-come", "best-ewma"]
+        {
             for key in ["bytes_in_hardware", "packets_in_hardware", "installs", "evictions"] {
                 assert!(json["policies"][policy][key].is_u64(), "{policy} {key}");
             }
@@ -236,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_until_is_left_out() {
+        let report = replay(CSV, "--entries 2 --warmup 20s --until 50s", false).unwrap();
+        assert_eq!(report.bytes_total, 30_000 + 30_000_000);
+        assert_eq!(report.replayed_s, 50.0);
+        let whole = replay(CSV, "--entries 2 --warmup 20s", false).unwrap();
+        let later = replay(CSV, "--entries 2 --warmup 20s --until 1000s", false).unwrap();
+        assert_eq!(later.policies, whole.policies, "the file ends before that");
+        assert!(replay(CSV, "--warmup 20s --until 20s", false).is_err());
+    }
+
+    #[test]
     fn a_sweep_writes_its_curve_as_svg_and_as_csv() {
         let directory = tempfile::tempdir().unwrap();
         let prefix = directory.path().join("curve");
@@ -243,7 +258,7 @@ mod tests {
         let report = replay(CSV, &options, false).unwrap();
         assert_eq!(report.sweep.iter().map(|point| point.entries).collect::<Vec<_>>(), [1, 2, 4]);
         let csv = std::fs::read_to_string(prefix.with_extension("csv")).unwrap();
-        assert_eq!(csv.lines().count(), 1 + 3 * 5);
+        assert_eq!(csv.lines().count(), 1 + 3 * 6);
         assert!(std::fs::read_to_string(prefix.with_extension("svg")).unwrap().contains("planner"));
     }
 

@@ -45,6 +45,9 @@ pub enum PolicyName {
     Planner,
     /// The clairvoyant oracle.
     Oracle,
+    /// The limit of whoever decides when the planner does and does not foresee megaflows: an oracle with any number of
+    /// installs, for which there are only the megaflows that an earlier epoch has shown.
+    SeenOracle,
     /// Open vSwitch's `offload-rebalance`.
     OvsRebalance,
     /// Least recently used.
@@ -55,13 +58,15 @@ pub enum PolicyName {
 
 impl PolicyName {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Planner, Self::Oracle, Self::OvsRebalance, Self::Lru, Self::FirstCome];
+    pub const ALL: [Self; 6] =
+        [Self::Planner, Self::Oracle, Self::SeenOracle, Self::OvsRebalance, Self::Lru, Self::FirstCome];
 
     /// The name in results.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Planner => "planner",
             Self::Oracle => "oracle",
+            Self::SeenOracle => "seen-oracle",
             Self::OvsRebalance => "ovs-rebalance",
             Self::Lru => "lru",
             Self::FirstCome => "first-come",
@@ -140,7 +145,7 @@ struct Group {
     /// Where in `moved` a flow is.
     places: Vec<u32>,
     entrants: Vec<Entrant>,
-    ewma: Vec<ewma::Ewma>,
+    ewma: Option<ewma::Family>,
 }
 
 /// A replay under way.
@@ -169,7 +174,11 @@ impl Replay {
                 ..options.settings
             };
             let contender = Box::new(planned::Planned::new(settings, options, *entries, flows));
-            Entrant { policy: PolicyName::Planner, entries: *entries, contender }
+            let limit = Box::new(oracle::Oracle::of_seen(*entries, flows));
+            [
+                Entrant { policy: PolicyName::Planner, entries: *entries, contender },
+                Entrant { policy: PolicyName::SeenOracle, entries: *entries, contender: limit },
+            ]
         };
         let others = |entries: &u32| {
             let entries = *entries;
@@ -181,8 +190,8 @@ impl Replay {
             ];
             all.map(|(policy, contender)| Entrant { policy, entries, contender })
         };
-        let family = |half_life| ewma::Ewma::new(half_life, options.oracle_epoch, &options.entries, flows);
-        let ewma = if options.ewma { ewma::HALF_LIVES.map(family).into() } else { Vec::new() };
+        let family = || ewma::Family::new(options.oracle_epoch, &options.entries, flows);
+        let ewma = options.ewma.then(family);
         let group = |length, entrants, ewma| Group {
             length,
             begin: Micros::ZERO,
@@ -197,7 +206,7 @@ impl Replay {
         Self {
             warmup: options.warmup,
             groups: Vec::from([
-                group(options.epoch, options.entries.iter().map(planned).collect(), Vec::new()),
+                group(options.epoch, options.entries.iter().flat_map(planned).collect(), None),
                 group(options.oracle_epoch, options.entries.iter().flat_map(others).collect(), ewma),
             ]),
             bytes: 0,
@@ -291,7 +300,7 @@ impl Replay {
 
     /// How the EWMA family stands.
     pub fn ewma(&self) -> Vec<Member> {
-        self.groups.iter().flat_map(|group| &group.ewma).flat_map(ewma::Ewma::members).collect()
+        self.groups.iter().flat_map(|group| &group.ewma).flat_map(ewma::Family::members).collect()
     }
 }
 
@@ -346,7 +355,7 @@ impl Group {
         for entrant in &mut self.entrants {
             entrant.contender.epoch(&epoch);
         }
-        for ewma in &mut self.ewma {
+        if let Some(ewma) = &mut self.ewma {
             ewma.epoch(&epoch);
         }
         self.gone.clear();

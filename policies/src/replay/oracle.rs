@@ -18,18 +18,38 @@ pub(super) struct Oracle {
     inside: Vec<FlowNumber>,
     /// Bytes of this epoch, by flow; zero outside [`Contender::epoch`].
     bytes: Vec<u64>,
+    /// Where there are only the megaflows that an earlier epoch has shown: which flows have such a one.
+    seen: Option<Vec<bool>>,
 }
 
 impl Oracle {
     pub(super) fn new(capacity: u32, flows: u32) -> Self {
-        Self { table: Table::new(capacity, flows), inside: Vec::new(), bytes: vec![0; flows as usize] }
+        let table = Table::new(capacity, flows);
+        Self { table, inside: Vec::new(), bytes: vec![0; flows as usize], seen: None }
+    }
+
+    /// The limit of whoever does not foresee megaflows: it has any number of installs, so what it gets in an epoch is the
+    /// most that so many of the megaflows seen before bring in it.
+    pub(super) fn of_seen(capacity: u32, flows: u32) -> Self {
+        Self { seen: Some(vec![false; flows as usize]), ..Self::new(capacity, flows) }
+    }
+
+    fn see(&mut self, flow: FlowNumber, lives: bool) {
+        let Some(seen) = &mut self.seen else { return };
+        if flow.index() >= seen.len() {
+            seen.resize(flow.index() + 1, false);
+        }
+        seen[flow.index()] = lives;
     }
 
     fn choose(&mut self, epoch: &Epoch<'_>) {
-        let Self { table, inside, bytes } = self;
-        let others = epoch.moved.iter().filter(|moved| !table.has(moved.flow) && moved.bytes > 0);
+        let Self { table, inside, bytes, seen } = self;
+        let seen = |flow: FlowNumber| seen.as_ref().is_none_or(|seen| seen.get(flow.index()) == Some(&true));
+        let others = epoch.moved.iter();
+        let others = others.filter(|moved| !table.has(moved.flow) && moved.bytes > 0 && seen(moved.flow));
         let mut others: Vec<(u64, FlowNumber)> = others.map(|moved| (moved.bytes, moved.flow)).collect();
-        let best = (epoch.installs as usize).min(others.len());
+        let installs = if self.seen.is_some() { usize::MAX } else { epoch.installs as usize };
+        let best = installs.min(others.len());
         if best == 0 {
             return;
         }
@@ -60,6 +80,7 @@ impl Contender for Oracle {
         let mut left = false;
         for flow in epoch.gone {
             left |= self.table.gone(*flow);
+            self.see(*flow, false);
         }
         if left {
             let table = &self.table;
@@ -76,6 +97,7 @@ impl Contender for Oracle {
         self.table.count(epoch);
         for moved in epoch.moved {
             self.bytes[moved.flow.index()] = 0;
+            self.see(moved.flow, true);
         }
     }
 
@@ -195,5 +217,29 @@ mod tests {
             run(&[moved(0, 5), moved(1, 6)]),
             Tally { bytes: 16, packets: 3, installs: 2, evictions: 1, flaps: 0 }
         );
+    }
+
+    #[test]
+    fn one_of_seen_gets_the_most_bytes_of_what_an_earlier_epoch_has_shown_and_still_lives() {
+        let mut oracle = Oracle::of_seen(1, 1);
+        let mut run = |gone: &[FlowNumber], bytes: &[u64]| {
+            let moved = (0..).zip(bytes).map(|(flow, bytes)| Moved {
+                flow: FlowNumber(flow),
+                tenant: TenantNumber(0),
+                appeared: Micros::ZERO,
+                packets: 1,
+                bytes: *bytes,
+            });
+            let moved: Vec<Moved> = moved.collect();
+            let (begin, end) = (Micros::ZERO, Micros(1));
+            let before = oracle.tally().bytes;
+            oracle.epoch(&Epoch { begin, end, installs: 0, counts: true, gone, moved: &moved });
+            oracle.tally().bytes - before
+        };
+        assert_eq!(run(&[], &[10, 20]), 0, "nobody has seen them");
+        assert_eq!(run(&[], &[10, 20, 90]), 20);
+        assert_eq!(run(&[], &[30, 20, 0]), 30, "whatever installs it takes");
+        assert_eq!(run(&[FlowNumber(0)], &[50, 20, 0]), 20, "a megaflow that was gone is a new one");
+        assert_eq!(run(&[], &[50, 20, 0]), 50);
     }
 }

@@ -63,6 +63,7 @@ impl Table {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn capacity(&self) -> u32 {
         self.capacity
     }

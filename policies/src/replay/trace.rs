@@ -136,7 +136,6 @@ impl CsvReader {
         if self.columns == 0 {
             return Err(BadLine { line: 1, why: wrong_header() });
         }
-        // Numbers go by the order of names' hashes: which one a flow has means nothing.
         self.names.sort_unstable();
         let mut flows = 0_u32;
         let mut last = None;
@@ -149,6 +148,16 @@ impl CsvReader {
         }
         let flows = flows + u32::from(last.is_some());
         self.phases.sort_by_key(|phase| phase.start);
+        // Numbers go by the order of first packets: those that live at the same time are close together in memory.
+        let mut numbers = alloc::vec![None; flows as usize];
+        let mut next = 0;
+        for phase in &mut self.phases {
+            let number = numbers[phase.flow.index()].get_or_insert_with(|| {
+                next += 1;
+                FlowNumber(next - 1)
+            });
+            phase.flow = *number;
+        }
         Ok(Trace { phases: self.phases, flows, tenants: self.tenants })
     }
 

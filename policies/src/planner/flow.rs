@@ -147,8 +147,18 @@ impl Flow {
         self.pace.next_pause(now, settings.half_life, settings.counter_delay)
     }
 
+    /// How it ranks. Among those with an entry by what the entry saves, or by what it is worth to hold it through a pause;
+    /// in line by what an entry would save if it is bound for `min_residency` longer than the burst goes on.
     pub(super) fn score(&self, now: Micros, settings: &Settings) -> Score {
         let (packets, bytes) = self.expected(now, settings);
+        let (packets, bytes) = if let State::Placed { .. } = self.state {
+            let held = self.pace.held(now);
+            (packets.max(held.0), bytes.max(held.1))
+        } else {
+            let stay = self.pace.stay(now);
+            let spread = |rate| rate::spread(rate, stay, settings.min_residency);
+            (spread(packets), spread(bytes))
+        };
         let (pinned, weight) = match self.verdict {
             Verdict::Auto(terms) => (false, terms.weight.thousandths()),
             Verdict::Hardware(_) => (true, 1_000),

@@ -20,17 +20,25 @@ const SHORTEST_MEAN: Micros = Micros::from_millis(10);
 /// in fifty is none.
 const MISSING: u64 = 4;
 
+/// So many times the packets that were to be expected, and so many more, are no noise either: it moves faster than it did.
+const SURGE: u64 = 4;
+const SURGE_MORE: u64 = 8;
+
 /// The memory spans at least so many packets.
 const REMEMBERED: u64 = 8;
 
 /// A pause is looked at again whenever it has doubled, at most so often.
 const PAUSE_STEPS: u32 = 8;
 
-/// The time for which a burst that has just begun is expected to go on.
+/// What moved lately is what moved in this time, or in up to twice as long.
+const LATELY: Micros = Micros::from_secs(16);
+
+/// The time for which a first burst that has just begun is expected to go on.
 const SHORTEST_STAY: Micros = Micros::from_millis(500);
 
-/// The longest time for which a burst is expected to go on.
-const LONGEST_STAY: Micros = Micros::from_secs(10);
+/// The longest time for which a burst is expected to go on. Beyond it how long a burst has lasted tells little about how long it
+/// will, once one knows how fast it is.
+const LONGEST_STAY: Micros = Micros::from_secs(2);
 
 /// Packets and bytes per second of one megaflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +50,46 @@ pub(super) struct Pace {
     /// When the burst began, and what moved in it.
     burst_since: Micros,
     burst: Moved,
+    /// Since when it moves as it does: the burst began, or became several times as fast; and what moved since.
+    mean_since: Micros,
+    mean: Moved,
     /// How many bursts there were, the present one included.
     bursts: u32,
+    /// How long the bursts that ended were, and what moved in them.
+    ended_for: Micros,
+    ended: Moved,
+    /// How long the pauses between bursts were.
+    pauses_for: Micros,
+    lately: Lately,
+}
+
+/// What moved lately, in two parts: a new one begins every [`LATELY`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lately {
+    begin: Micros,
+    now: Moved,
+    before: Moved,
+    /// How much time is in the part before.
+    before_for: Micros,
+}
+
+impl Lately {
+    fn add(&mut self, now: Micros, sample: super::Sample) {
+        let span = now.since(self.begin);
+        if span >= LATELY {
+            // After a long silence the part before is all of it.
+            (self.before, self.before_for) = (self.now, span);
+            (self.now, self.begin) = (Moved::default(), now);
+        }
+        self.now.add(sample);
+    }
+
+    /// Per second, with [`RATE_BITS`] fractional bits.
+    fn rates(&self, now: Micros) -> (u64, u64) {
+        let span = now.since(self.begin).plus(self.before_for).max(SHORTEST_MEAN);
+        let rate = |now: u64, before: u64| per_second(now.saturating_add(before), span);
+        (rate(self.now.packets, self.before.packets), rate(self.now.bytes, self.before.bytes))
+    }
 }
 
 /// What moved in some time.
@@ -62,7 +108,20 @@ impl Moved {
 
 impl Pace {
     pub(super) fn still(at: Micros) -> Self {
-        Self { at, packets: 0, bytes: 0, burst_since: at, burst: Moved::default(), bursts: 0 }
+        Self {
+            at,
+            packets: 0,
+            bytes: 0,
+            burst_since: at,
+            burst: Moved::default(),
+            mean_since: at,
+            mean: Moved::default(),
+            bursts: 0,
+            ended_for: Micros::ZERO,
+            ended: Moved::default(),
+            pauses_for: Micros::ZERO,
+            lately: Lately { begin: at, ..Lately::default() },
+        }
     }
 
     /// Takes in what moved in the time `over` before `now`; counters may be late by `delay`.
@@ -73,21 +132,37 @@ impl Pace {
         let missed = u128::from(self.packets) * u128::from(silent.since(delay).0);
         // Of a few packets nobody knows how far apart they are.
         let paused = self.burst.packets > MISSING && missed >= u128::from(MISSING * 1_000_000) << RATE_BITS;
-        if self.bursts == 0 || paused {
-            self.burst_since = if paused { begin } else { self.burst_since.min(begin) };
-            self.burst = Moved::default();
+        if paused {
+            self.end_burst(silent);
+            // It began at some time between the readings: in the middle, on average.
+            self.burst_since = begin.plus(Micros(over.0 / 2));
+        } else if self.bursts == 0 {
+            self.burst_since = self.burst_since.min(begin);
+        }
+        if paused || self.bursts == 0 {
             self.bursts = self.bursts.saturating_add(1);
+            (self.mean_since, self.mean) = (self.burst_since, Moved::default());
+        } else if self.surges(sample, over.plus(silent)) {
+            (self.mean_since, self.mean) = (begin, Moved::default());
         }
         self.burst.add(sample);
-        let age = now.since(self.burst_since);
+        self.mean.add(sample);
+        self.lately.add(now, sample);
+        let age = now.since(self.mean_since);
         let memory = half_life.max(self.gaps(REMEMBERED));
-        // A burst is young until the window of the average, memory / ln 2, is full.
-        if u128::from(age.0) * 693 <= u128::from(memory.0) * 1_000 || self.burst.packets <= REMEMBERED {
+        // A mean is taken until the window of the average, memory / ln 2, is full.
+        if u128::from(age.0) * 693 <= u128::from(memory.0) * 1_000 || self.mean.packets <= REMEMBERED {
             let span = age.max(SHORTEST_MEAN);
             // A single packet is the beginning of something or all of it.
-            let of = if self.burst.packets <= 1 { 2 } else { 1 };
-            self.packets = per_second(self.burst.packets, span) / of;
-            self.bytes = per_second(self.burst.bytes, span) / of;
+            let of = if self.mean.packets <= 1 { 2 } else { 1 };
+            self.packets = per_second(self.mean.packets, span) / of;
+            self.bytes = per_second(self.mean.bytes, span) / of;
+            if paused {
+                // How much of the first reading was before the burst nobody knows; its earlier bursts tell more.
+                let usual = self.ended_for.max(SHORTEST_MEAN);
+                self.packets = self.packets.max(per_second(self.ended.packets, usual));
+                self.bytes = self.bytes.max(per_second(self.ended.bytes, usual));
+            }
         } else {
             let span = over.plus(silent);
             let keep = fading(span, memory);
@@ -95,6 +170,21 @@ impl Pace {
             self.bytes = mix(self.bytes, per_second(sample.bytes, span), keep);
         }
         self.at = now;
+    }
+
+    /// Whether it moved so much in `span` that it goes several times as fast as it did.
+    fn surges(&self, sample: super::Sample, span: Micros) -> bool {
+        let expected = u128::from(self.packets) * u128::from(span.0) / 1_000_000;
+        u128::from(sample.packets.saturating_sub(SURGE_MORE)) << RATE_BITS > expected * u128::from(SURGE)
+    }
+
+    /// The burst has ended, and the pause after it too.
+    fn end_burst(&mut self, pause: Micros) {
+        self.ended_for = self.ended_for.plus(self.at.since(self.burst_since));
+        self.ended.packets = self.ended.packets.saturating_add(self.burst.packets);
+        self.ended.bytes = self.ended.bytes.saturating_add(self.burst.bytes);
+        self.pauses_for = self.pauses_for.plus(pause);
+        self.burst = Moved::default();
     }
 
     /// Packets and bytes per second as last taken in, with [`RATE_BITS`] fractional bits.
@@ -135,18 +225,45 @@ impl Pace {
         if pause == 0 {
             return (self.packets, self.bytes);
         }
-        let eighths = 1 + 3 * u64::from(self.bursts.saturating_sub(1).min(2));
         let span = age.plus(now.since(self.at)).max(SHORTEST_MEAN);
         let faded = |rate: u64, moved: u64| {
-            (rate.min(per_second(moved, span)) >> (pause - 1)).saturating_mul(eighths) / 8
+            (rate.min(per_second(moved, span)) >> (pause - 1)).saturating_mul(self.eighths()) / 8
         };
         (faded(self.packets, moved.packets), faded(self.bytes, moved.bytes))
     }
 
-    /// For how long it is expected to go on as it does: as long as it has, which is what heavy-tailed sizes mean, and a
-    /// little longer, which lets the fast go before the old at the beginning.
+    /// How likely a pause is to end, in eighths: the more of them have ended.
+    fn eighths(&self) -> u64 {
+        1 + 3 * u64::from(self.bursts.saturating_sub(1).min(2))
+    }
+
+    /// What it is worth not to take its entry while it is in a pause, or slow for a while, per second, with [`RATE_BITS`]
+    /// fractional bits; nothing if it never came back from a pause.
+    ///
+    /// What it moved lately tells what it moves over bursts and pauses. Half of that: the entry can be had again
+    /// when the burst comes. And less in a pause that is longer than its pauses are.
+    pub(super) fn held(&self, now: Micros) -> (u64, u64) {
+        let Some(pauses) = self.bursts.checked_sub(1).filter(|pauses| *pauses > 0) else { return (0, 0) };
+        let usual = self.pauses_for.0 / u64::from(pauses);
+        let silent = now.since(self.at).0.max(usual).max(1);
+        let (packets, bytes) = self.lately.rates(now);
+        let worth = |rate: u64| {
+            let worth = u128::from(rate) * u128::from(self.eighths() * usual) / u128::from(silent) / 16;
+            u64::try_from(worth).unwrap_or(u64::MAX)
+        };
+        (worth(packets), worth(bytes))
+    }
+
+    /// For how long it is expected to go on as it does: as long as its bursts are, or else as long as this one is, which is
+    /// what heavy-tailed sizes mean; a first burst a little longer, which lets the fast go before the old at the
+    /// beginning.
     pub(super) fn stay(&self, now: Micros) -> Micros {
-        now.since(self.burst_since).plus(SHORTEST_STAY).min(LONGEST_STAY)
+        let age = now.since(self.burst_since);
+        let stay = match self.bursts.checked_sub(1).filter(|ended| *ended > 0) {
+            Some(ended) => age.max(Micros(self.ended_for.0 / u64::from(ended))),
+            None => age.plus(SHORTEST_STAY),
+        };
+        stay.clamp(Micros(1), LONGEST_STAY)
     }
 
     /// Whole packets and bytes per second at `now`: the average, faded by the silence since.
@@ -165,6 +282,12 @@ impl Pace {
             Rate::PacketsPerSecond(_) => Rate::PacketsPerSecond(packets),
         }
     }
+}
+
+/// A rate spread over `span` longer than the `stay` in which it is moved.
+pub(super) fn spread(rate: u64, stay: Micros, span: Micros) -> u64 {
+    let spread = u128::from(rate) * u128::from(stay.0) / u128::from(stay.plus(span).0.max(1));
+    u64::try_from(spread).unwrap_or(u64::MAX)
 }
 
 /// What moves in `span` at a rate with [`RATE_BITS`] fractional bits.
@@ -344,9 +467,62 @@ mod tests {
         readings.extend([0; 20]);
         readings.extend([50]);
         let now = read(&mut pace, &readings);
-        assert_eq!(pace.at_time(now, HALF_LIFE).0, 500);
+        assert_eq!(pace.at_time(now, HALF_LIFE).0, 1_000, "one reading tells less than the burst before");
         assert_eq!(pace.bursts, 2);
-        assert_eq!(pace.stay(now), SHORTEST_STAY.plus(Micros::from_millis(100)));
+        assert_eq!(pace.stay(now), Micros::from_secs(2), "as long as the burst before");
+        let over = Micros::from_millis(100);
+        let now = now.plus(over);
+        pace.update(now, HALF_LIFE, LATE, Sample { packets: 25, bytes: 25_000, over });
+        assert_eq!(
+            pace.at_time(now, HALF_LIFE).0,
+            500,
+            "75 packets in 150 ms, the burst begun between two readings"
+        );
+    }
+
+    #[test]
+    fn a_megaflow_that_becomes_much_faster_has_its_new_rate_at_once() {
+        let mut pace = Pace::still(Micros::ZERO);
+        let mut readings = [1, 0, 0, 0, 0].repeat(12);
+        readings.extend([60]);
+        let now = read(&mut pace, &readings);
+        assert_eq!(pace.at_time(now, HALF_LIFE).0, 600);
+        assert_eq!(pace.bursts, 1, "that is no pause that ended");
+        let over = Micros::from_millis(100);
+        pace.update(now.plus(over), HALF_LIFE, LATE, Sample { packets: 10, bytes: 10_000, over });
+        assert_eq!(pace.at_time(now.plus(over), HALF_LIFE).0, 350, "70 packets in 200 ms");
+    }
+
+    #[test]
+    fn a_pause_is_worth_half_of_what_moved_lately_until_it_is_longer_than_usual() {
+        let mut pace = Pace::still(Micros::ZERO);
+        // 200 packets in each second, in 200 ms of it.
+        let cycle = [100, 100, 0, 0, 0, 0, 0, 0, 0, 0];
+        let now = read(&mut pace, &cycle[..2]);
+        assert_eq!(pace.held(now), (0, 0), "nobody knows whether it comes back");
+        let mut pace = Pace::still(Micros::ZERO);
+        let now = read(&mut pace, &cycle.repeat(6));
+        let held = |after: u64| pace.held(now.plus(Micros::from_millis(after))).0 as f64 / 1_024.0;
+        assert!((held(0) / (200.0 * 7.0 / 16.0) - 1.0).abs() < 0.01, "{}", held(0));
+        // At `now` it has been silent for 800 ms, as usual.
+        assert!(held(800) < held(0) * 0.46, "{} {}", held(0), held(800));
+        assert!(held(2_400) < held(800) * 0.5);
+    }
+
+    #[test]
+    fn what_moved_lately_is_at_most_two_parts_old() {
+        let over = Micros::from_secs(1);
+        let mut lately = Lately::default();
+        for now in 1..=100 {
+            let packets = if now <= 50 { 1_000 } else { 10 };
+            lately.add(Micros::from_secs(now), Sample { packets, bytes: 0, over });
+            let rate = lately.rates(Micros::from_secs(now)).0 >> RATE_BITS;
+            match now {
+                17..=50 => assert!((999..1_070).contains(&rate), "{rate} at {now} s"),
+                84.. => assert!((9..12).contains(&rate), "{rate} at {now} s"),
+                _ => {}
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ Commands:
   lab     a shell in the lab guest, or a command of yours
   trace   draw traffic from a published campus model, as CSV for `ovs-offloadctl replay`
   planner-table
-          replay such traffic under every model and write the table of docs/planner.md; takes an hour or two
+          replay such traffic under every model and write the table of docs/planner.md; takes hours
   help    this text
 
 Options of lab:

@@ -126,7 +126,8 @@ fn give(
             // One that takes no more has panicked, and that is told when it is joined.
             let _ = part.send(Arc::clone(&tick));
         }
-        let done = traffic.thousandths(now).min(1_000);
+        let of_until = u128::from(now.0) * 1_000 / u128::from(until.0.max(1));
+        let done = traffic.thousandths(now).max(u32::try_from(of_until).unwrap_or(1_000)).min(1_000);
         if told != Some(done) {
             progress(done);
             told = Some(done);

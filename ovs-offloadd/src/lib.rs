@@ -5,11 +5,11 @@
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod event_log;
 #[cfg(test)]
 mod golden;
 pub mod io;
 pub mod logging;
 pub mod metrics;
-pub mod record;
 pub mod recording;
 pub mod replay;

@@ -192,7 +192,7 @@ fn run_local(local: &Local, output: OutputFormat) -> Outcome {
 fn run_replay(args: &ReplayArgs, output: OutputFormat) -> Outcome {
     let json = |error: serde_json::Error| (UNUSABLE, error.to_string());
     if replay::kind_of(&args.file).map_err(|error| (UNUSABLE, error.to_string()))? == replay::Kind::EventLog {
-        let replayed = ovs_offloadd::record::replay(&args.file).map_err(|sentence| (REFUSED, sentence))?;
+        let replayed = ovs_offloadd::event_log::replay(&args.file).map_err(|sentence| (REFUSED, sentence))?;
         return Ok(match output {
             OutputFormat::Json => serde_json::to_string(&replayed).map_err(json)?,
             OutputFormat::Table => format!(

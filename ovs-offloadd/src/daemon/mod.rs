@@ -32,7 +32,7 @@ use inventory::Inventory;
 use journal::Journal;
 use settings::ConfigState;
 
-use crate::record::Recorder;
+use crate::event_log::Recorder;
 
 pub(crate) use settings::engine_settings;
 pub use startup::{Options, PROGRAM, check, run};
@@ -228,7 +228,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn record(&mut self, at: Micros, entry: crate::record::Entry, effects: &[Effect]) {
+    fn record(&mut self, at: Micros, entry: crate::event_log::Entry, effects: &[Effect]) {
         let Some(recorder) = &mut self.recorder else { return };
         if let Err(why) = recorder.add(at, entry, effects) {
             warn!(%why, "recording has ended");

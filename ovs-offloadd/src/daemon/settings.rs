@@ -58,8 +58,8 @@ impl ConfigState {
     }
 
     /// All that is set, for the event log.
-    pub(crate) fn recorded(&self) -> Vec<crate::record::Setting> {
-        crate::record::Setting::all(self.from_ovsdb.iter().chain(&self.from_file.assignments))
+    pub(crate) fn recorded(&self) -> Vec<crate::event_log::Setting> {
+        crate::event_log::Setting::all(self.from_ovsdb.iter().chain(&self.from_file.assignments))
     }
 
     /// Keys whose change waits for a restart.

@@ -18,10 +18,10 @@ use super::journal::Journal;
 use super::settings::{ConfigState, engine_settings};
 use super::{Channels, Connection, Daemon, Pace, SharedControl, now, ovsdb, tc, vswitchd};
 use crate::config::{Config, ModeSetting};
+use crate::event_log::Recorder;
 use crate::io::rundir::Pidfile;
 use crate::io::unixctl;
 use crate::metrics;
-use crate::record::Recorder;
 
 /// Our name in the run directory.
 pub const PROGRAM: &str = "ovs-offloadd";

@@ -14,8 +14,8 @@ use tc_flower::{
 };
 use tracing::{debug, warn};
 
+use crate::event_log::Raws;
 use crate::io::netlink::{DATAGRAM_BYTES_MAX, Pipeline, Protocol, Received, Socket};
-use crate::record::Raws;
 
 /// Changes that wait for the kernel at most; the engine asks for fewer.
 const CHANGES_WAITING_MAX: usize = 4_096;

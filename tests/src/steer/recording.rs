@@ -1,8 +1,10 @@
 //! What is recorded and read again: the event log by the engine, and the flow table's history by the replay.
 
 use std::fs;
+use std::path::Path;
 
 use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_until};
+use ovs_offloadd::recording::Reader;
 use serde_json::Value;
 
 use super::totals::{BETWEEN_MAX, Sums, settled};
@@ -144,7 +146,14 @@ pub(super) fn a_recorded_flow_table_has_the_totals_and_the_share_that_the_daemon
         ensure!(note.starts_with("the recording was interrupted after"), "the replay notes {note:?}");
     }
     let has_name = |file: &String| -> Outcome<bool> {
-        Ok(fs::read(file)?.windows(9).any(|bytes| bytes == b"sn0pf0vf0"))
+        let mut reader = Reader::open(Path::new(file))?;
+        let mut records = Vec::new();
+        while reader.more() {
+            records.extend_from_slice(reader.ahead());
+            reader.used(reader.ahead().len());
+        }
+        ensure!(!records.is_empty() && reader.damage().is_none(), "{file} cannot be unpacked");
+        Ok(records.windows(9).any(|bytes| bytes == b"sn0pf0vf0"))
     };
     ensure!(has_name(&files[0])?, "the recording does not name the port");
     ensure!(!has_name(&files[1])?, "the anonymised recording names the port");

@@ -4,6 +4,7 @@
 //! Environment:
 //!
 //! - `LAB_SUITE`: `full` (default), or `release` for the tests whose result depends on the guest's release;
+//! - `LAB_SUBJECTS`: only these subjects, with commas (`faults,races`), or all but these (`-lab,steer`); empty for all;
 //! - `LAB_LONG=1` adds those that take minutes;
 //! - `REQUIRE`: what must not be lacking, comma-separated names of [`Need`](lab_tests::harness::Need) or `all`: a test that
 //!   lacks it fails, where it would be reported as ignored;

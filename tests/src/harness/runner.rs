@@ -97,11 +97,16 @@ pub fn run_all(subjects: &[(&str, &[Test])]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let chosen = Subjects::named(&std::env::var("LAB_SUBJECTS").unwrap_or_default());
+    if let Some(unknown) = chosen.names.iter().find(|name| !subjects.iter().any(|(known, _)| known == name)) {
+        eprintln!("lab-tests: LAB_SUBJECTS names `{unknown}`, and there is no such subject.");
+        return ExitCode::from(2);
+    }
     let release_only = std::env::var("LAB_SUITE").is_ok_and(|suite| suite == "release");
     let with_long = std::env::var("LAB_LONG").is_ok_and(|value| value == "1");
     let times = Times::default();
     let mut trials = Vec::new();
-    for (subject, tests) in subjects {
+    for (subject, tests) in subjects.iter().filter(|(subject, _)| chosen.has(subject)) {
         for test in *tests {
             if (release_only && !test.per_release) || (test.long && !with_long) {
                 continue;
@@ -121,6 +126,27 @@ pub fn run_all(subjects: &[(&str, &[Test])]) -> ExitCode {
         times.print();
     }
     conclusion.exit_code()
+}
+
+/// Subjects as `LAB_SUBJECTS` names them.
+#[derive(Debug)]
+struct Subjects {
+    names: Vec<String>,
+    /// All but these.
+    but: bool,
+}
+
+impl Subjects {
+    fn named(text: &str) -> Self {
+        let (but, names) = text.strip_prefix('-').map_or((false, text), |names| (true, names));
+        let names: Vec<String> =
+            names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Self { but: but || names.is_empty(), names }
+    }
+
+    fn has(&self, subject: &str) -> bool {
+        self.names.iter().any(|name| name == subject) != self.but
+    }
 }
 
 /// How long tests took: a suite that grows beyond its time is mended where the time goes.
@@ -200,4 +226,20 @@ fn keep(dir: &Path, name: &str) -> Outcome<String> {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_choice_of_subjects_leaves_out_is_in_the_other() {
+        let chosen = |text: &str| {
+            let chosen = Subjects::named(text);
+            ["lab", "steer", "races"].into_iter().filter(|subject| chosen.has(subject)).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen("lab,steer"), ["lab", "steer"]);
+        assert_eq!(chosen("-lab,steer"), ["races"]);
+        assert_eq!(chosen(""), ["lab", "steer", "races"]);
+    }
 }

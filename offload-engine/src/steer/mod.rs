@@ -8,7 +8,7 @@ mod placement;
 mod recovery;
 
 use crate::event::{Answer, Effect, OpId};
-use crate::ledger::{Goal, Home, Stage};
+use crate::ledger::{Home, Stage};
 use crate::placing::Placing;
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
@@ -151,9 +151,6 @@ impl Placing for Steer {
         let stage = core::mem::take(&mut entry.stage);
         match (stage, answer) {
             (Stage::Replacing { goal, wrote, sent, old_meter, .. }, Answer::Replaced { before, result }) => {
-                if let (Goal::Promote, Some(planner)) = (goal, self.planner_of(world, ufid)) {
-                    planner.install_answered(sent, now);
-                }
                 self.replaced(world, now, ufid, (goal, wrote, sent, old_meter), before, result, fx);
             }
             (Stage::Reading { changed, .. }, Answer::FlowRead(read)) => {

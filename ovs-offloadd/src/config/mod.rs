@@ -52,29 +52,6 @@ pub enum CapacitySetting {
     Entries(u64),
 }
 
-/// Installs that a NIC can bear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InstallsSetting {
-    /// Found out from how long its driver takes to answer; [`Self::UNTIL_LEARNED`] until it has.
-    #[default]
-    Learn,
-    /// Known, per second.
-    PerSecond(u64),
-}
-
-impl InstallsSetting {
-    /// Installs per second before the first answer.
-    pub const UNTIL_LEARNED: u64 = 1_000;
-
-    /// What holds before anything is learned.
-    pub const fn per_s(self) -> u64 {
-        match self {
-            Self::Learn => Self::UNTIL_LEARNED,
-            Self::PerSecond(number) => number,
-        }
-    }
-}
-
 /// What an entry is there to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SavingSetting {
@@ -221,7 +198,7 @@ pub struct Nic {
     /// Entries of each NIC.
     pub capacity: CapacitySetting,
     /// Most installs in a second, per NIC.
-    pub installs_per_s: InstallsSetting,
+    pub installs_per_s: u64,
     /// Most installs at once, per NIC.
     pub install_burst: u64,
 }

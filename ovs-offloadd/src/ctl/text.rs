@@ -354,11 +354,10 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
         ("waiting", true),
         ("in flight", true),
         ("installs", true),
-        ("most per s", true),
         ("refusals", true),
     ];
     let rows = nics.iter().map(|nic| {
-        let learned = |learned| if learned { " (learned)" } else { "" };
+        let learned = if nic.capacity_learned { " (learned)" } else { "" };
         let capacity = nic.capacity.map_or_else(|| "unknown".to_owned(), number);
         vec![
             nic.nic.to_string(),
@@ -367,12 +366,11 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
             nic.eswitch_mode.clone(),
             nic.switch_id.clone(),
             number(nic.entries),
-            format!("{capacity}{}", learned(nic.capacity_learned)),
+            format!("{capacity}{learned}"),
             number(nic.foreign),
             number(nic.waiting),
             number(nic.in_flight),
             number(nic.promotions),
-            format!("{}{}", number(nic.installs_per_s_max), learned(nic.installs_learned)),
             number(nic.refusals.values().sum()),
         ]
     });

@@ -123,10 +123,6 @@ pub struct NicView {
     pub capacity: Option<u64>,
     /// Whether the capacity was learned from refusals.
     pub capacity_learned: bool,
-    /// Most installs per second.
-    pub installs_per_s_max: u64,
-    /// Whether that was learned from how long the driver takes.
-    pub installs_learned: bool,
     /// Entries of others in the same table.
     pub foreign: u64,
     /// Flows worth an entry that wait for one.
@@ -150,7 +146,7 @@ pub struct Deeds {
     pub clean_promotions: u64,
     /// Rules moved into hardware, per second of late.
     pub promotions_per_s: u64,
-    /// Most installs per second and NIC; of the NIC that bears most.
+    /// Most installs per second and NIC, as configured.
     pub installs_per_s_max: u64,
     /// Rules moved out of hardware.
     pub demotions: u64,
@@ -340,8 +336,6 @@ pub(crate) mod sample {
                 entries: 1_020,
                 capacity: Some(1_024),
                 capacity_learned: true,
-                installs_per_s_max: 1_000,
-                installs_learned: false,
                 foreign: 0,
                 waiting: 12,
                 in_flight: 3,

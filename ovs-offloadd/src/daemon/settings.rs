@@ -7,8 +7,8 @@ use policies::{Micros, Rate, planner};
 use tracing::{info, warn};
 
 use crate::config::{
-    Assignment, CapacitySetting, Config, CountersSetting, InstallsSetting, ModeSetting, RateSetting,
-    SavingSetting, Written, assignments_in_external_ids, read_file,
+    Assignment, CapacitySetting, Config, CountersSetting, ModeSetting, RateSetting, SavingSetting, Written,
+    assignments_in_external_ids, read_file,
 };
 
 /// The configuration in force and how it came about.
@@ -128,7 +128,7 @@ fn micros(time: std::time::Duration) -> Micros {
 /// The engine's part of a configuration.
 pub(crate) fn engine_settings(config: &Config) -> Settings {
     let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let installs_per_s = small(config.nic.installs_per_s.per_s());
+    let installs_per_s = small(config.nic.installs_per_s);
     let defaults = planner::Settings::default();
     Settings {
         mode: match config.mode {
@@ -162,7 +162,6 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
                 CapacitySetting::Entries(entries) => planner::Capacity::Fixed(small(entries)),
             },
             installs_per_s,
-            learn_installs: config.nic.installs_per_s == InstallsSetting::Learn,
             install_burst: small(config.nic.install_burst).min(installs_per_s),
             ..defaults
         },

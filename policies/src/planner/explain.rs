@@ -99,8 +99,4 @@ pub struct Counts {
     pub capacity: Option<u32>,
     /// Whether the driver's "table is full" taught that number.
     pub capacity_is_learned: bool,
-    /// Installs per second that are allowed now.
-    pub installs_per_s: u32,
-    /// Whether the driver's answers taught that number.
-    pub installs_are_learned: bool,
 }

@@ -12,7 +12,6 @@ mod contest;
 mod division;
 mod explain;
 mod flow;
-mod install_time;
 mod rate;
 mod seats;
 mod settings;
@@ -30,7 +29,6 @@ pub use division::{Division, Limit, TenantId};
 use division::{InTheWay, Standings};
 pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
-use install_time::InstallTime;
 use seats::{Seat, Seats};
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
@@ -55,11 +53,7 @@ impl<Id> Plan<Id> {
 /// The planner of one NIC. See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Planner<Id> {
-    /// As the operator gave them.
-    given: Settings,
-    /// Those in force: with what the driver taught.
     settings: Settings,
-    install_time: InstallTime,
     advantage: i64,
     flows: BTreeMap<Id, Flow>,
     seats: Seats<Id>,
@@ -79,9 +73,7 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// A planner that knows no megaflow.
     pub fn new(settings: Settings) -> Self {
         Self {
-            given: settings,
             settings,
-            install_time: InstallTime::default(),
             advantage: rate::advantage(settings.hysteresis_percent),
             flows: BTreeMap::new(),
             seats: Seats::new(),
@@ -104,12 +96,10 @@ impl<Id: Copy + Ord> Planner<Id> {
 
     /// Takes over new settings. Nothing moves that need not: rates, placements and what the driver taught stay.
     pub fn set_settings(&mut self, now: Micros, settings: Settings) {
-        if settings == self.given {
+        if settings == self.settings {
             return;
         }
-        self.given = settings;
         self.settings = settings;
-        self.learn_installs();
         self.advantage = rate::advantage(settings.hysteresis_percent);
         self.table.reconfigure(settings.capacity);
         let ids: Vec<Id> = self.flows.keys().copied().collect();
@@ -217,22 +207,6 @@ impl<Id: Copy + Ord> Planner<Id> {
         self.reseat(now, id);
     }
 
-    /// The driver answered an install that it was asked for at `sent`, whatever it said.
-    pub fn install_answered(&mut self, sent: Micros, now: Micros) {
-        self.install_time.answered(sent, now);
-        self.learn_installs();
-    }
-
-    fn learn_installs(&mut self) {
-        if let Some(per_s) = self.install_time.per_s().filter(|_| self.given.learn_installs) {
-            self.settings.installs_per_s = per_s;
-            // As much of a second at once as the operator allows.
-            let burst = u64::from(self.given.install_burst) * u64::from(per_s);
-            let burst = burst / u64::from(self.given.installs_per_s.max(1));
-            self.settings.install_burst = u32::try_from(burst).unwrap_or(u32::MAX).max(1);
-        }
-    }
-
     /// Lifts a refusal: something changed that may make the driver answer differently (link, eswitch, settings).
     pub fn unblock(&mut self, now: Micros, id: Id) {
         if let Some(flow) = self.flows.get_mut(&id) {
@@ -318,8 +292,6 @@ impl<Id: Copy + Ord> Planner<Id> {
             foreign: self.foreign,
             capacity: (fits != u32::MAX).then_some(fits),
             capacity_is_learned: self.table.is_learned(),
-            installs_per_s: self.settings.installs_per_s,
-            installs_are_learned: self.given.learn_installs && self.install_time.per_s().is_some(),
         }
     }
 

@@ -155,7 +155,7 @@ pub(super) fn the_daemon_answers_while_the_driver_is_slow(lab: &mut Lab) -> Outc
     let demo = Demo::up(&ovs)?;
     Flows::new(SLOW_FLOWS).one_megaflow_each(lab, &ovs, "NORMAL")?;
     let traffic = Flows::new(SLOW_FLOWS).start(&demo, 400)?;
-    let daemon = Daemon::start(lab, &ovs, &format!("{EAGER}nic.installs-per-s = \"learn\"\n"))?;
+    let daemon = Daemon::start(lab, &ovs, EAGER)?;
     for delay in DELAYS_US {
         daemon.ctl(&["drain"])?;
         wait_until("the hardware is empty", SETTLES_WITHIN, || {
@@ -172,13 +172,7 @@ pub(super) fn the_daemon_answers_while_the_driver_is_slow(lab: &mut Lab) -> Outc
                 .then_some(true)
                 .ok_or_else(|| Failure::new(format!("{placed} are")))
         })?;
-        let status = status(&daemon, &ovs)?.0;
-        let (learned, per_s) = (&nic(&status)?["installs_learned"], &nic(&status)?["installs_per_s_max"]);
-        println!("install_delay_us {delay}: {per_s} installs/s learned, `status` took at most {longest:?}");
-        // Half of what a driver manages that takes so long; the first installs of the last delay still count a little.
-        let most = 1_000_000 / u64::from(delay) / 2;
-        let within = per_s.as_u64().is_some_and(|per_s| per_s > 0 && per_s <= most + most / 10);
-        ensure!(*learned == true && within, "with {delay} us for a rule {per_s} installs/s are allowed");
+        println!("install_delay_us {delay}: `status` took at most {longest:?}");
         ensure!(longest < ANSWERS_WITHIN, "`status` took {longest:?} with {delay} us for a rule");
         NIC.set("install_delay_us", "0")?;
     }

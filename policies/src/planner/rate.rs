@@ -513,13 +513,13 @@ mod tests {
     fn what_moved_lately_is_at_most_two_parts_old() {
         let over = Micros::from_secs(1);
         let mut lately = Lately::default();
-        for now in 1..=100 {
-            let packets = if now <= 50 { 1_000 } else { 10 };
-            lately.add(Micros::from_secs(now), Sample { packets, bytes: 0, over });
-            let rate = lately.rates(Micros::from_secs(now)).0 >> RATE_BITS;
-            match now {
-                17..=50 => assert!((999..1_070).contains(&rate), "{rate} at {now} s"),
-                84.. => assert!((9..12).contains(&rate), "{rate} at {now} s"),
+        for second in 1..=100 {
+            let packets = if second <= 50 { 1_000 } else { 10 };
+            lately.add(Micros::from_secs(second), Sample { packets, bytes: 0, over });
+            let rate = lately.rates(Micros::from_secs(second)).0 >> RATE_BITS;
+            match second {
+                17..=50 => assert!((999..1_070).contains(&rate), "{rate} at {second} s"),
+                84.. => assert!((9..12).contains(&rate), "{rate} at {second} s"),
                 _ => {}
             }
         }

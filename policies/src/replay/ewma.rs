@@ -289,6 +289,7 @@ impl Ranking {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dice::Dice;
     use super::super::table::Table;
     use super::super::trace::TenantNumber;
     use super::super::traffic::Moved;
@@ -402,18 +403,6 @@ mod tests {
             }
             table.install(epoch, *flow);
             left -= 1;
-        }
-    }
-
-    /// A repeatable stream of numbers; xorshift64.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
         }
     }
 

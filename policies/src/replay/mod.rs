@@ -3,6 +3,8 @@
 //! Every policy has the same table and the same install budget, and decides at the start of each of its epochs from what
 //! was counted up to then; what it decides holds for the whole epoch. Only the oracle knows the epoch in advance.
 
+#[cfg(test)]
+mod dice;
 mod ewma;
 mod oracle;
 mod planned;

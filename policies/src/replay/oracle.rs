@@ -108,24 +108,13 @@ impl Contender for Oracle {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dice::Dice;
     use super::super::trace::TenantNumber;
     use super::super::traffic::Moved;
     use super::*;
     use crate::Micros;
 
     const FLOWS: u32 = 6;
-
-    /// A repeatable stream of numbers; xorshift64.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
-        }
-    }
 
     /// The definition word by word, every set of flows tried: the most bytes of an epoch that a set of at most `entries`
     /// flows can bring, taken from those inside and the `installs` best others. Of sets as good, the one with the

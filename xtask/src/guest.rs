@@ -41,19 +41,19 @@ pub(crate) enum Work {
     Command(Vec<String>),
 }
 
-/// Where what a guest prints is shown, besides its log.
+/// Where what a guest or another program prints is shown, besides its log.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Shown {
+pub(crate) enum Shown<'a> {
     /// Nowhere: it is only its end that counts.
     Nowhere,
     /// On this terminal, as it is.
     AsItIs,
     /// On this terminal, each line behind this word, for others print there too.
-    Behind(&'static str),
+    Behind(&'a str),
 }
 
-impl Shown {
-    fn writer(self, terminal: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+impl Shown<'_> {
+    pub(crate) fn writer(self, terminal: impl Write + Send + 'static) -> Box<dyn Write + Send> {
         match self {
             Self::Nowhere => Box::new(std::io::sink()),
             Self::AsItIs => Box::new(terminal),
@@ -80,7 +80,7 @@ pub(crate) struct Run<'a> {
     /// What to do.
     pub(crate) work: Work,
     /// Where what it prints is shown.
-    pub(crate) shown: Shown,
+    pub(crate) shown: Shown<'a>,
     /// The longest it may take, start included; none for a shell.
     pub(crate) time_limit: Option<Duration>,
 }

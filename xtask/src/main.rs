@@ -14,6 +14,7 @@ mod problem;
 mod programs;
 mod progress;
 mod pure;
+mod side_by_side;
 mod simnic;
 mod suites;
 mod table;

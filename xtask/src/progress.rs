@@ -23,7 +23,7 @@ pub(crate) fn note(text: &str) {
 /// Passes whole lines on, each behind a word that says whose it is.
 #[derive(Debug)]
 pub(crate) struct Labelled<W> {
-    word: &'static str,
+    word: String,
     out: W,
     /// The line that has not ended.
     line: Vec<u8>,
@@ -33,8 +33,8 @@ pub(crate) struct Labelled<W> {
 const LINE_MAX: usize = 64 * 1024;
 
 impl<W: Write> Labelled<W> {
-    pub(crate) fn new(word: &'static str, out: W) -> Self {
-        Self { word, out, line: Vec::new() }
+    pub(crate) fn new(word: &str, out: W) -> Self {
+        Self { word: word.to_owned(), out, line: Vec::new() }
     }
 }
 
@@ -46,7 +46,7 @@ impl<W: Write> Write for Labelled<W> {
                 let end = if piece.ends_with(b"\n") { "" } else { "\n" };
                 let text = String::from_utf8_lossy(&self.line).into_owned();
                 self.line.clear();
-                // In one call: another guest's line must not get between.
+                // In one call: another's line must not get between.
                 self.out.write_all(format!("{} | {text}{end}", self.word).as_bytes())?;
             }
         }

@@ -1,10 +1,7 @@
 //! The lab suites: each in its own guest, two guests at a time.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::debian::Release;
@@ -13,7 +10,7 @@ use crate::kernel::Flavour;
 use crate::lab::{Choice, Lab};
 use crate::problem::Problem;
 use crate::test::{Verdict, verdict_of};
-use crate::{programs, progress};
+use crate::{programs, progress, side_by_side};
 
 /// The longest the suite of one guest may take, and with `--long`.
 const SUITE_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -82,35 +79,22 @@ pub(crate) fn run(repository: &Path, lab: &Lab, suites: &[Suite], long: bool) ->
         return Ok(Vec::new());
     }
     eprintln!("\n=== lab ===");
-    let (mut ready, mut ended) = (VecDeque::new(), Vec::new());
+    let (mut ready, mut ended) = (Vec::new(), Vec::new());
     for suite in suites {
         match machine(lab, *suite)? {
-            Ok(machine) => ready.push_back((*suite, machine)),
+            Ok(machine) => ready.push((*suite, machine)),
             Err(why) => ended.push((*suite, Verdict::NotAvailable(why), Duration::ZERO)),
         }
     }
     let programs = programs::build(repository)?;
     let at_once = if long { 1 } else { AT_ONCE.min(ready.len()) };
-    let ready = Mutex::new(ready);
-    let next = || ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((suite, machine)) = next() {
-            let begin = Instant::now();
-            let shown = if at_once > 1 { Shown::Behind(suite.name) } else { Shown::AsItIs };
-            let verdict = in_guest(repository, &programs, suite, &machine, shown, long)?;
-            done.push((suite, verdict, begin.elapsed()));
-        }
-        Ok::<_, Problem>(done)
-    };
-    thread::scope(|scope| {
-        let hands: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-        for hand in hands {
-            let done = hand.join().map_err(|_| Problem::Failed("A suite's thread panicked.".to_owned()))?;
-            ended.extend(done?);
-        }
-        Ok(ended)
-    })
+    ended.extend(side_by_side::run(ready, at_once, |(suite, machine)| {
+        let begin = Instant::now();
+        let shown = if at_once > 1 { Shown::Behind(suite.name) } else { Shown::AsItIs };
+        let verdict = in_guest(repository, &programs, suite, &machine, shown, long)?;
+        Ok((suite, verdict, begin.elapsed()))
+    })?);
+    Ok(ended)
 }
 
 /// What the suite's guest is started from; or why that cannot be had today, where it is no failure.
@@ -127,7 +111,7 @@ fn in_guest(
     programs: &[PathBuf],
     suite: Suite,
     machine: &Machine,
-    shown: Shown,
+    shown: Shown<'_>,
     long: bool,
 ) -> Result<Verdict, Problem> {
     let logs = repository.join("target/lab-logs").join(suite.name);

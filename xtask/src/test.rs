@@ -6,17 +6,19 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::shown;
-use crate::guest::pass;
+use crate::guest::{Shown, pass};
 use crate::lab::Lab;
 use crate::problem::{Doing, Problem};
 use crate::programs::cargo_for_guest;
 use crate::progress;
 use crate::suites::{self, Suite};
-use crate::{pure, tools};
+use crate::{pure, side_by_side, tools};
 
 /// How long each fuzz target runs, in seconds, and with `--long`.
 const FUZZ_S: &str = "10";
 const LONG_FUZZ_S: &str = "300";
+/// Fuzz targets that run at a time.
+const FUZZ_AT_ONCE: usize = 2;
 
 /// A check or a suite that runs on this machine, not in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,18 +199,18 @@ impl Tests<'_> {
 
     /// A command that counts as one test.
     fn check(&self, name: &str, command: Command) -> Result<Verdict, Problem> {
-        let (success, _) = self.watched(name, command)?;
+        let (success, _) = self.watched(name, command, Shown::AsItIs)?;
         Ok(Verdict::Ran { passed: u64::from(success), failed: u64::from(!success), ignored: 0 })
     }
 
     /// A command that prints the results of tests as cargo test does.
     fn suite(&self, name: &str, command: Command) -> Result<Verdict, Problem> {
-        let (success, output) = self.watched(name, command)?;
+        let (success, output) = self.watched(name, command, Shown::AsItIs)?;
         Ok(verdict_of(&output, success))
     }
 
     /// Runs `command` with its output shown and kept: whether it succeeded, and that output.
-    fn watched(&self, name: &str, mut command: Command) -> Result<(bool, String), Problem> {
+    fn watched(&self, name: &str, mut command: Command, show: Shown<'_>) -> Result<(bool, String), Problem> {
         let log = self.repository.join("target/lab-logs").join(format!("{name}.log"));
         fs::create_dir_all(self.repository.join("target/lab-logs"))
             .doing(|| "make target/lab-logs".to_owned())?;
@@ -217,8 +219,8 @@ impl Tests<'_> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().doing(|| format!("start `{}`", shown(&command)))?;
         let readers = [
-            pass(child.stdout.take(), keep, std::io::stdout()),
-            pass(child.stderr.take(), keep_err, std::io::stderr()),
+            pass(child.stdout.take(), keep, show.writer(std::io::stdout())),
+            pass(child.stderr.take(), keep_err, show.writer(std::io::stderr())),
         ];
         let status = child.wait().doing(|| format!("wait for `{}`", shown(&command)))?;
         for reader in readers.into_iter().flatten() {
@@ -230,30 +232,44 @@ impl Tests<'_> {
     }
 
     fn fuzz(&self) -> Result<Verdict, Problem> {
-        let program = tools::CARGO_FUZZ.path(self.lab.cache())?;
         let targets = fuzz_targets(self.repository)?;
         let mut seed = Command::new("python3");
         seed.current_dir(self.repository).arg("fuzz/seed.py");
-        let (seeded, _) = self.watched("fuzz-seed", seed)?;
-        let seconds = format!("-max_total_time={}", if self.long { LONG_FUZZ_S } else { FUZZ_S });
-        let (mut passed, mut failed) = (0, u64::from(!seeded));
-        for target in targets {
-            let mut fuzz = Command::new(&program);
-            // No sanitizer: it needs a nightly compiler, and the crates that are fuzzed forbid unsafe code.
-            fuzz.current_dir(self.repository).args(["fuzz", "run", "--sanitizer", "none", &target, "--"]);
-            fuzz.args([
-                &seconds,
-                "-timeout=10",
-                "-rss_limit_mb=2048",
-                "-verbosity=0",
-                "-print_final_stats=1",
-            ]);
-            let (success, _) = self.watched(&format!("fuzz-{target}"), fuzz)?;
-            progress::note(&format!("fuzz target {target}: {}", if success { "ok" } else { "FAILED" }));
-            passed += u64::from(success);
-            failed += u64::from(!success);
+        let (seeded, _) = self.watched("fuzz-seed", seed, Shown::AsItIs)?;
+        // All at once, for two builds would wait for each other.
+        let (built, _) = self.watched("fuzz-build", self.cargo_fuzz("build")?, Shown::AsItIs)?;
+        let mut results = vec![seeded, built];
+        if built {
+            results.extend(side_by_side::run(targets, FUZZ_AT_ONCE, |target| self.fuzz_target(&target))?);
         }
-        Ok(Verdict::Ran { passed, failed, ignored: 0 })
+        let passed = results.iter().filter(|success| **success).count() as u64;
+        Ok(Verdict::Ran { passed, failed: results.len() as u64 - passed, ignored: 0 })
+    }
+
+    /// Runs a fuzz target for its time: whether nothing was found.
+    fn fuzz_target(&self, target: &str) -> Result<bool, Problem> {
+        let mut fuzz = self.cargo_fuzz("run")?;
+        let seconds = format!("-max_total_time={}", if self.long { LONG_FUZZ_S } else { FUZZ_S });
+        fuzz.args([
+            target,
+            "--",
+            &seconds,
+            "-timeout=10",
+            "-rss_limit_mb=2048",
+            "-verbosity=0",
+            "-print_funcs=0",
+        ]);
+        fuzz.arg("-print_final_stats=1");
+        let (success, _) = self.watched(&format!("fuzz-{target}"), fuzz, Shown::Behind(target))?;
+        progress::note(&format!("fuzz target {target}: {}", if success { "ok" } else { "FAILED" }));
+        Ok(success)
+    }
+
+    fn cargo_fuzz(&self, verb: &str) -> Result<Command, Problem> {
+        let mut fuzz = Command::new(tools::CARGO_FUZZ.path(self.lab.cache())?);
+        // No sanitizer: it needs a nightly compiler, and the crates that are fuzzed forbid unsafe code.
+        fuzz.current_dir(self.repository).args(["fuzz", verb, "--sanitizer", "none"]);
+        Ok(fuzz)
     }
 }
 

@@ -30,6 +30,7 @@ pub mod filter;
 pub mod flags;
 pub mod keys;
 pub mod request;
+pub mod shape;
 pub mod stats;
 pub mod unsupported;
 
@@ -41,5 +42,6 @@ pub use flags::{ActionFlags, FilterFlags, HwStats};
 pub use keys::Match;
 pub use netlink_wire::{EtherType, Ifindex, MacAddr, Masked, PortId, Seq, Ufid};
 pub use request::{Detail, ReplaceActions};
+pub use shape::Shape;
 pub use stats::{ActionStats, Counters, FilterCounters, FlowStats};
 pub use unsupported::Unsupported;

@@ -109,6 +109,11 @@ macro_rules! keys {
                 Ok(true)
             }
 
+            /// The same keys under the same masks, with no bit set in their values.
+            pub(crate) fn without_values(&self) -> Self {
+                Self { $($key: $crate::keys::codec::bare_key!(self.$key, $how)),* }
+            }
+
             /// Writes the keys there are.
             pub(crate) fn put(&self, writer: &mut netlink_wire::MessageWriter) {
                 $($crate::keys::codec::put_key!(self.$key, writer, $how $layout($($attr),+));)*
@@ -164,4 +169,13 @@ macro_rules! put_key {
     };
 }
 
-pub(crate) use {key_type, keys, put_key, take_key};
+macro_rules! bare_key {
+    ($self:ident.$key:ident, masked) => {
+        $self.$key.map(|key| netlink_wire::Masked { value: netlink_wire::Bits::ZEROS, ..key })
+    };
+    ($self:ident.$key:ident, exact) => {
+        $self.$key.map(|_| netlink_wire::Bits::ZEROS)
+    };
+}
+
+pub(crate) use {bare_key, key_type, keys, put_key, take_key};

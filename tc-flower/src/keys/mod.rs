@@ -147,6 +147,29 @@ impl Match {
 }
 
 impl Match {
+    /// The same keys under the same masks without their values, but for those that say what kind of packet it is.
+    pub(crate) fn without_values(&self) -> Self {
+        Self {
+            eth: Eth { ethertype: self.eth.ethertype, ..self.eth.without_values() },
+            vlan: Vlan { ethertype: self.vlan.ethertype, ..self.vlan.without_values() },
+            cvlan: Cvlan { ethertype: self.cvlan.ethertype, ..self.cvlan.without_values() },
+            mpls: self.mpls.without_values(),
+            ip: Ip { proto: self.ip.proto, flags: self.ip.flags, ..self.ip.without_values() },
+            ipv4: self.ipv4.without_values(),
+            ipv6: self.ipv6.without_values(),
+            arp: self.arp.without_values(),
+            tcp: Tcp { flags: self.tcp.flags, ..self.tcp.without_values() },
+            udp: self.udp.without_values(),
+            sctp: self.sctp.without_values(),
+            ports: self.ports.without_values(),
+            icmp: self.icmp.without_values(),
+            icmpv6: self.icmpv6.without_values(),
+            ct: Conntrack { state: self.ct.state, ..self.ct.without_values() },
+            tunnel: self.tunnel.without_values(),
+            other: self.other.without_values(),
+        }
+    }
+
     /// The type after all tags, as the tags' own keys tell it.
     fn innermost_ethertype(&self) -> Option<EtherType> {
         self.cvlan.ethertype.or(self.vlan.ethertype).filter(|ethertype| !ethertype.is_vlan())

@@ -72,6 +72,23 @@ impl Tunnel {
     pub fn is_empty(&self) -> bool {
         self.header.is_empty() && self.options == TunnelOptionKeys::None
     }
+
+    /// The same keys under the same masks without their values, but for the tunnel's ends and kinds of options.
+    pub(super) fn without_values(&self) -> Self {
+        let TunnelHeader { ipv4_src, ipv4_dst, ipv6_src, ipv6_dst, dst_port, .. } = self.header;
+        let header =
+            TunnelHeader { ipv4_src, ipv4_dst, ipv6_src, ipv6_dst, dst_port, ..self.header.without_values() };
+        let options = match &self.options {
+            TunnelOptionKeys::None => TunnelOptionKeys::None,
+            TunnelOptionKeys::VxlanGbp(gbp) => TunnelOptionKeys::VxlanGbp(Masked { value: 0, ..*gbp }),
+            TunnelOptionKeys::Geneve(keys) => {
+                let mut keys = keys.clone();
+                keys.iter_mut().for_each(|key| key.data.fill(0));
+                TunnelOptionKeys::Geneve(keys)
+            }
+        };
+        Self { header, options }
+    }
 }
 
 impl TunnelOptionKeys {

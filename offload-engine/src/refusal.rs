@@ -1,6 +1,6 @@
 //! Why a megaflow is not in hardware, in words a person can act on.
 
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use core::fmt;
 use netlink_wire::Errno;
 
@@ -16,6 +16,8 @@ pub enum Refusal {
     Driver(String),
     /// The driver did not take the rule and gave no reason.
     DriverSilent,
+    /// Others of its shape were refused, so that this one was not tried: what was said of them.
+    Shape(String),
     /// The kernel refused the request.
     Kernel {
         /// The error number.
@@ -65,6 +67,20 @@ impl Refusal {
         Self::Kernel { errno, text: bounded(text.unwrap_or_default().trim()) }
     }
 
+    /// What becomes of the others of a shape that was refused for this reason.
+    pub(crate) fn of_shape(&self) -> Self {
+        Self::Shape(bounded(&self.to_string()))
+    }
+
+    /// Whether it may be the shape of the rule that was refused, and not just this rule.
+    pub(crate) fn blames_shape(&self) -> bool {
+        match self {
+            Self::Driver(_) | Self::DriverSilent => true,
+            Self::Kernel { errno, .. } => !is_passing(*errno),
+            _ => false,
+        }
+    }
+
     /// The flow's counters could not be saved; `why` in ovs-vswitchd's words.
     pub fn counters(why: &str) -> Self {
         Self::Counters(bounded(why.trim()))
@@ -78,6 +94,7 @@ impl Refusal {
             Self::Counters(_) => Retry::Soon,
             Self::Driver(_)
             | Self::DriverSilent
+            | Self::Shape(_)
             | Self::Kernel { .. }
             | Self::Unsupported(_)
             | Self::NoOffloadPort
@@ -97,6 +114,7 @@ impl Refusal {
             Self::TableFull => "table_full",
             Self::Driver(_) => "driver",
             Self::DriverSilent => "driver_silent",
+            Self::Shape(_) => "shape",
             Self::Kernel { .. } => "kernel",
             Self::Unsupported(_) => "unsupported",
             Self::NoOffloadPort => "no_offload_port",
@@ -112,6 +130,7 @@ impl fmt::Display for Refusal {
             Self::TableFull => f.write_str("the NIC's rule table is full"),
             Self::Driver(text) => write!(f, "the driver says: {text}"),
             Self::DriverSilent => f.write_str("the driver refused the rule without a reason"),
+            Self::Shape(why) => write!(f, "not tried, since others of its shape were refused: {why}"),
             Self::Kernel { errno, text } if text.is_empty() => write!(f, "the kernel says: {errno}"),
             Self::Kernel { errno, text } => write!(f, "the kernel says: {errno}: {text}"),
             Self::Unsupported(what) => {

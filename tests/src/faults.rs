@@ -16,7 +16,7 @@ use input::{
 use killed::forwarding_and_rules_survive_kills_of_the_daemon;
 use nic::{
     a_full_table_is_reported_and_its_growth_is_used, a_refusing_driver_is_quoted_and_asked_after_a_reload,
-    the_daemon_answers_while_the_driver_is_slow,
+    no_more_rules_of_a_refused_shape_are_tried, the_daemon_answers_while_the_driver_is_slow,
 };
 use silence::{
     a_silent_database_server_is_reported_and_found_again, a_vswitchd_that_stops_is_reported_and_found_again,
@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_user_without_the_capability_is_refused).needs(&[Need::Daemon]),
     fact!(an_open_vswitch_without_hw_offload_is_not_steered).needs(&[Need::Daemon]),
     fact!(a_refusing_driver_is_quoted_and_asked_after_a_reload).needs(NEEDS),
+    fact!(no_more_rules_of_a_refused_shape_are_tried).needs(NEEDS),
     fact!(a_full_table_is_reported_and_its_growth_is_used).needs(NEEDS),
     fact!(the_daemon_answers_while_the_driver_is_slow).needs(NEEDS),
     fact!(after_lost_notifications_everything_is_read_afresh).needs(NEEDS),

@@ -6,13 +6,14 @@
 mod clean;
 mod placement;
 mod recovery;
+mod shapes;
 
 use crate::event::{Answer, Effect, OpId};
 use crate::ledger::{Home, Stage};
 use crate::placing::Placing;
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
-use crate::rule::{can_be_replaced, same_rule};
+use crate::rule::{self, can_be_replaced, same_rule};
 use crate::watch::Change;
 use crate::world::World;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ use alloc::vec::Vec;
 use netlink_wire::Ufid;
 use policies::Micros;
 use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
+use shapes::Shapes;
+use tc_flower::Shape;
 
 /// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
 const LOST_AFTER: u8 = 2;
@@ -38,6 +41,8 @@ pub(crate) struct Steer {
     orphans: BTreeMap<Ufid, Micros>,
     /// Megaflows that their planner was told are in hardware.
     told_placed: BTreeSet<Ufid>,
+    /// Shapes of rules that drivers were seen to take or to refuse.
+    shapes: Shapes,
     draining: bool,
 }
 
@@ -115,6 +120,7 @@ impl Placing for Steer {
     }
 
     fn nic_reset(&mut self, world: &mut World, now: Micros, nic: NicId, fx: &mut Vec<Effect>) {
+        self.shapes.forget(nic);
         let lost = world.ledger.select(|entry| entry.nic == Some(nic) && entry.in_hw() && entry.is_resting());
         for ufid in lost {
             self.place_anew(world, now, ufid, fx);
@@ -265,6 +271,7 @@ impl Steer {
         if matches!(verdict, Verdict::Software(_)) && self.waiting.remove(&ufid).is_some() {
             self.tell_unplaced(world, now, ufid);
         }
+        self.put_off_for_shape(world, now, ufid, false);
     }
 
     /// Whether policy lets it be in hardware.
@@ -312,14 +319,37 @@ impl Steer {
         };
         let nic = world.ledger.get(ufid).and_then(|entry| entry.nic);
         world.count_refusal(nic, &refusal);
-        if let Some(entry) = world.ledger.get_mut(ufid) {
-            entry.refusal = Some(refusal);
-            entry.refused_rule = entry.filter.as_ref().map(|filter| filter.owner.clone());
+        if let (true, Some((nic, shape))) = (refusal.blames_shape(), shape_of(world, ufid)) {
+            let until = now.plus(world.settings.planner.shape_retry_after);
+            self.shapes.refused(nic, shape, ufid, &refusal, until);
         }
+        hold_against(world, ufid, refusal);
         self.told_placed.remove(&ufid);
         if let Some(planner) = self.planner_of(world, ufid) {
             planner.refused(now, ufid, told);
         }
+    }
+
+    /// Leaves a megaflow in software whose rule is of a shape that was refused; whether it is so. If not, and it is to be
+    /// tried now, the others of its shape wait for what becomes of it.
+    fn put_off_for_shape(&mut self, world: &mut World, now: Micros, ufid: Ufid, to_be_tried: bool) -> bool {
+        let entry = world.ledger.get(ufid).filter(|entry| !entry.in_hw());
+        let nic = entry.and_then(|entry| entry.nic).filter(|nic| !self.shapes.is_empty(*nic));
+        let Some((nic, shape)) = nic.and_then(|_| shape_of(world, ufid)) else { return false };
+        let Some((until, why)) = self.shapes.verdict(now, nic, &shape) else {
+            if to_be_tried {
+                self.shapes.tried(now, nic, &shape);
+            }
+            return false;
+        };
+        // What the driver said of this very rule says more.
+        if world.ledger.get(ufid).is_some_and(|entry| entry.refusal.is_none()) {
+            hold_against(world, ufid, why.of_shape());
+        }
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.put_off(now, ufid, until);
+        }
+        true
     }
 
     /// What was refused of the rule that Open vSwitch had there before says nothing of this one.
@@ -339,6 +369,7 @@ impl Steer {
 
     /// Lets everything that was refused be tried again.
     fn lift_refusals(&mut self, world: &mut World, now: Micros) {
+        self.shapes.forget_all();
         let refused = world.ledger.select(|entry| entry.refusal.as_ref().is_some_and(Refusal::may_be_over));
         for ufid in refused {
             if let Some(entry) = world.ledger.get_mut(ufid) {
@@ -354,5 +385,20 @@ impl Steer {
 
     fn is_in_tc(world: &World, ufid: Ufid) -> bool {
         world.ledger.get(ufid).is_some_and(|entry| matches!(entry.home, Home::Tc(_)))
+    }
+}
+
+/// The shape of a megaflow's rule as hardware would get it, and its NIC.
+fn shape_of(world: &World, ufid: Ufid) -> Option<(NicId, Shape)> {
+    let entry = world.ledger.get(ufid)?;
+    let request = rule::into_hardware(&entry.filter.as_ref()?.owner, entry.address()?).ok()?;
+    Some((entry.nic?, Shape::of(&request.filter).ok()?))
+}
+
+/// Notes why the rule that is there now is not in hardware.
+fn hold_against(world: &mut World, ufid: Ufid, refusal: Refusal) {
+    if let Some(entry) = world.ledger.get_mut(ufid) {
+        entry.refusal = Some(refusal);
+        entry.refused_rule = entry.filter.as_ref().map(|filter| filter.owner.clone());
     }
 }

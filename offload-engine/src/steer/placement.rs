@@ -1,6 +1,6 @@
 //! Replacements: into hardware, back to software, and back to what Open vSwitch wrote.
 
-use super::{LOST_AFTER, Steer};
+use super::{LOST_AFTER, Steer, shape_of};
 use crate::counters::Meter;
 use crate::event::{Acked, Effect, Refused};
 use crate::ledger::{Goal, Home, Stage};
@@ -54,6 +54,10 @@ impl Steer {
             .is_some_and(|entry| entry.is_resting() && entry.filter.is_some() && world.is_trusted(entry));
         if !ready {
             self.tell_unplaced(world, now, ufid);
+            return;
+        }
+        // It may have been in line before others of its shape were refused.
+        if self.put_off_for_shape(world, now, ufid, true) {
             return;
         }
         if self.needs_clean_promotion(world, ufid) {
@@ -253,6 +257,9 @@ impl Steer {
                 self.wanted.insert(ufid);
                 if let Some(entry) = world.ledger.get_mut(ufid) {
                     entry.refusal = None;
+                }
+                if let Some((nic, shape)) = shape_of(world, ufid) {
+                    self.shapes.taken(nic, shape);
                 }
                 self.told_placement(world, now, ufid);
             }

@@ -367,6 +367,9 @@ fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
         Explanation::Demoting { since } => {
             format!("It is being taken out of hardware since {}.", span(now.since(since)))
         }
+        Explanation::BlockedUntil { until, refusals: 0, .. } => {
+            format!("It is tried in {}, unless its shape is refused again until then.", span(until.since(now)))
+        }
         Explanation::BlockedUntil { until, refusals, .. } => format!(
             "It was refused {refusals} times in a row and is tried again in {}.",
             span(until.since(now))

@@ -119,6 +119,11 @@ impl Toll {
         self.recent = self.recent.saturating_add(1 << 32);
     }
 
+    /// An install that was counted did not happen.
+    pub(super) fn give_back(&mut self) {
+        self.recent = self.recent.saturating_sub(1 << 32);
+    }
+
     /// What an install has to save, in the unit of the settings' saving.
     pub(super) fn price(&self, settings: &Settings) -> u128 {
         // A steady rate r has r × memory / ln 2 installs in the memory.
@@ -153,6 +158,11 @@ impl Budget {
     /// Whole installs left.
     pub(super) fn left(&self) -> u32 {
         u32::try_from(self.tokens / TOKEN).unwrap_or(u32::MAX)
+    }
+
+    /// An install that was taken out did not happen.
+    pub(super) fn give_back(&mut self) {
+        self.tokens = self.tokens.saturating_add(TOKEN);
     }
 
     /// Takes one install out; the caller has looked at [`Self::left`].

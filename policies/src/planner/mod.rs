@@ -207,6 +207,24 @@ impl<Id: Copy + Ord> Planner<Id> {
         self.reseat(now, id);
     }
 
+    /// The megaflow is not to be tried before `until`, for what is known of others like it. An install that a plan gave it
+    /// is to be had again.
+    pub fn put_off(&mut self, now: Micros, id: Id, until: Micros) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let refusals = flow.block.map_or(0, |block| block.refusals);
+        flow.block = Some(Block { until, refusal: Refusal::Shape, refusals });
+        let rule = flow.claim.rule;
+        if let State::Promoting { .. } = flow.state {
+            self.enter(id, State::Software);
+            self.budget.give_back();
+            self.toll.give_back();
+            if let Some(budget) = rule.and_then(|rule| self.rule_budgets.get_mut(&rule)) {
+                budget.give_back();
+            }
+        }
+        self.reseat(now, id);
+    }
+
     /// Lifts a refusal: something changed that may make the driver answer differently (link, eswitch, settings).
     pub fn unblock(&mut self, now: Micros, id: Id) {
         if let Some(flow) = self.flows.get_mut(&id) {

@@ -288,6 +288,22 @@ fn a_shape_the_driver_cannot_do_is_left_alone_until_unblocked() {
 }
 
 #[test]
+fn one_that_is_put_off_leaves_its_install_to_another() {
+    let settings = Settings { installs_per_s: 1, install_burst: 1, ..open() };
+    let mut planner = with_flows(settings, &[30, 20, 10]);
+    assert_eq!(planner.plan(SECOND).promote, [0]);
+    planner.put_off(SECOND, 0, at(5_000));
+    assert_eq!(planner.plan(SECOND).promote, [1], "in the same second");
+    assert!(planner.plan(SECOND).is_empty(), "and no third");
+    let blocked = Explanation::BlockedUntil { until: at(5_000), refusal: Refusal::Shape, refusals: 0 };
+    assert_eq!(planner.explain(SECOND, 0), blocked);
+    planner.placed(SECOND, 1);
+    assert_eq!(planner.plan(at(4_999)).promote, [2]);
+    planner.placed(at(4_999), 2);
+    assert_eq!(planner.plan(at(6_000)).promote, [0]);
+}
+
+#[test]
 fn a_demotion_that_was_refused_leaves_the_entry_in_use_and_is_tried_later() {
     let mut planner = with_flows(open(), &[10]);
     let plan = planner.plan(SECOND);

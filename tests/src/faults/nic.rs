@@ -147,6 +147,45 @@ pub(super) fn a_refusing_driver_is_quoted_and_asked_after_a_reload(lab: &mut Lab
     Ok(())
 }
 
+pub(super) fn no_more_rules_of_a_refused_shape_are_tried(lab: &mut Lab) -> Outcome {
+    const FIRST_FLOWS: u32 = 10;
+    const OTHERS: u32 = 40;
+    let ovs = Ovs::for_steering(lab)?;
+    let demo = Demo::up(&ovs)?;
+    NIC.set("refuse", "match ports this firmware does not look at ports")?;
+    let first = Flows::new(FIRST_FLOWS);
+    first.one_megaflow_each(lab, &ovs, "NORMAL")?;
+    let daemon = Daemon::start(lab, &ovs, EAGER)?;
+    let mut traffic = vec![first.start(&demo, 100)?];
+    let refused = |flows: u32, reasons: &[&str]| {
+        wait_until(&format!("{flows} flows are refused for {reasons:?}"), SETTLES_WITHIN, || {
+            let (status, _) = status(&daemon, &ovs)?;
+            let of_these =
+                refusals(&status).into_iter().filter(|(reason, ..)| reasons.contains(&reason.as_str()));
+            let so_far = of_these.map(|(.., flows)| flows).sum::<u64>();
+            (so_far >= u64::from(flows)).then_some(true).ok_or_else(|| Failure::new(format!("{status}")))
+        })
+    };
+    refused(FIRST_FLOWS, &["driver", "shape"])?;
+    let asked = counter("hw_refusals")?;
+    ensure!(asked >= 3, "the driver was asked {asked} times: too few to blame the shape");
+    let others = Flows { from: FIRST + 100, count: OTHERS, to: PORT + 1 };
+    others.one_megaflow_each(lab, &ovs, "NORMAL")?;
+    traffic.push(others.start(&demo, 200)?);
+    refused(OTHERS, &["shape"])?;
+    let more = counter("hw_refusals")? - asked;
+    println!("    {asked} refusals taught it; {OTHERS} more flows of the shape: {more}");
+    ensure!(
+        more == 0,
+        "the driver was asked {more} times more for a shape that it had refused {asked} times"
+    );
+    for traffic in traffic {
+        let (sent, lost) = traffic.stop()?;
+        ensure!(lost == 0, "of {sent} packets {lost} were lost");
+    }
+    Ok(())
+}
+
 pub(super) fn the_daemon_answers_while_the_driver_is_slow(lab: &mut Lab) -> Outcome {
     /// Microseconds for one rule: what is slow for a NIC, and what is broken.
     const DELAYS_US: [u32; 2] = [300, 5_000];

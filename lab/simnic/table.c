@@ -261,8 +261,9 @@ static void simnic_install_delay(struct simnic_table *table)
 {
 	u32 delay = READ_ONCE(table->install_delay_us);
 
+	/* fsleep() may take twice as long, which would say little of what a user of the NIC measured. */
 	if (delay)
-		fsleep(delay);
+		usleep_range(delay, delay + delay / 32);
 }
 
 /* Adds a rule. One that replaces another is added before that one is removed. */

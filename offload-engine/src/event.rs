@@ -16,6 +16,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
+use policies::Micros;
 use policies::rules::Rules;
 use tc_flower::{Chain, Filter, FilterAddress, FilterCounters, FilterReport, Location, Prio, ReplaceActions};
 
@@ -92,6 +93,9 @@ pub enum Answer {
         before: Option<Box<FilterReport>>,
         /// What the kernel said to the replacement.
         result: Result<Acked, Refused>,
+        /// How long the kernel, and the driver in it, took for reading and replacing: from before the request was sent until
+        /// it was answered, and nothing else. Unknown where nothing was sent, or nothing measured.
+        took: Option<Micros>,
     },
     /// To [`Effect::DeleteFilter`].
     FilterDeleted(Result<Acked, Refused>),

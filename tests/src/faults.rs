@@ -16,7 +16,8 @@ use input::{
 use killed::forwarding_and_rules_survive_kills_of_the_daemon;
 use nic::{
     a_full_table_is_reported_and_its_growth_is_used, a_refusing_driver_is_quoted_and_asked_after_a_reload,
-    no_more_rules_of_a_refused_shape_are_tried, the_daemon_answers_while_the_driver_is_slow,
+    installs_per_s_are_half_of_what_the_driver_manages, no_more_rules_of_a_refused_shape_are_tried,
+    the_daemon_answers_while_the_driver_is_slow,
 };
 use silence::{
     a_silent_database_server_is_reported_and_found_again, a_vswitchd_that_stops_is_reported_and_found_again,
@@ -35,6 +36,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(no_more_rules_of_a_refused_shape_are_tried).needs(NEEDS),
     fact!(a_full_table_is_reported_and_its_growth_is_used).needs(NEEDS),
     fact!(the_daemon_answers_while_the_driver_is_slow).needs(NEEDS),
+    fact!(installs_per_s_are_half_of_what_the_driver_manages).needs(NEEDS),
     fact!(after_lost_notifications_everything_is_read_afresh).needs(NEEDS),
     fact!(a_silent_database_server_is_reported_and_found_again).needs(NEEDS),
     fact!(a_vswitchd_that_stops_is_reported_and_found_again).needs(NEEDS),

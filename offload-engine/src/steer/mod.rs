@@ -9,7 +9,7 @@ mod recovery;
 mod shapes;
 
 use crate::event::{Answer, Effect, OpId};
-use crate::ledger::{Home, Stage};
+use crate::ledger::{Goal, Home, Stage};
 use crate::placing::Placing;
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
@@ -156,7 +156,13 @@ impl Placing for Steer {
         }
         let stage = core::mem::take(&mut entry.stage);
         match (stage, answer) {
-            (Stage::Replacing { goal, wrote, sent, old_meter, .. }, Answer::Replaced { before, result }) => {
+            (
+                Stage::Replacing { goal, wrote, sent, old_meter, .. },
+                Answer::Replaced { before, result, took },
+            ) => {
+                if let (Goal::Promote, Ok(_), Some(took)) = (goal, &result, took) {
+                    self.learn_install_time(world, ufid, took);
+                }
                 self.replaced(world, now, ufid, (goal, wrote, sent, old_meter), before, result, fx);
             }
             (Stage::Reading { changed, .. }, Answer::FlowRead(read)) => {
@@ -380,6 +386,16 @@ impl Steer {
             if let Some(planner) = self.planner_of(world, ufid) {
                 planner.unblock(now, ufid);
             }
+        }
+    }
+
+    /// A promotion that took so long succeeded. Only where a rule is in the NIC now did its driver put one there.
+    fn learn_install_time(&mut self, world: &World, ufid: Ufid, took: Micros) {
+        if !world.ledger.get(ufid).is_some_and(|entry| entry.in_hw()) {
+            return;
+        }
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.install_took(took);
         }
     }
 

@@ -121,13 +121,22 @@ impl Scene {
     }
 
     /// The kernel does what it was asked.
-    pub(crate) fn carry_out(&mut self, (op, request): (offload_engine::OpId, Box<Replacement>)) {
+    pub(crate) fn carry_out(&mut self, replacement: (offload_engine::OpId, Box<Replacement>)) {
+        self.carry_out_in(None, replacement);
+    }
+
+    /// The kernel does what it was asked, and takes so long.
+    fn carry_out_in(
+        &mut self,
+        took: Option<Micros>,
+        (op, request): (offload_engine::OpId, Box<Replacement>),
+    ) {
         let address = request.filter.address;
         let before =
             self.kernel.filters.contains_key(&address).then(|| Box::new(self.kernel.report(address)));
         let result = self.kernel.replace(op, &request);
         self.tell_notifications();
-        self.tell(Event::Answer { op, answer: Answer::Replaced { before, result } });
+        self.tell(Event::Answer { op, answer: Answer::Replaced { before, result, took } });
     }
 
     pub(crate) fn placement(&self, flow: Ufid) -> Placement {
@@ -183,6 +192,38 @@ fn promotions_and_refusals_are_counted_for_their_nic() {
     let nics = scene.engine.nics();
     assert_eq!(nics[0].tally.promotions, 1);
     assert_eq!(nics[0].tally.refusals, [("driver", 1)].into());
+}
+
+#[test]
+fn installs_per_second_are_learned_from_what_the_driver_took_for_those_it_did() {
+    let mut scene = Scene::new(Counters::Fast);
+    let mut settings = Settings { counters: Counters::Fast, ..Settings::default() };
+    settings.planner.learn_installs = true;
+    scene.tell(Event::Settings(Box::new(settings)));
+    let allowed = |scene: &Scene| {
+        let counts = scene.engine.nics()[0].planner.expect("it steers");
+        (counts.installs_per_s, counts.installs_are_learned)
+    };
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    // In a second the engine hears of one install, and late. It took the driver 5 ms.
+    for changed in 0..100 {
+        let replacement = scene.until_replacement(flow);
+        scene.now = scene.now.plus(Micros::from_millis(900));
+        scene.carry_out_in(Some(Micros::from_millis(5)), replacement);
+        assert_eq!(scene.placement(flow), Placement::Hardware);
+        scene.ovs.modify(&mut scene.kernel, flow, 2 + changed % 2);
+        scene.tell_notifications();
+    }
+    let learned = allowed(&scene);
+    assert!((100..=105).contains(&learned.0) && learned.1, "{learned:?}");
+    // Neither refusals nor what takes a rule out of the NIC tell how long an install takes.
+    scene.kernel.refuses_every = 1;
+    let refused = scene.until_replacement(flow);
+    scene.carry_out_in(Some(Micros(1)), refused);
+    let put_back = scene.take_replacement().expect("it is put back");
+    scene.carry_out_in(Some(Micros(1)), put_back);
+    assert_eq!(allowed(&scene), learned);
 }
 
 #[test]
@@ -257,7 +298,7 @@ fn refusal_of_a_rule_that_open_vswitch_has_changed_meanwhile_is_not_held_against
     scene.kernel.refuses_every = 0;
     scene.ovs.modify(&mut scene.kernel, flow, 2);
     scene.tell_notifications();
-    scene.tell(Event::Answer { op, answer: Answer::Replaced { before: Some(before), result } });
+    scene.tell(Event::Answer { op, answer: Answer::Replaced { before: Some(before), result, took: None } });
     assert_eq!(scene.engine.flow(scene.now, flow).expect("known").refusal, None);
     let replacement = scene.until_replacement(flow);
     assert_eq!(Rule::of(&replacement.1.filter).actions, 2);
@@ -461,7 +502,7 @@ fn replacement_told_before_the_rule_it_overwrote_is_put_right() {
     let made = scene.kernel.notifications.pop_back().expect("it is told");
     scene.kernel.notifications.push_back(ours);
     scene.tell_notifications();
-    scene.tell(Event::Answer { op, answer: Answer::Replaced { before, result } });
+    scene.tell(Event::Answer { op, answer: Answer::Replaced { before, result, took: None } });
     scene.tell(made);
     let repair = scene.take_replacement().expect("a repair follows");
     scene.carry_out(repair);

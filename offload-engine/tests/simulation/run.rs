@@ -226,7 +226,7 @@ impl Run {
         if result.is_ok() && !self.kernel.overrun {
             self.tell_out_of_order(theirs);
         }
-        self.answers.push_back(Event::Answer { op, answer: Answer::Replaced { before, result } });
+        self.answers.push_back(Event::Answer { op, answer: Answer::Replaced { before, result, took: None } });
     }
 
     /// flower changes filters under a lock, and tells of them under none: a replacement, told last just now, may be told
@@ -370,7 +370,10 @@ impl Run {
                         .contains_key(&address)
                         .then(|| Box::new(self.kernel.report(address)));
                     let result = self.kernel.replace(op, &request);
-                    self.answers.push_back(Event::Answer { op, answer: Answer::Replaced { before, result } });
+                    self.answers.push_back(Event::Answer {
+                        op,
+                        answer: Answer::Replaced { before, result, took: None },
+                    });
                 }
                 self.main_thread();
                 self.deliver_notification();
@@ -425,7 +428,7 @@ fn brief(event: &Event) -> String {
             let (sw, hw) = (counters.stats.software.packets, counters.stats.hardware.packets);
             format!("counted {round:?} {} {:?} ({sw}, {hw})", counters.address, counters.ufid)
         }
-        Event::Answer { op, answer: Answer::Replaced { before, result } } => {
+        Event::Answer { op, answer: Answer::Replaced { before, result, .. } } => {
             let before = before.as_ref().map(|before| about("before", before));
             format!("answer {op:?} {result:?} {before:?}")
         }

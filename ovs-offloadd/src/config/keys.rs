@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::rules::place;
 use super::value::Scalar;
-use super::{CapacitySetting, Config, CountersSetting, LogFormat, LogLevel, ModeSetting, SavingSetting};
+use super::{
+    CapacitySetting, Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting,
+    SavingSetting,
+};
 
 /// A key of the configuration.
 #[derive(Debug)]
@@ -242,11 +245,19 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "nic.installs-per-s",
         default: "1000",
-        shape: "whole number from 1 to 1000000",
-        doc: "Most rules that are put in each NIC in a second.",
+        shape: "\"learn\" or a whole number from 1 to 1000000",
+        doc: "Most rules that are put in each NIC in a second. \"learn\" finds out how long its driver takes for one, and \
+              lets it be busy with them for half of the time: 1000 before it has seen any, from 1 to 10000 then.",
         in_ovsdb: true,
         reloads: true,
-        set: |config, value| value.integer(1, 1_000_000).map(|number| config.nic.installs_per_s = number),
+        set: |config, value| {
+            config.nic.installs_per_s = match value {
+                Scalar::Text(text) | Scalar::Loose(text) if text == "learn" => InstallsSetting::Learn,
+                Scalar::Text(_) => return Err("must be \"learn\" or a whole number without quotes".into()),
+                value => InstallsSetting::PerSecond(value.integer(1, 1_000_000)?),
+            };
+            Ok(())
+        },
     },
     Key {
         name: "nic.install-burst",

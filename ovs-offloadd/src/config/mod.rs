@@ -52,6 +52,34 @@ pub enum CapacitySetting {
     Entries(u64),
 }
 
+/// Installs that a NIC can bear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstallsSetting {
+    /// Found out from how long its driver takes for one; [`Self::UNTIL_LEARNED`] before the first.
+    Learn,
+    /// Known, per second.
+    PerSecond(u64),
+}
+
+impl InstallsSetting {
+    /// Installs per second before the first, and unless configured.
+    pub const UNTIL_LEARNED: u64 = 1_000;
+
+    /// What holds before anything is learned.
+    pub const fn per_s(self) -> u64 {
+        match self {
+            Self::Learn => Self::UNTIL_LEARNED,
+            Self::PerSecond(number) => number,
+        }
+    }
+}
+
+impl Default for InstallsSetting {
+    fn default() -> Self {
+        Self::PerSecond(Self::UNTIL_LEARNED)
+    }
+}
+
 /// What an entry is there to save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SavingSetting {
@@ -198,7 +226,7 @@ pub struct Nic {
     /// Entries of each NIC.
     pub capacity: CapacitySetting,
     /// Most installs in a second, per NIC.
-    pub installs_per_s: u64,
+    pub installs_per_s: InstallsSetting,
     /// Most installs at once, per NIC.
     pub install_burst: u64,
 }

@@ -114,7 +114,7 @@ pub enum PortQuery {
 /// About NICs.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum NicQuery {
-    /// List NICs with entries used, capacity, installs and refusals
+    /// List NICs with entries used, capacity, installs, most installs per second and refusals
     List,
 }
 

@@ -354,11 +354,13 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
         ("waiting", true),
         ("in flight", true),
         ("installs", true),
+        ("most per s", true),
         ("refusals", true),
     ];
     let rows = nics.iter().map(|nic| {
-        let learned = if nic.capacity_learned { " (learned)" } else { "" };
+        let learned = |learned| if learned { " (learned)" } else { "" };
         let capacity = nic.capacity.map_or_else(|| "unknown".to_owned(), number);
+        let most = nic.installs_per_s_max.map_or_else(|| "-".to_owned(), number);
         vec![
             nic.nic.to_string(),
             nic.driver.clone(),
@@ -366,11 +368,12 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
             nic.eswitch_mode.clone(),
             nic.switch_id.clone(),
             number(nic.entries),
-            format!("{capacity}{learned}"),
+            format!("{capacity}{}", learned(nic.capacity_learned)),
             number(nic.foreign),
             number(nic.waiting),
             number(nic.in_flight),
             number(nic.promotions),
+            format!("{most}{}", learned(nic.installs_learned)),
             number(nic.refusals.values().sum()),
         ]
     });
@@ -450,6 +453,19 @@ configuration the old one is in force: c.toml:1:1: unknown key x
         ends(lines[0], "hw packets  sw packets      age  match");
         ends(lines[1], "     1,000           2  1min 1s  ip,tcp");
         assert_eq!(lines[2], "and 2 more (--limit 0 lists all)");
+    }
+
+    #[test]
+    fn a_nic_list_says_which_numbers_were_learned() {
+        let learned = sample::status().nics;
+        let row = |nics: &[NicView]| nic_list(nics, None).lines().last().map(str::to_owned).unwrap();
+        assert!(row(&learned).contains("1,024 (learned)"), "{}", row(&learned));
+        assert!(row(&learned).ends_with("5,000  480 (learned)        58"), "{}", row(&learned));
+        let configured =
+            NicView { installs_per_s_max: Some(1_000), installs_learned: false, ..learned[0].clone() };
+        assert!(row(&[configured]).ends_with("5,000       1,000        58"));
+        let idle = NicView { installs_per_s_max: None, installs_learned: false, ..learned[0].clone() };
+        assert!(row(&[idle]).ends_with("5,000           -        58"));
     }
 
     #[test]

@@ -123,6 +123,10 @@ pub struct NicView {
     pub capacity: Option<u64>,
     /// Whether the capacity was learned from refusals.
     pub capacity_learned: bool,
+    /// Most installs per second now; nothing while none of its flows is known, or in mode `observe`.
+    pub installs_per_s_max: Option<u64>,
+    /// Whether that was learned from how long the driver takes.
+    pub installs_learned: bool,
     /// Entries of others in the same table.
     pub foreign: u64,
     /// Flows worth an entry that wait for one.
@@ -146,7 +150,7 @@ pub struct Deeds {
     pub clean_promotions: u64,
     /// Rules moved into hardware, per second of late.
     pub promotions_per_s: u64,
-    /// Most installs per second and NIC, as configured.
+    /// Most installs per second and NIC; of the NIC that bears most.
     pub installs_per_s_max: u64,
     /// Rules moved out of hardware.
     pub demotions: u64,
@@ -336,6 +340,8 @@ pub(crate) mod sample {
                 entries: 1_020,
                 capacity: Some(1_024),
                 capacity_learned: true,
+                installs_per_s_max: Some(480),
+                installs_learned: true,
                 foreign: 0,
                 waiting: 12,
                 in_flight: 3,

@@ -137,6 +137,8 @@ pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
             entries: nic.entries.into(),
             capacity: counts.capacity.map(u64::from),
             capacity_learned: counts.capacity_is_learned,
+            installs_per_s_max: nic.planner.map(|counts| counts.installs_per_s.into()),
+            installs_learned: counts.installs_are_learned,
             foreign: counts.foreign.into(),
             waiting: counts.waiting,
             in_flight: u64::from(counts.promoting) + u64::from(counts.demoting),

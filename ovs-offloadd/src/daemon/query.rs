@@ -126,6 +126,8 @@ impl Daemon {
         let tally = status.tally;
         let mut flows = summary.flows;
         flows.untracked = tally.megaflows_left_out;
+        let nics = answers::nics(&self.engine);
+        let installs_per_s_max = nics.iter().filter_map(|nic| nic.installs_per_s_max).max();
         let view = StatusView {
             version: env!("CARGO_PKG_VERSION"),
             mode: status.mode.as_str(),
@@ -139,13 +141,13 @@ impl Daemon {
             rate: status.lately.map_or_else(Split::default, |(moved, over)| answers::per_second(moved, over)),
             traffic: answers::split(status.totals),
             rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
-            nics: answers::nics(&self.engine),
+            nics,
             refused: summary.refused,
             done: Deeds {
                 promotions: tally.promotions,
                 clean_promotions: tally.clean_promotions,
                 promotions_per_s: self.pace.per_s,
-                installs_per_s_max: config.nic.installs_per_s,
+                installs_per_s_max: installs_per_s_max.unwrap_or_else(|| config.nic.installs_per_s.per_s()),
                 demotions: tally.demotions,
                 undone: tally.undone,
                 races_repaired: tally.races_repaired,

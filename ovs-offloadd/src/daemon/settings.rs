@@ -7,8 +7,8 @@ use policies::{Micros, Rate, planner};
 use tracing::{info, warn};
 
 use crate::config::{
-    Assignment, CapacitySetting, Config, CountersSetting, ModeSetting, RateSetting, SavingSetting, Written,
-    assignments_in_external_ids, read_file,
+    Assignment, CapacitySetting, Config, CountersSetting, InstallsSetting, ModeSetting, RateSetting,
+    SavingSetting, Written, assignments_in_external_ids, read_file,
 };
 
 /// The configuration in force and how it came about.
@@ -128,7 +128,7 @@ fn micros(time: std::time::Duration) -> Micros {
 /// The engine's part of a configuration.
 pub(crate) fn engine_settings(config: &Config) -> Settings {
     let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let installs_per_s = small(config.nic.installs_per_s);
+    let installs_per_s = small(config.nic.installs_per_s.per_s());
     let defaults = planner::Settings::default();
     Settings {
         mode: match config.mode {
@@ -162,6 +162,7 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
                 CapacitySetting::Entries(entries) => planner::Capacity::Fixed(small(entries)),
             },
             installs_per_s,
+            learn_installs: config.nic.installs_per_s == InstallsSetting::Learn,
             install_burst: small(config.nic.install_burst).min(installs_per_s),
             ..defaults
         },
@@ -238,5 +239,24 @@ mod tests {
         assert_eq!(settings.planner.hysteresis_percent, 50);
         assert_eq!(settings.planner.capacity, planner::Capacity::Fixed(64));
         assert_eq!((settings.planner.installs_per_s, settings.planner.install_burst), (10, 10));
+        assert!(!settings.planner.learn_installs);
+    }
+
+    #[test]
+    fn installs_are_learned_where_file_or_ovsdb_say_so() {
+        let installs = |state: &ConfigState| {
+            let planner = engine_settings(state.config()).planner;
+            (planner.learn_installs, planner.installs_per_s, planner.install_burst)
+        };
+        let (_file, _, by_file) = state("[nic]\ninstalls-per-s = \"learn\"\n");
+        assert_eq!(installs(&by_file), (true, 1_000, 500));
+        let (_other, _, mut state) = state("");
+        assert_eq!(installs(&state), (false, 1_000, 500));
+        assert!(state.take_external_ids([("offloadd-nic-installs-per-s", "20")]));
+        assert_eq!(installs(&state), (false, 20, 20));
+        assert!(state.take_external_ids([("offloadd-nic-installs-per-s", "learn")]));
+        assert_eq!(installs(&state), (true, 1_000, 500));
+        assert!(!state.take_external_ids([("offloadd-nic-installs-per-s", "teach")]));
+        assert_eq!(installs(&state), (true, 1_000, 500));
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::time::Instant;
 
 use netlink_wire::message::Control;
 use netlink_wire::{Message, Messages, Seq};
-use offload_engine::{Acked, Answer, Author, Event, OpId, Refused, Replacement, Round};
+use offload_engine::{Acked, Answer, Author, Event, Micros, OpId, Refused, Replacement, Round};
 use tc_flower::{
     Change, Detail, FilterAddress, FilterCounters, FilterReport, Hook, Location, TcEvent, request,
 };
@@ -34,6 +35,8 @@ enum Changing {
         before: Option<Box<FilterReport>>,
         /// The message it was read from, while events are recorded.
         before_raw: Vec<u8>,
+        /// How long the kernel took for both.
+        took: Option<Micros>,
     },
     /// A filter is deleted.
     Deleting { op: OpId },
@@ -50,7 +53,7 @@ impl Changing {
     fn answered(self, result: Result<Acked, Refused>) -> Event {
         let op = self.op();
         let answer = match self {
-            Self::Replacing { before, .. } => Answer::Replaced { before, result },
+            Self::Replacing { before, took, .. } => Answer::Replaced { before, result, took },
             Self::Deleting { .. } => Answer::FilterDeleted(result),
         };
         Event::Answer { op, answer }
@@ -200,7 +203,7 @@ impl Tc {
     pub(crate) fn replace(&mut self, op: OpId, request: &Replacement, events: &mut Vec<Event>) {
         let read = self.pipeline.next_seq();
         let seq = self.pipeline.next_seq();
-        let changing = Changing::Replacing { op, read, before: None, before_raw: Vec::new() };
+        let changing = Changing::Replacing { op, read, before: None, before_raw: Vec::new(), took: None };
         let mut messages = request::get(&request.filter.address, read);
         match request::replace(&request.filter, request.actions, seq) {
             Ok(replace) => messages.extend_from_slice(&replace),
@@ -232,11 +235,18 @@ impl Tc {
         }
     }
 
+    /// Sends what may be sent, each by itself, so that its time is its own: rtnetlink carries a request out, the driver's part
+    /// included, and queues the answers to it before send(2) returns. What the answers wait for after that is our own doing.
     fn send_changes(&mut self, events: &mut Vec<Event>) {
-        while let Some(batch) = self.pipeline.take_batch() {
-            if let Err(error) = self.changes.send(&batch) {
+        while let Some((seq, messages)) = self.pipeline.take_next() {
+            let begun = Instant::now();
+            let sent = self.changes.send(&messages);
+            let elapsed = begun.elapsed();
+            if let Err(error) = sent {
                 warn!(%error, "cannot send to the kernel");
                 self.give_up_changes(&format!("cannot send to the kernel: {error}"), events);
+            } else if let Some(Changing::Replacing { took, .. }) = self.pipeline.get_mut(seq) {
+                *took = Some(Micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)));
             }
         }
     }
@@ -466,5 +476,56 @@ fn notified(event: TcEvent, author: impl Fn(netlink_wire::PortId, Seq) -> Author
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_wire::{EtherType, Ifindex};
+    use tc_flower::{Chain, Filter, FilterFlags, Handle, Match, Prio, ReplaceActions};
+
+    /// A replacement that the kernel refuses to anybody: there is no such device.
+    fn hopeless() -> Replacement {
+        let address = FilterAddress {
+            location: Location::ingress(Ifindex(i32::MAX.unsigned_abs())),
+            chain: Chain(0),
+            prio: Prio(1),
+            protocol: EtherType::IPV4,
+            handle: Handle(1),
+        };
+        let filter = Filter {
+            address,
+            flags: FilterFlags::SKIP_HW,
+            class_id: None,
+            indev: None,
+            keys: Match::default(),
+            actions: Vec::new(),
+        };
+        Replacement { filter, actions: ReplaceActions::Kept }
+    }
+
+    #[tokio::test]
+    async fn an_answer_tells_the_kernels_time_and_not_what_it_waited_for_us() {
+        const WAITED: std::time::Duration = std::time::Duration::from_millis(300);
+        let mut tc = Tc::open(1 << 20, 2).unwrap();
+        let mut events = Vec::new();
+        // The third waits until one of the others is answered.
+        (0..3).for_each(|op| tc.replace(OpId(op), &hopeless(), &mut events));
+        assert_eq!(events, []);
+        std::thread::sleep(WAITED);
+        while events.len() < 3 {
+            let ready = tc.ready().await.unwrap();
+            tc.take(ready, &mut events).unwrap();
+        }
+        for event in events {
+            let Event::Answer { answer: Answer::Replaced { result: Err(_), took: Some(took), .. }, .. } =
+                event
+            else {
+                panic!("{event:?}");
+            };
+            assert!(u128::from(took.0) < WAITED.as_micros(), "{took:?}");
+        }
+        assert!(tc.pipeline.is_idle() && tc.reads.is_empty());
     }
 }

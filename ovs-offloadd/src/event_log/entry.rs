@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
 use offload_engine::{
-    Acked, Answer, Author, CommandError, Count, Event, Megaflow, NicFacts, NicId, OpId, OvsSettings,
+    Acked, Answer, Author, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId, OvsSettings,
     OvsVersion, Peer, PortFacts, PortKind, Refused, Round, Settings, TcPolicy,
 };
 use serde::{Deserialize, Serialize};
@@ -150,8 +150,18 @@ pub(crate) enum Trouble {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AnswerEntry {
-    Replaced { before: Option<Hex>, errno: Option<i32>, extack: Option<String> },
-    FilterDeleted { errno: Option<i32>, extack: Option<String> },
+    Replaced {
+        before: Option<Hex>,
+        errno: Option<i32>,
+        extack: Option<String>,
+        /// Absent in logs of before it was measured; they replay as they did.
+        #[serde(default)]
+        took_us: Option<u64>,
+    },
+    FilterDeleted {
+        errno: Option<i32>,
+        extack: Option<String>,
+    },
     FlowRead(Result<(String, String, String), Trouble>),
     CommandDone(Result<(), Trouble>),
 }
@@ -294,13 +304,13 @@ impl FlowEntry {
 impl AnswerEntry {
     fn of(answer: &Answer, raws: &mut Raws) -> Self {
         match answer {
-            Answer::Replaced { before, result } => {
+            Answer::Replaced { before, result, took } => {
                 let before = before.as_ref().map(|_| raws.take());
                 let (errno, extack) = match result {
                     Ok(acked) => (None, acked.extack.clone()),
                     Err(refused) => (Some(refused.errno.0), refused.extack.clone()),
                 };
-                Self::Replaced { before, errno, extack }
+                Self::Replaced { before, errno, extack, took_us: took.map(|took| took.0) }
             }
             Answer::FilterDeleted(Ok(acked)) => {
                 Self::FilterDeleted { errno: None, extack: acked.extack.clone() }
@@ -318,9 +328,10 @@ impl AnswerEntry {
 
     fn answer(self) -> Result<Answer, String> {
         Ok(match self {
-            Self::Replaced { before, errno, extack } => Answer::Replaced {
+            Self::Replaced { before, errno, extack, took_us } => Answer::Replaced {
                 before: before.map(|raw| report(&raw)).transpose()?,
                 result: kernel_said(errno, extack),
+                took: took_us.map(Micros),
             },
             Self::FilterDeleted { errno, extack } => Answer::FilterDeleted(kernel_said(errno, extack)),
             Self::FlowRead(Ok((id, key, actions))) => {
@@ -508,5 +519,25 @@ impl Entry {
             Self::DatapathOverrun => Event::DatapathOverrun,
             other => return Err(format!("this event cannot be replayed: {other:?}")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_replacement_took_is_in_the_log_and_logs_of_before_are_read() {
+        let result = Ok(Acked { extack: None });
+        for took in [Some(Micros(5_017)), None] {
+            let answer = Answer::Replaced { before: None, result: result.clone(), took };
+            let entry = AnswerEntry::of(&answer, &mut Raws::default());
+            let text = serde_json::to_string(&entry).unwrap();
+            let read: AnswerEntry = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.answer().unwrap(), answer, "{text}");
+        }
+        let before = r#"{"replaced":{"before":null,"errno":null,"extack":null}}"#;
+        let read: AnswerEntry = serde_json::from_str(before).unwrap();
+        assert_eq!(read.answer().unwrap(), Answer::Replaced { before: None, result, took: None });
     }
 }

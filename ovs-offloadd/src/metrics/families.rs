@@ -175,6 +175,19 @@ pub static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "offloadd_nic_installs_per_second_max",
+        kind: Kind::Gauge,
+        labels: &["nic", "driver"],
+        help: "Rules that are put in a NIC in a second at most, as configured or as learned; absent in mode observe.",
+        samples: |status, _, out| {
+            for nic in &status.nics {
+                if let Some(most) = nic.installs_per_s_max {
+                    out.put(&[&nic.nic.to_string(), &nic.driver], most);
+                }
+            }
+        },
+    },
+    Family {
         name: "offloadd_nic_waiting_flows",
         kind: Kind::Gauge,
         labels: &["nic", "driver"],
@@ -425,6 +438,8 @@ mod tests {
             value(&text, "offloadd_nic_capacity_entries{nic=\"0\",driver=\"mlx5_core\"}").unwrap(),
             "1024"
         );
+        let most = "offloadd_nic_installs_per_second_max{nic=\"0\",driver=\"mlx5_core\"}";
+        assert_eq!(value(&text, most).unwrap(), "480");
         let refusals = "offloadd_nic_refusals_total{nic=\"0\",driver=\"mlx5_core\",reason=\"table_full\"}";
         assert_eq!(value(&text, refusals).unwrap(), "40");
         assert_eq!(value(&text, "offloadd_connection_up{peer=\"vswitchd\"}").unwrap(), "0");

@@ -17,7 +17,7 @@ pub struct ReplayArgs {
     /// Entries of the NIC's table
     #[arg(long, value_name = "NUMBER", default_value_t = 1_024)]
     pub entries: u32,
-    /// Installs per second that the NIC takes [default: nic.installs-per-s of the policy]
+    /// Installs per second that the NIC takes [default: nic.installs-per-s of the policy, 1000 where that is "learn"]
     #[arg(long, value_name = "NUMBER")]
     pub installs_per_s: Option<u32>,
     /// How often the planner decides

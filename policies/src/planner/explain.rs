@@ -99,4 +99,8 @@ pub struct Counts {
     pub capacity: Option<u32>,
     /// Whether the driver's "table is full" taught that number.
     pub capacity_is_learned: bool,
+    /// Installs per second that are allowed now.
+    pub installs_per_s: u32,
+    /// Whether the time that the driver takes for one taught that number.
+    pub installs_are_learned: bool,
 }

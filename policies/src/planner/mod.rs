@@ -12,6 +12,7 @@ mod contest;
 mod division;
 mod explain;
 mod flow;
+mod install_time;
 mod rate;
 mod seats;
 mod settings;
@@ -29,6 +30,7 @@ pub use division::{Division, Limit, TenantId};
 use division::{InTheWay, Standings};
 pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
+use install_time::InstallTime;
 use seats::{Seat, Seats};
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
@@ -53,7 +55,11 @@ impl<Id> Plan<Id> {
 /// The planner of one NIC. See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Planner<Id> {
+    /// As the operator gave them.
+    given: Settings,
+    /// Those in force: with what the driver taught.
     settings: Settings,
+    install_time: InstallTime,
     advantage: i64,
     flows: BTreeMap<Id, Flow>,
     seats: Seats<Id>,
@@ -73,7 +79,9 @@ impl<Id: Copy + Ord> Planner<Id> {
     /// A planner that knows no megaflow.
     pub fn new(settings: Settings) -> Self {
         Self {
+            given: settings,
             settings,
+            install_time: InstallTime::default(),
             advantage: rate::advantage(settings.hysteresis_percent),
             flows: BTreeMap::new(),
             seats: Seats::new(),
@@ -89,17 +97,18 @@ impl<Id: Copy + Ord> Planner<Id> {
         }
     }
 
-    /// The settings in force.
+    /// The settings in force, what the driver taught included.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Takes over new settings. Nothing moves that need not: rates, placements and what the driver taught stay.
     pub fn set_settings(&mut self, now: Micros, settings: Settings) {
-        if settings == self.settings {
+        if settings == self.given {
             return;
         }
-        self.settings = settings;
+        self.given = settings;
+        self.settings = self.install_time.applied_to(settings);
         self.advantage = rate::advantage(settings.hysteresis_percent);
         self.table.reconfigure(settings.capacity);
         let ids: Vec<Id> = self.flows.keys().copied().collect();
@@ -225,6 +234,13 @@ impl<Id: Copy + Ord> Planner<Id> {
         self.reseat(now, id);
     }
 
+    /// The kernel and the driver took so long to put a rule in the NIC, measured around that request alone. To be told of
+    /// installs that succeeded; a driver that refuses may be quick about it.
+    pub fn install_took(&mut self, took: Micros) {
+        self.install_time.took(took, self.given.installs_per_s);
+        self.settings = self.install_time.applied_to(self.given);
+    }
+
     /// Lifts a refusal: something changed that may make the driver answer differently (link, eswitch, settings).
     pub fn unblock(&mut self, now: Micros, id: Id) {
         if let Some(flow) = self.flows.get_mut(&id) {
@@ -310,6 +326,8 @@ impl<Id: Copy + Ord> Planner<Id> {
             foreign: self.foreign,
             capacity: (fits != u32::MAX).then_some(fits),
             capacity_is_learned: self.table.is_learned(),
+            installs_per_s: self.settings.installs_per_s,
+            installs_are_learned: self.given.learn_installs && self.install_time.is_learned(),
         }
     }
 

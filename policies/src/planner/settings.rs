@@ -105,6 +105,9 @@ pub struct Settings {
     pub capacity: Capacity,
     /// Installs per second, on average; 0 for none at all. Default: 1000.
     pub installs_per_s: u32,
+    /// Whether that holds only until the driver has shown how long an install takes it: half of what it manages then, and
+    /// no more than 10,000 ([`Planner::install_took`](super::Planner::install_took)). Default: no.
+    pub learn_installs: bool,
     /// Installs at once after a quiet time, at most a second's worth. Default: 500.
     pub install_burst: u32,
     /// Promotions and demotions that await the kernel's answer, at most. Default: 256.
@@ -131,6 +134,7 @@ impl Default for Settings {
             install_cost: 20_000,
             capacity: Capacity::Learned { initial: None },
             installs_per_s: 1_000,
+            learn_installs: false,
             install_burst: 500,
             in_flight_max: 256,
             retry_after: Micros::from_secs(1),

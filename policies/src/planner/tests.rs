@@ -344,7 +344,7 @@ fn forgetting_frees_entry_line_and_time_out() {
         planner.forget(id);
     }
     planner.forget(99);
-    assert_eq!(planner.counts(), Counts { capacity: Some(2), ..Counts::default() });
+    assert_eq!(planner.counts(), Counts { capacity: Some(2), installs_per_s: 1_000, ..Counts::default() });
     assert_eq!(planner.explain(SECOND, 0), Explanation::Unknown);
 }
 
@@ -503,4 +503,61 @@ fn counters_that_come_late_are_no_pause() {
     planner.observe(at(1_900), 1, Sample { packets: 90, bytes: 90_000, over: at(900) });
     assert!(planner.plan(at(1_900)).is_empty());
     assert_eq!(planner.plan(at(3_900)).demote, [] as [u32; 0], "neither moves any more");
+}
+
+/// Runs a planner that learns for ten seconds beside a driver that takes `took` for an install, with `per_s` new megaflows
+/// per second that are worth one, and a daemon that tells of each only `late` after it was done.
+fn with_driver(took: Micros, per_s: u64, late: Micros) -> (Planner<u32>, u32) {
+    let mut planner = Planner::new(Settings { learn_installs: true, ..open() });
+    let (mut next, mut installs) = (0, 0);
+    for round in 0..100 {
+        let now = at(1_000 + round * 100);
+        while u64::from(next) < (round + 1) * per_s / 10 {
+            planner.observe(now, next, bytes(1_000_000));
+            next += 1;
+        }
+        let plan = planner.plan(now);
+        for id in &plan.promote {
+            planner.install_took(took);
+            planner.placed(now.plus(late), *id);
+        }
+        installs = planner.counts().placed;
+    }
+    (planner, installs)
+}
+
+#[test]
+fn what_is_learned_does_not_depend_on_how_many_installs_there_are_or_how_late_they_are_told() {
+    for (us, half) in [(250, 2_000), (1_000, 500), (10_000, 50)] {
+        for (per_s, late) in [(1, 0), (1, 900), (10, 900), (1_000, 0), (1_000, 900)] {
+            let (planner, installs) = with_driver(Micros(us), per_s, at(late));
+            let allowed = planner.counts().installs_per_s;
+            // Ten installs in ten seconds leave a little of what was assumed at first.
+            let margin = if per_s == 1 { half / 4 } else { half / 20 };
+            let near = allowed.abs_diff(half) <= margin;
+            assert!(near, "{allowed}/s with {us} us for an install, {per_s} flows/s, told {late} ms late");
+            assert!(planner.counts().installs_are_learned);
+            // The start at 1,000/s, half a second's worth of them at once, and then what was learned.
+            assert!(installs <= 500 + half * 10 + half / 2, "{installs} installs");
+        }
+    }
+}
+
+#[test]
+fn a_slow_driver_gets_half_of_the_installs_it_manages() {
+    let mut planner = with_flows(Settings { learn_installs: true, ..open() }, &[10]);
+    assert_eq!((planner.counts().installs_per_s, planner.counts().installs_are_learned), (1_000, false));
+    for _ in 0..500 {
+        planner.install_took(at(5));
+    }
+    let counts = planner.counts();
+    assert_eq!((counts.installs_per_s, counts.installs_are_learned), (100, true));
+    for id in 0..1_000 {
+        planner.observe(at(9_000), id, bytes(1_000_000));
+    }
+    assert_eq!(planner.plan(at(9_000)).promote.len(), 50, "half a second's worth at once");
+    planner.set_settings(at(9_000), Settings { min_age: SECOND, learn_installs: true, ..open() });
+    assert_eq!(planner.counts().installs_per_s, 100, "another setting leaves what was learned");
+    planner.set_settings(at(9_000), Settings { installs_per_s: 300, ..open() });
+    assert_eq!(planner.counts().installs_per_s, 300, "a number that is given is in force");
 }

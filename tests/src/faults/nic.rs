@@ -10,6 +10,9 @@ use tc_flower::Change;
 
 use super::scene::{EAGER, FIRST, Flows, NIC, PORT, SETTLES_WITHIN, in_hardware, status};
 
+mod learned;
+pub(super) use learned::installs_per_s_are_half_of_what_the_driver_manages;
+
 /// Rules that simnic's table takes, and flows that want one.
 const TABLE: u64 = 64;
 const FLOWS: u32 = 1000;

@@ -58,15 +58,14 @@ impl<T> Pipeline<T> {
         Ok(())
     }
 
-    /// The messages that may be sent now, back to back; they count as in flight from here on.
-    pub fn take_batch(&mut self) -> Option<Vec<u8>> {
-        let mut batch = Vec::new();
-        while self.in_flight.len() < self.in_flight_max {
-            let Some((message, seq, note)) = self.waiting.pop_front() else { break };
-            batch.extend_from_slice(&message);
-            self.in_flight.insert(seq, note);
+    /// The next request that may be sent now, with its number; it counts as in flight from here on.
+    pub fn take_next(&mut self) -> Option<(Seq, Vec<u8>)> {
+        if self.in_flight.len() >= self.in_flight_max {
+            return None;
         }
-        (!batch.is_empty()).then_some(batch)
+        let (message, seq, note) = self.waiting.pop_front()?;
+        self.in_flight.insert(seq, note);
+        Some((seq, message))
     }
 
     /// What was noted of a request in flight.
@@ -108,11 +107,12 @@ mod tests {
             let seq = pipeline.next_seq();
             pipeline.push(seq, vec![note], note).unwrap();
         }
-        assert_eq!(pipeline.take_batch(), Some(vec![0, 1]));
-        assert_eq!(pipeline.take_batch(), None);
+        assert_eq!(pipeline.take_next(), Some((Seq(1), vec![0])));
+        assert_eq!(pipeline.take_next(), Some((Seq(2), vec![1])));
+        assert_eq!(pipeline.take_next(), None);
         assert_eq!(pipeline.finish(Seq(1)), Some(0));
         assert_eq!(pipeline.finish(Seq(1)), None);
-        assert_eq!(pipeline.take_batch(), Some(vec![2]));
+        assert_eq!(pipeline.take_next(), Some((Seq(3), vec![2])));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             let seq = pipeline.next_seq();
             pipeline.push(seq, vec![0], note).unwrap();
         }
-        pipeline.take_batch();
+        while pipeline.take_next().is_some() {}
         pipeline.finish(Seq(2));
         let lost: Vec<_> = pipeline.give_up().into_iter().map(|request| request.note).collect();
         assert_eq!(lost, ["a", "c"]);

@@ -53,6 +53,13 @@ pub enum Rate {
     PacketsPerSecond(u64),
 }
 
+impl Rate {
+    /// Whether it is zero: everything is as fast as that.
+    pub(crate) const fn is_zero(self) -> bool {
+        matches!(self, Self::BytesPerSecond(0) | Self::PacketsPerSecond(0))
+    }
+}
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, units) = match *self {

@@ -1,6 +1,12 @@
 //! Why a megaflow is where it is, as values that a person's sentence can be made of.
 
-use super::settings::{Because, Refusal};
+use core::hash::Hash;
+
+use super::division::InTheWay;
+use super::flow::{Block, Flow, State};
+use super::flows::Known;
+use super::settings::{Because, Refusal, Saving, Verdict};
+use super::{Planner, rate};
 use crate::{Micros, Rate};
 
 /// Why a megaflow is where it is.
@@ -103,4 +109,83 @@ pub struct Counts {
     pub installs_per_s: u32,
     /// Whether the time that the driver takes for one taught that number.
     pub installs_are_learned: bool,
+}
+
+impl<Id: Copy + Ord + Hash> Planner<Id> {
+    /// Why the megaflow is where it is.
+    pub fn explain(&self, now: Micros, id: Id) -> Explanation {
+        let Some(known) = self.flows.find(id) else { return Explanation::Unknown };
+        let flow = &self.flows[known];
+        match flow.state {
+            State::Promoting { since } => Explanation::Promoting { since },
+            State::Demoting { since, .. } => Explanation::Demoting { since },
+            State::Placed { since } => {
+                let (packets, bytes) = flow.pace.at_time(now, self.settings.half_life);
+                let saving = match self.settings.saving {
+                    Saving::ModelledCpu { .. } => self.settings.saving.of(packets, bytes) / 1_000,
+                    Saving::Bytes | Saving::Packets => self.settings.saving.of(packets, bytes),
+                };
+                let resident_for = since.plus(self.settings.min_residency).since(now);
+                Explanation::Placed { since, saving: u64::try_from(saving).unwrap_or(u64::MAX), resident_for }
+            }
+            State::Software => self.explain_software(now, known, flow),
+        }
+    }
+
+    /// How the planner stands.
+    pub fn counts(&self) -> Counts {
+        let fits = self.table.fits();
+        Counts {
+            flows: self.flows.len() as u64,
+            waiting: self.seats.waiting_len() as u64,
+            promoting: self.promoting,
+            placed: self.entries,
+            demoting: self.demoting,
+            foreign: self.foreign,
+            capacity: (fits != u32::MAX).then_some(fits),
+            capacity_is_learned: self.table.is_learned(),
+            installs_per_s: self.settings.installs_per_s,
+            installs_are_learned: self.given.learn_installs && self.install_time.is_learned(),
+        }
+    }
+
+    fn explain_software(&self, now: Micros, known: Known<Id>, flow: &Flow) -> Explanation {
+        if let Verdict::Software(because) = flow.verdict {
+            return Explanation::Policy(because);
+        }
+        if let Some(block) = flow.block.filter(|block| block.until > now) {
+            let Block { until, refusal, refusals } = block;
+            return Explanation::BlockedUntil { until, refusal, refusals };
+        }
+        if let Verdict::Auto(terms) = flow.verdict {
+            let needs = terms.min_rate.unwrap_or(self.settings.min_rate);
+            let ready = flow.old_enough_at(&terms, &self.settings);
+            if ready > now {
+                return Explanation::TooYoung { left: ready.since(now) };
+            }
+            let rate = flow.pace.in_unit_of(needs, now, self.settings.half_life);
+            if !rate::reaches(rate, needs) {
+                return Explanation::TooSlow { rate, needs };
+            }
+        }
+        let score = flow.score(now, &self.settings);
+        let (rank, of) = self.seats.rank(score, known);
+        let standings = self.standings(now);
+        let waiting_for = if let Some(in_the_way) = standings.in_the_way(flow.claim) {
+            match in_the_way {
+                InTheWay::RuleEntries => WaitingFor::RuleEntries,
+                InTheWay::RuleInstalls => WaitingFor::RuleInstalls,
+            }
+        } else if self.free(now) == 0 && standings.has_competition() && !standings.is_under(flow.claim.tenant)
+        {
+            WaitingFor::Share
+        } else if self.free(now) == 0 {
+            WaitingFor::Entry
+        } else if self.budget.left() == 0 || self.in_flight_left() == 0 {
+            WaitingFor::Installs
+        } else {
+            WaitingFor::NextPlan
+        };
+        Explanation::Waiting { rank: rank as u64, of: of as u64, waiting_for }
+    }
 }

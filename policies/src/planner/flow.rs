@@ -1,5 +1,7 @@
 //! One megaflow as the planner knows it, and where that puts it.
 
+use core::hint::black_box;
+
 use super::division::{Claim, Division, TenantId};
 use super::rate::{self, Moved, Pace};
 use super::seats::{Score, Seat};
@@ -53,6 +55,12 @@ impl Flow {
         }
     }
 
+    /// Has it fetched from memory, without waiting for that.
+    pub(super) fn touch(&self) {
+        black_box((self.verdict.rule().is_some(), self.first_seen, self.looked_at.is_some()));
+        self.pace.touch();
+    }
+
     /// Whether an entry is its own, or is going to be.
     pub(super) fn holds(&self) -> bool {
         matches!(self.state, State::Promoting { .. } | State::Placed { .. })
@@ -86,10 +94,15 @@ impl Flow {
                 let ready = self.old_enough_at(&terms, settings);
                 if ready > now {
                     Seat::Until(ready)
-                } else if self.is_fast_enough(now, settings) && self.is_worth(now, settings, price) {
-                    Seat::Waiting(self.claim, self.score(now, settings))
-                } else {
+                } else if !self.is_fast_enough(now, settings) {
                     Seat::Aside
+                } else {
+                    let expected = self.expected(now, settings);
+                    if self.gain(expected, now, settings) >= price {
+                        Seat::Waiting(self.claim, self.score_of(expected, now, settings))
+                    } else {
+                        Seat::Aside
+                    }
                 }
             }
         }
@@ -101,7 +114,7 @@ impl Flow {
             Verdict::Hardware(_) => true,
             Verdict::Auto(terms) => {
                 let needs = terms.min_rate.unwrap_or(settings.min_rate);
-                rate::reaches(self.pace.in_unit_of(needs, now, settings.half_life), needs)
+                needs.is_zero() || rate::reaches(self.pace.in_unit_of(needs, now, settings.half_life), needs)
             }
         }
     }
@@ -123,12 +136,11 @@ impl Flow {
 
     /// Whether what its entry is expected to save is as much as its install costs. Weight makes no install cheaper.
     pub(super) fn is_worth(&self, now: Micros, settings: &Settings, price: u128) -> bool {
-        self.is_pinned() || self.gain(now, settings) >= price
+        self.is_pinned() || self.gain(self.expected(now, settings), now, settings) >= price
     }
 
-    /// What an entry is expected to save over the rest of its burst.
-    pub(super) fn gain(&self, now: Micros, settings: &Settings) -> u128 {
-        let (packets, bytes) = self.expected(now, settings);
+    /// What an entry saves over the rest of its burst, where so much is expected of it.
+    fn gain(&self, (packets, bytes): (u64, u64), now: Micros, settings: &Settings) -> u128 {
         let stay = self.pace.stay(now);
         settings.saving.of(rate::amount(packets, stay), rate::amount(bytes, stay))
     }
@@ -137,6 +149,7 @@ impl Flow {
         matches!(self.verdict, Verdict::Hardware(_))
     }
 
+    /// Packets and bytes per second that are to be expected of it.
     fn expected(&self, now: Micros, settings: &Settings) -> (u64, u64) {
         let pause = self.pace.pause(now, settings.half_life, settings.counter_delay);
         self.pace.expected(now, self.moved, now.since(self.first_seen), pause)
@@ -150,7 +163,10 @@ impl Flow {
     /// How it ranks. Among those with an entry by what the entry saves, or by what it is worth to hold it through a pause;
     /// in line by what an entry would save if it is bound for `min_residency` longer than the burst goes on.
     pub(super) fn score(&self, now: Micros, settings: &Settings) -> Score {
-        let (packets, bytes) = self.expected(now, settings);
+        self.score_of(self.expected(now, settings), now, settings)
+    }
+
+    fn score_of(&self, (packets, bytes): (u64, u64), now: Micros, settings: &Settings) -> Score {
         let (packets, bytes) = if let State::Placed { .. } = self.state {
             let held = self.pace.held(now);
             (packets.max(held.0), bytes.max(held.1))

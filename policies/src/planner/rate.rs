@@ -4,6 +4,8 @@
 //! packets. Silence that is long against the time between two packets is a pause, not noise: what comes after it is a new
 //! burst, whose own mean is the best guess from its first reading on.
 
+use core::hint::black_box;
+
 use crate::{Micros, Rate};
 
 /// Bits after the binary point of a stored rate.
@@ -18,14 +20,14 @@ const SHORTEST_MEAN: Micros = Micros::from_millis(10);
 
 /// So many packets that were to be expected and did not come are a pause: with arrivals at random, one silence of that length
 /// in fifty is none.
-const MISSING: u64 = 4;
+const MISSING: u32 = 4;
 
 /// So many times the packets that were to be expected, and so many more, are no noise either: it moves faster than it did.
 const SURGE: u64 = 4;
 const SURGE_MORE: u64 = 8;
 
 /// The memory spans at least so many packets.
-const REMEMBERED: u64 = 8;
+const REMEMBERED: u32 = 8;
 
 /// A pause is looked at again whenever it has doubled, at most so often.
 const PAUSE_STEPS: u32 = 8;
@@ -124,6 +126,11 @@ impl Pace {
         }
     }
 
+    /// See [`super::flow::Flow::touch`].
+    pub(super) fn touch(&self) {
+        black_box((self.at, self.mean_since, self.lately.begin, self.lately.before_for));
+    }
+
     /// Takes in what moved in the time `over` before `now`; counters may be late by `delay`.
     pub(super) fn update(&mut self, now: Micros, half_life: Micros, delay: Micros, sample: super::Sample) {
         let over = sample.over.max(Micros(1));
@@ -131,7 +138,8 @@ impl Pace {
         let silent = begin.since(self.at);
         let missed = u128::from(self.packets) * u128::from(silent.since(delay).0);
         // Of a few packets nobody knows how far apart they are.
-        let paused = self.burst.packets > MISSING && missed >= u128::from(MISSING * 1_000_000) << RATE_BITS;
+        let paused = self.burst.packets > u64::from(MISSING)
+            && missed >= (u128::from(MISSING) * 1_000_000) << RATE_BITS;
         if paused {
             self.end_burst(silent);
             // It began at some time between the readings: in the middle, on average.
@@ -151,7 +159,9 @@ impl Pace {
         let age = now.since(self.mean_since);
         let memory = half_life.max(self.gaps(REMEMBERED));
         // A mean is taken until the window of the average, memory / ln 2, is full.
-        if u128::from(age.0) * 693 <= u128::from(memory.0) * 1_000 || self.mean.packets <= REMEMBERED {
+        if u128::from(age.0) * 693 <= u128::from(memory.0) * 1_000
+            || self.mean.packets <= u64::from(REMEMBERED)
+        {
             let span = age.max(SHORTEST_MEAN);
             // A single packet is the beginning of something or all of it.
             let of = if self.mean.packets <= 1 { 2 } else { 1 };
@@ -194,10 +204,9 @@ impl Pace {
     }
 
     /// The time in which so many packets come; an hour where none do.
-    fn gaps(&self, packets: u64) -> Micros {
-        let span = u128::from(packets * 1_000_000) << RATE_BITS;
-        let span = span.checked_div(u128::from(self.packets)).unwrap_or(u128::MAX);
-        Micros(u64::try_from(span).unwrap_or(u64::MAX)).min(Micros::from_secs(3_600))
+    fn gaps(&self, packets: u32) -> Micros {
+        let span = (u64::from(packets) * 1_000_000) << RATE_BITS;
+        Micros(span.checked_div(self.packets).unwrap_or(u64::MAX)).min(Micros::from_secs(3_600))
     }
 
     /// How long it may be silent before that is a pause.
@@ -373,16 +382,14 @@ pub(super) fn fading(span: Micros, half_life: Micros) -> u64 {
 fn log2(value: u128) -> i64 {
     let whole = value.max(1).ilog2();
     // The mantissa, in [1, 2), with 63 fractional bits.
-    let shifted = if whole >= 63 { value >> (whole - 63) } else { value << (63 - whole) };
-    let mut mantissa = shifted & u128::from(u64::MAX);
+    let mut mantissa = (if whole >= 63 { value >> (whole - 63) } else { value << (63 - whole) }) as u64;
     let mut fraction = 0_i64;
     for _ in 0..LOG_BITS {
-        mantissa = (mantissa * mantissa) >> 63;
-        fraction <<= 1;
-        if mantissa >> 64 != 0 {
-            fraction |= 1;
-            mantissa >>= 1;
-        }
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        // In [1, 4): one bit more before the binary point where it is 2 or more.
+        let carry = (square >> 127) as u32;
+        mantissa = (square >> (63 + carry)) as u64;
+        fraction = fraction << 1 | i64::from(carry);
     }
     (i64::from(whole) << LOG_BITS) | fraction
 }

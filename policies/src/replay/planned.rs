@@ -20,6 +20,8 @@ pub(super) struct Planned {
     /// Each megaflow's class, as the planner was told.
     told: Vec<Option<TenantNumber>>,
     classes: Vec<Class>,
+    /// Of this epoch.
+    readings: Vec<(FlowNumber, Sample)>,
     bytes_of_tenants: Vec<u64>,
 }
 
@@ -32,6 +34,7 @@ impl Planned {
             table: Table::new(entries, flows),
             told: alloc::vec![None; flows as usize],
             classes: options.classes.clone(),
+            readings: Vec::new(),
             bytes_of_tenants: Vec::new(),
         }
     }
@@ -70,11 +73,11 @@ impl Contender for Planned {
     fn epoch(&mut self, epoch: &Epoch<'_>) {
         for flow in epoch.gone {
             self.table.gone(*flow);
-            self.planner.forget(*flow);
             if let Some(told) = self.told.get_mut(flow.index()) {
                 *told = None;
             }
         }
+        self.planner.forget_all(epoch.gone);
         self.carry_out(epoch);
         self.table.count(epoch);
         let length = epoch.end.since(epoch.begin);
@@ -93,8 +96,10 @@ impl Contender for Planned {
             }
             let over = if is_new { epoch.end.since(moved.appeared).max(Micros(1)) } else { length };
             let sample = Sample { packets: moved.packets, bytes: moved.bytes, over };
-            self.planner.observe(epoch.end, moved.flow, sample);
+            self.readings.push((moved.flow, sample));
         }
+        self.planner.observe_all(epoch.end, &self.readings);
+        self.readings.clear();
     }
 
     fn bytes_of_tenants(&self) -> &[u64] {

@@ -223,15 +223,16 @@ fn a_replay_that_is_split_comes_to_the_same() {
     let (mut at, _) = traffic.take(&writer.out).expect("a start");
     traffic.fit(&mut options);
     let mut whole = Replay::new(&options, 0);
-    let (mut planner, mut rivals) = Replay::new(&options, 0).split();
+    let (mut first, mut rest) = Replay::new(&options, 0).split();
+    assert_eq!(rest.len(), 2, "the limit, and everybody else");
     while let Ok((length, Taken::Epoch)) = traffic.take(&writer.out[at..]) {
         at += length;
         let kept = traffic.tick().keep();
         whole.tick(&traffic.tick());
-        planner.tick(&kept.tick());
-        rivals.tick(&kept.tick());
+        first.tick(&kept.tick());
+        rest.iter_mut().for_each(|part| part.tick(&kept.tick()));
     }
-    let mut joined = planner.join(rivals);
+    let mut joined = first.join(rest);
     whole.finish();
     joined.finish();
     assert_eq!(joined.outcomes(), whole.outcomes());

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::ScopedJoinHandle;
 
 use policies::replay::{KeptTick, Options, Outcome, Replay, tick_length};
 use policies::rules::Rules;
@@ -100,19 +101,22 @@ fn play(
             });
             (given, playing)
         };
-        let (planner, rivals) = replay.split();
-        let ((to_planner, planner), (to_rivals, rivals)) = (start(planner), start(rivals));
+        let (first, rest) = replay.split();
+        let (to_first, first) = start(first);
+        let (mut given, rest): (Vec<_>, Vec<_>) = rest.into_iter().map(start).unzip();
+        given.push(to_first);
         // Without another tick to come they end.
-        let outcome = give([to_planner, to_rivals], traffic, until, stop, progress);
-        let [planner, rivals] =
-            [planner, rivals].map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        outcome.map(|()| planner.join(rivals))
+        let outcome = give(given, traffic, until, stop, progress);
+        let end =
+            |part: ScopedJoinHandle<'_, Replay>| part.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let whole = end(first).join(rest.into_iter().map(end));
+        outcome.map(|()| whole)
     })
 }
 
 /// Gives ticks to all parts of a replay.
 fn give(
-    parts: [SyncSender<Arc<KeptTick>>; 2],
+    parts: Vec<SyncSender<Arc<KeptTick>>>,
     traffic: &mut FileTraffic,
     until: Micros,
     stop: &AtomicBool,

@@ -150,13 +150,32 @@ struct Group {
     ewma: Option<ewma::Family>,
 }
 
-/// A replay under way.
-pub struct Replay {
-    warmup: Micros,
-    groups: Vec<Group>,
+/// What all of the traffic comes to, the warm-up left out.
+#[derive(Default)]
+struct Totals {
     bytes: u64,
     packets: u64,
     bytes_of_tenants: Vec<u64>,
+}
+
+impl Totals {
+    fn add(&mut self, tick: &Tick<'_>) {
+        for moved in tick.moved {
+            self.bytes += moved.bytes;
+            self.packets += moved.packets;
+            count_for(&mut self.bytes_of_tenants, moved);
+        }
+        self.packets += tick.elsewhere.packets;
+        self.bytes += tick.elsewhere.bytes;
+    }
+}
+
+/// A replay under way, or a part of one.
+pub struct Replay {
+    warmup: Micros,
+    groups: Vec<Group>,
+    /// Of several parts one has them.
+    totals: Option<Totals>,
     now: Micros,
 }
 
@@ -165,7 +184,7 @@ impl Replay {
     /// much, as those of a recording.
     pub fn new(options: &Options, flows: u32) -> Self {
         let burst = u64::from(options.installs_per_s) * options.epoch.0 / 1_000_000;
-        let planned = |entries: &u32| {
+        let planner = |entries: &u32| {
             let settings = Settings {
                 capacity: Capacity::Fixed(*entries),
                 installs_per_s: options.installs_per_s,
@@ -176,11 +195,11 @@ impl Replay {
                 ..options.settings
             };
             let contender = Box::new(planned::Planned::new(settings, options, *entries, flows));
-            let limit = Box::new(oracle::Oracle::of_seen(*entries, flows));
-            [
-                Entrant { policy: PolicyName::Planner, entries: *entries, contender },
-                Entrant { policy: PolicyName::SeenOracle, entries: *entries, contender: limit },
-            ]
+            Entrant { policy: PolicyName::Planner, entries: *entries, contender }
+        };
+        let limit = |entries: &u32| {
+            let contender = Box::new(oracle::Oracle::of_seen(*entries, flows));
+            Entrant { policy: PolicyName::SeenOracle, entries: *entries, contender }
         };
         let others = |entries: &u32| {
             let entries = *entries;
@@ -192,61 +211,38 @@ impl Replay {
             ];
             all.map(|(policy, contender)| Entrant { policy, entries, contender })
         };
-        let family = || ewma::Family::new(options.oracle_epoch, &options.entries, flows);
-        let ewma = options.ewma.then(family);
-        let group = |length, entrants, ewma| Group {
-            length,
-            begin: Micros::ZERO,
-            installs_per_s: options.installs_per_s,
-            gone: Vec::new(),
-            gone_next: Vec::new(),
-            moved: Vec::new(),
-            places: alloc::vec![u32::MAX; flows as usize],
-            entrants,
-            ewma,
-        };
-        Self {
-            warmup: options.warmup,
-            groups: Vec::from([
-                group(options.epoch, options.entries.iter().flat_map(planned).collect(), None),
-                group(options.oracle_epoch, options.entries.iter().flat_map(others).collect(), ewma),
-            ]),
-            bytes: 0,
-            packets: 0,
-            bytes_of_tenants: Vec::new(),
-            now: Micros::ZERO,
+        let sizes = options.entries.iter();
+        let group = |length, entrants| Group::new(length, options.installs_per_s, flows, entrants);
+        let mut groups: Vec<Group> =
+            sizes.clone().map(|entries| group(options.epoch, Vec::from([planner(entries)]))).collect();
+        groups.push(group(options.epoch, sizes.clone().map(limit).collect()));
+        groups.push(group(options.oracle_epoch, sizes.flat_map(others).collect()));
+        if options.ewma {
+            let family = ewma::Family::new(options.oracle_epoch, &options.entries, flows);
+            groups.push(Group { ewma: Some(family), ..group(options.oracle_epoch, Vec::new()) });
         }
+        Self { warmup: options.warmup, groups, totals: Some(Totals::default()), now: Micros::ZERO }
     }
 
-    /// Takes apart the planner and its rivals: each part is to be given the same ticks, on a thread of its own.
-    pub fn split(mut self) -> (Self, Self) {
-        let rivals = Self {
-            warmup: self.warmup,
-            groups: self.groups.split_off(1.min(self.groups.len())),
-            bytes: self.bytes,
-            packets: self.packets,
-            bytes_of_tenants: self.bytes_of_tenants.clone(),
-            now: self.now,
-        };
-        (self, rivals)
+    /// Takes apart each planner and its rivals, the first planner and the rest: each part is to be given the same ticks, on
+    /// a thread of its own.
+    pub fn split(mut self) -> (Self, Vec<Self>) {
+        let rest = self.groups.split_off(1.min(self.groups.len()));
+        let part = |group| Self { groups: Vec::from([group]), totals: None, ..self };
+        let rest = rest.into_iter().map(part).collect();
+        (self, rest)
     }
 
-    /// Puts together again what [`Self::split`] took apart.
-    pub fn join(mut self, rivals: Self) -> Self {
-        self.groups.extend(rivals.groups);
+    /// Puts together again what [`Self::split`] took apart, the rest in the order that it had.
+    pub fn join(mut self, rest: impl IntoIterator<Item = Self>) -> Self {
+        self.groups.extend(rest.into_iter().flat_map(|part| part.groups));
         self
     }
 
     /// Takes in the next tick.
     pub fn tick(&mut self, tick: &Tick<'_>) {
-        if tick.begin >= self.warmup {
-            for moved in tick.moved {
-                self.bytes += moved.bytes;
-                self.packets += moved.packets;
-                count_for(&mut self.bytes_of_tenants, moved);
-            }
-            self.packets += tick.elsewhere.packets;
-            self.bytes += tick.elsewhere.bytes;
+        if let Some(totals) = self.totals.as_mut().filter(|_| tick.begin >= self.warmup) {
+            totals.add(tick);
         }
         self.now = tick.end;
         for group in &mut self.groups {
@@ -275,7 +271,7 @@ impl Replay {
 
     /// Bytes and packets of all traffic since the warm-up.
     pub fn totals(&self) -> (u64, u64) {
-        (self.bytes, self.packets)
+        self.totals.as_ref().map_or((0, 0), |totals| (totals.bytes, totals.packets))
     }
 
     /// Bytes of each tenant since the warm-up, and those of them that the planner had in hardware with so many entries.
@@ -285,7 +281,8 @@ impl Replay {
         let in_hardware =
             planned.next().map(|entrant| entrant.contender.bytes_of_tenants()).unwrap_or_default();
         let share = |(tenant, bytes): (usize, &u64)| (*bytes, in_hardware.get(tenant).copied().unwrap_or(0));
-        self.bytes_of_tenants.iter().enumerate().map(share).collect()
+        let all = self.totals.as_ref().map_or(&[][..], |totals| &totals.bytes_of_tenants);
+        all.iter().enumerate().map(share).collect()
     }
 
     /// How everybody stands.
@@ -316,6 +313,20 @@ fn count_for(bytes_of_tenants: &mut Vec<u64>, moved: &Moved) {
 }
 
 impl Group {
+    fn new(length: Micros, installs_per_s: u32, flows: u32, entrants: Vec<Entrant>) -> Self {
+        Self {
+            length,
+            begin: Micros::ZERO,
+            installs_per_s,
+            gone: Vec::new(),
+            gone_next: Vec::new(),
+            moved: Vec::new(),
+            places: alloc::vec![u32::MAX; flows as usize],
+            entrants,
+            ewma: None,
+        }
+    }
+
     fn take(&mut self, tick: &Tick<'_>) {
         // One that is gone in the midst of an epoch and moved nothing in what passed of it is as good as gone at the
         // start.

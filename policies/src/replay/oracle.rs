@@ -49,7 +49,8 @@ impl Oracle {
         let others = others.filter(|moved| !table.has(moved.flow) && moved.bytes > 0 && seen(moved.flow));
         let mut others: Vec<(u64, FlowNumber)> = others.map(|moved| (moved.bytes, moved.flow)).collect();
         let installs = if self.seen.is_some() { usize::MAX } else { epoch.installs as usize };
-        let best = installs.min(others.len());
+        // No entry changes hands twice in an epoch.
+        let best = installs.min(others.len()).min(table.capacity() as usize);
         if best == 0 {
             return;
         }
@@ -58,9 +59,16 @@ impl Oracle {
         others.select_nth_unstable_by_key(best - 1, order);
         others.truncate(best);
         others.sort_unstable_by_key(order);
-        // The weakest of those inside, who win where bytes are equal: that saves an install.
-        inside.sort_unstable_by_key(|flow| (bytes[flow.index()], *flow));
-        let mut weakest = inside.clone().into_iter();
+        // The weakest of those inside, who win where bytes are equal: that saves an install. No more of them than may have to
+        // go.
+        let order = |flow: &FlowNumber| (bytes[flow.index()], *flow);
+        let needed = best.saturating_sub(table.free() as usize).min(inside.len());
+        if (1..inside.len()).contains(&needed) {
+            inside.select_nth_unstable_by_key(needed - 1, order);
+        }
+        let mut weakest = inside[..needed].to_vec();
+        weakest.sort_unstable_by_key(order);
+        let mut weakest = weakest.into_iter();
         for (more, flow) in others {
             if table.free() == 0 {
                 match weakest.next() {

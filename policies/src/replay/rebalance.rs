@@ -33,6 +33,18 @@ struct Ukey {
     pps: u64,
 }
 
+impl Ukey {
+    /// `udpif_update_flow_pps()`.
+    fn measure(&mut self, now: Micros) {
+        let elapsed = now.since(self.measured_at);
+        if elapsed >= INTERVAL {
+            self.pps = (self.packets - self.measured_packets) / (elapsed.0 / 1_000_000);
+            self.measured_packets = self.packets;
+            self.measured_at = now;
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub(super) struct Rebalance {
@@ -75,19 +87,6 @@ impl Rebalance {
         }
     }
 
-    /// `udpif_update_flow_pps()` of every megaflow.
-    fn measure(&mut self, now: Micros) {
-        for flow in &self.living {
-            let ukey = &mut self.ukeys[flow.index()];
-            let elapsed = now.since(ukey.measured_at);
-            if elapsed >= INTERVAL {
-                ukey.pps = (ukey.packets - ukey.measured_packets) / (elapsed.0 / 1_000_000);
-                ukey.measured_packets = ukey.packets;
-                ukey.measured_at = now;
-            }
-        }
-    }
-
     /// `rebalance_device()`.
     fn rebalance(&mut self, epoch: &Epoch<'_>) {
         let (mut offloaded, mut pending): (Vec<_>, Vec<_>) =
@@ -124,14 +123,19 @@ impl Contender for Rebalance {
                 *ukey = Ukey::default();
             }
         }
-        let ukeys = &self.ukeys;
-        self.living.retain(|flow| ukeys[flow.index()].alive);
+        let ukeys = &mut self.ukeys;
+        self.living.retain(|flow| {
+            let ukey = &mut ukeys[flow.index()];
+            if ukey.alive {
+                ukey.measure(epoch.begin);
+            }
+            ukey.alive
+        });
         let saved_max =
             u64::from(epoch.installs).saturating_mul(INTERVAL.0) / epoch.end.since(epoch.begin).0.max(1);
         let saved = u64::from(self.saved) + u64::from(epoch.installs);
         self.saved = u32::try_from(saved.min(saved_max.max(u64::from(epoch.installs)))).unwrap_or(u32::MAX);
         self.put_fresh(epoch);
-        self.measure(epoch.begin);
         if self.out_of_resources && epoch.begin.since(self.rebalanced_at) >= INTERVAL {
             self.rebalanced_at = epoch.begin;
             self.rebalance(epoch);

@@ -63,7 +63,6 @@ impl Table {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn capacity(&self) -> u32 {
         self.capacity
     }

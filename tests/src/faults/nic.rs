@@ -38,6 +38,18 @@ fn refusals(status: &Value) -> Vec<(String, String, u64)> {
         .collect()
 }
 
+/// The flows to this UDP port, as our tables have them.
+fn to_port(daemon: &Daemon, port: u16) -> Outcome<Vec<Value>> {
+    let to = format!("dst={port})");
+    let mut flows = daemon.flows()?;
+    flows.retain(|flow| flow["key"].as_str().unwrap_or_default().contains(&to));
+    Ok(flows)
+}
+
+fn bare_ufid(flow: &Value) -> String {
+    flow["ufid"].as_str().unwrap_or_default().trim_start_matches("ufid:").to_owned()
+}
+
 pub(super) fn a_full_table_is_reported_and_its_growth_is_used(lab: &mut Lab) -> Outcome {
     let ovs = Ovs::for_steering(lab)?;
     let demo = Demo::up(&ovs)?;
@@ -110,14 +122,14 @@ pub(super) fn a_refusing_driver_is_quoted_and_asked_after_a_reload(lab: &mut Lab
         let quoted = refusals(&status)
             .iter()
             .any(|(reason, text, flows)| reason == "driver" && text.contains(WORDS) && *flows >= 1);
-        let flows = daemon.flows()?;
-        let flow = flows.into_iter().find(|flow| flow["reason"] == "driver");
+        // Other refused flows there may be: those of multicast that go to every port.
+        let flow = to_port(&daemon, PORT)?.into_iter().find(|flow| flow["reason"] == "driver");
         if let (true, Some(flow)) = (quoted, flow) {
             return Ok(Some(flow));
         }
         Err(Failure::new(format!("{status}")))
     })?;
-    let ufid = flow["ufid"].as_str().unwrap_or_default().trim_start_matches("ufid:").to_owned();
+    let ufid = bare_ufid(&flow);
     let why = daemon.ctl(&["flow", "why", &ufid])?;
     ensure!(why.contains(WORDS), "`flow why` does not quote the driver:\n{why}");
     wait_until("the refused filter has its skip_hw back", SETTLES_WITHIN, || {
@@ -154,33 +166,41 @@ pub(super) fn no_more_rules_of_a_refused_shape_are_tried(lab: &mut Lab) -> Outco
     const FIRST_FLOWS: u32 = 10;
     const OTHERS: u32 = 40;
     let ovs = Ovs::for_steering(lab)?;
+    let witness = TcWatch::start()?;
     let demo = Demo::up(&ovs)?;
     NIC.set("refuse", "match ports this firmware does not look at ports")?;
     let first = Flows::new(FIRST_FLOWS);
     first.one_megaflow_each(lab, &ovs, "NORMAL")?;
     let daemon = Daemon::start(lab, &ovs, EAGER)?;
     let mut traffic = vec![first.start(&demo, 100)?];
-    let refused = |flows: u32, reasons: &[&str]| {
-        wait_until(&format!("{flows} flows are refused for {reasons:?}"), SETTLES_WITHIN, || {
-            let (status, _) = status(&daemon, &ovs)?;
-            let of_these =
-                refusals(&status).into_iter().filter(|(reason, ..)| reasons.contains(&reason.as_str()));
-            let so_far = of_these.map(|(.., flows)| flows).sum::<u64>();
-            (so_far >= u64::from(flows)).then_some(true).ok_or_else(|| Failure::new(format!("{status}")))
+    let refused = |flows: u32, to: u16, reasons: &[&str]| {
+        wait_for(&format!("{flows} flows to port {to} are refused for {reasons:?}"), SETTLES_WITHIN, || {
+            let mut of_these = to_port(&daemon, to)?;
+            of_these.retain(|flow| reasons.iter().any(|reason| flow["reason"] == *reason));
+            if of_these.len() >= flows as usize {
+                return Ok(Some(of_these));
+            }
+            Err(Failure::new(format!("{} are", of_these.len())))
         })
     };
-    refused(FIRST_FLOWS, &["driver", "shape"])?;
-    let asked = counter("hw_refusals")?;
-    ensure!(asked >= 3, "the driver was asked {asked} times: too few to blame the shape");
+    // Into hardware, as the kernel told everybody.
+    let asked = |flows: &[Value]| {
+        let ufids: Vec<String> = flows.iter().map(bare_ufid).collect();
+        let is_of_these = |seen: &Seen| ufids.iter().any(|ufid| seen.ufid.ends_with(ufid.as_str()));
+        witness
+            .changes(|seen| seen.change == Change::New && !seen.skip_hw && is_of_these(seen))
+            .map(|asked| asked.len())
+    };
+    let taught = asked(&refused(FIRST_FLOWS, PORT, &["driver", "shape"])?)?;
+    ensure!(taught >= 3, "the driver was asked {taught} times: too few to blame the shape");
     let others = Flows { from: FIRST + 100, count: OTHERS, to: PORT + 1 };
     others.one_megaflow_each(lab, &ovs, "NORMAL")?;
     traffic.push(others.start(&demo, 200)?);
-    refused(OTHERS, &["shape"])?;
-    let more = counter("hw_refusals")? - asked;
-    println!("    {asked} refusals taught it; {OTHERS} more flows of the shape: {more}");
+    let more = asked(&refused(OTHERS, PORT + 1, &["shape"])?)?;
+    println!("    {taught} refusals taught it; {OTHERS} more flows of the shape: {more}");
     ensure!(
         more == 0,
-        "the driver was asked {more} times more for a shape that it had refused {asked} times"
+        "the driver was asked {more} times more for a shape that it had refused {taught} times"
     );
     for traffic in traffic {
         let (sent, lost) = traffic.stop()?;

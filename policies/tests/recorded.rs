@@ -23,13 +23,16 @@ impl Writer {
     }
 
     fn flow(&mut self, number: u32, port: u16, home: Home) {
+        self.flow_of((home == Home::Tc).then_some(0), number, port, home);
+    }
+
+    fn flow_of(&mut self, nic: Option<u16>, number: u32, port: u16, home: Home) {
         let mut subject = Subject::default();
         subject.inport = PortName { name: Some("pf0vf0"), iface_id: Some("") };
         subject.set_exact(Header::EthType, 0x800);
         subject.set_exact(Header::IpProto, 6);
         subject.set_exact(Header::IpFrag, 0);
         subject.set_exact(Header::L4Dst, port.into());
-        let nic = (home == Home::Tc).then_some(0);
         self.scribe.flow(&mut self.out, &About { number, appeared_us: 0, home, nic }, &subject);
     }
 
@@ -76,8 +79,17 @@ fn options(entries: u32) -> Options {
     }
 }
 
-fn replay(recording: &[u8], rules: Rules, mut options: Options) -> (Replay, RecordedTraffic) {
-    let mut traffic = RecordedTraffic::new(rules, options.warmup);
+fn replay(recording: &[u8], rules: Rules, options: Options) -> (Replay, RecordedTraffic) {
+    replay_of(None, recording, rules, options)
+}
+
+fn replay_of(
+    nic: Option<u16>,
+    recording: &[u8],
+    rules: Rules,
+    mut options: Options,
+) -> (Replay, RecordedTraffic) {
+    let mut traffic = RecordedTraffic::new(rules, options.warmup).of_nic(nic);
     let (mut at, mut taken) = traffic.take(recording).expect("a start");
     assert_eq!(taken, Taken::Start);
     traffic.fit(&mut options);
@@ -118,6 +130,21 @@ fn the_planner_places_what_the_rules_let_it() {
         bytes(&free, PolicyName::Planner)
     );
     assert_eq!(free.totals(), (30_000_000, 300_000));
+}
+
+#[test]
+fn megaflows_of_other_nics_than_the_one_asked_for_compete_for_nothing() {
+    let mut writer = Writer::new();
+    writer.flow_of(Some(0), 0, 80, Home::Tc);
+    writer.flow_of(Some(1), 1, 443, Home::Tc);
+    (0..20).for_each(|_| writer.epoch(&[(0, 1_000_000, 0), (1, 500_000, 0)], &[]));
+    for (nic, oracle) in [(None, 20_000_000), (Some(0), 20_000_000), (Some(1), 10_000_000), (Some(2), 0)] {
+        let (replay, traffic) = replay_of(nic, &writer.out, Rules::default(), options(1));
+        assert_eq!(bytes(&replay, PolicyName::Oracle), oracle, "{nic:?}");
+        assert!(bytes(&replay, PolicyName::Planner) >= oracle / 10 * 9, "{nic:?}");
+        assert_eq!(replay.totals(), (30_000_000, 300_000));
+        assert!(traffic.nics().iter().eq(&[0, 1]));
+    }
 }
 
 #[test]

@@ -17,6 +17,9 @@ pub struct ReplayArgs {
     /// Entries of the NIC's table
     #[arg(long, value_name = "NUMBER", default_value_t = 1_024)]
     pub entries: u32,
+    /// Of a recording, only the flows of this NIC compete, as `nic list` numbers them; the others count in the totals
+    #[arg(long, value_name = "NUMBER")]
+    pub nic: Option<u16>,
     /// Installs per second that the NIC takes [default: nic.installs-per-s of the policy, 1000 where that is "learn"]
     #[arg(long, value_name = "NUMBER")]
     pub installs_per_s: Option<u32>,

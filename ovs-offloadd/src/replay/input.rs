@@ -81,6 +81,12 @@ pub enum InputError {
         /// The file.
         path: String,
     },
+    /// Only a recording knows NICs.
+    #[error("{path} is no recording of ovs-offloadctl record and knows no NICs: leave --nic out")]
+    NoNics {
+        /// The file.
+        path: String,
+    },
     /// It was read no further, because the user asked for that.
     #[error("interrupted while reading {path}")]
     Interrupted {
@@ -185,11 +191,11 @@ impl FileTraffic {
 }
 
 impl Recording {
-    fn open(path: &Path, rules: &Rules, warmup: Micros) -> Result<Self, InputError> {
+    fn open(path: &Path, rules: &Rules, nic: Option<u16>, warmup: Micros) -> Result<Self, InputError> {
         let name = path.display().to_string();
         let reader =
             Reader::open(path).map_err(|error| InputError::Unreadable { path: name.clone(), error })?;
-        let traffic = RecordedTraffic::new(rules.clone(), warmup);
+        let traffic = RecordedTraffic::new(rules.clone(), warmup).of_nic(nic);
         let mut recording = Self { name, reader, traffic, ending: None };
         match recording.take()? {
             Some(Taken::Start) => Ok(recording),
@@ -241,18 +247,21 @@ impl Recording {
     }
 }
 
-/// Opens a file of traffic, and makes `options` fit it.
+/// Opens a file of traffic, and makes `options` fit it. Of a recording, only the megaflows of `nic` compete, where one is
+/// named.
 pub(super) fn open(
     path: &Path,
     rules: &Rules,
+    nic: Option<u16>,
     options: &mut Options,
     stop: &AtomicBool,
 ) -> Result<FileTraffic, InputError> {
     match kind_of(path)? {
+        Kind::Csv if nic.is_some() => Err(InputError::NoNics { path: path.display().to_string() }),
         Kind::Csv => open_csv(path, rules, options, stop),
         Kind::EventLog => Err(InputError::Unknown { path: path.display().to_string() }),
         Kind::Recording => {
-            let mut recording = Recording::open(path, rules, options.warmup)?;
+            let mut recording = Recording::open(path, rules, nic, options.warmup)?;
             recording.traffic.fit(options);
             options.classes = recording.traffic.classes();
             options.division = recording.traffic.division();

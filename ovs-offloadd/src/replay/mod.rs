@@ -61,7 +61,7 @@ pub fn run(
     progress: &mut dyn FnMut(u32),
 ) -> Result<Report, ReplayError> {
     let (mut options, rules) = options(args)?;
-    let mut traffic = input::open(&args.file, &rules, &mut options, stop)?;
+    let mut traffic = input::open(&args.file, &rules, args.nic, &mut options, stop)?;
     let until = args.until.unwrap_or(Micros(u64::MAX));
     if let Some(end) = traffic.end() {
         outlasts(end.min(until), options.warmup)?;

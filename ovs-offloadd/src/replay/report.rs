@@ -71,6 +71,8 @@ pub struct RecordedResult {
     pub epochs_merged: u64,
     /// The most megaflows that were left out at a time, since the daemon had no room for them.
     pub left_out_max: u32,
+    /// The NICs that megaflows were of.
+    pub nics: Vec<u16>,
 }
 
 impl RecordedResult {
@@ -85,6 +87,21 @@ impl RecordedResult {
             stray_bytes: done.stray.bytes,
             epochs_merged: done.merged,
             left_out_max: done.left_out_max,
+            nics: traffic.nics().iter().copied().collect(),
+        }
+    }
+
+    /// What the user ought to know of the NICs, if the planner was to have the megaflows of `nic` or else all of them.
+    fn note_of_nics(&self, nic: Option<u16>) -> Option<String> {
+        match nic {
+            None if self.nics.len() > 1 => Some(format!(
+                "flows of {} NICs compete for one table here: --nic NUMBER takes those of one",
+                self.nics.len()
+            )),
+            Some(nic) if !self.nics.contains(&nic) => {
+                Some(format!("no flow was of NIC {nic}; the recording has {:?}", self.nics))
+            }
+            _ => None,
         }
     }
 }
@@ -94,6 +111,9 @@ impl RecordedResult {
 pub struct Report {
     /// The file of traffic.
     pub file: String,
+    /// The NIC whose flows competed, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nic: Option<u16>,
     /// Entries of the table.
     pub entries: u32,
     /// The install budget.
@@ -150,6 +170,7 @@ impl Report {
         let tenants = traffic.tenants();
         Self {
             file: args.file.display().to_string(),
+            nic: args.nic,
             entries: args.entries,
             installs_per_s: options.installs_per_s,
             epoch_s: seconds(options.epoch),
@@ -273,6 +294,9 @@ impl Report {
             ]);
         }
         let _ = writeln!(text, "{table}");
+        if let Some(note) = self.recorded.as_ref().and_then(|recorded| recorded.note_of_nics(self.nic)) {
+            let _ = writeln!(text, "{note}");
+        }
         if let Some(RecordedResult { epochs_merged, left_out_max, .. }) = &self.recorded
             && *epochs_merged + u64::from(*left_out_max) > 0
         {

@@ -1,12 +1,12 @@
 //! A recording of the flow table as traffic: the daemon's epochs are the ticks, and the rules are asked about each
 //! megaflow as it was recorded.
 //!
-//! Megaflows that no NIC could take (those of the kernel datapath, or of ports without a NIC) count in the totals and
-//! compete for nothing. Numbers of megaflows are given again only when no epoch of a policy can reach back to the
+//! Megaflows that no NIC could take (those of the kernel datapath, or of ports without a NIC), and those of other NICs
+//! where one is asked for, count in the totals and compete for nothing. Numbers of megaflows are given again only when no epoch of a policy can reach back to the
 //! time of the one before.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -75,6 +75,10 @@ pub struct RecordedTraffic {
 #[derive(Clone, Debug)]
 struct Play {
     rules: Rules,
+    /// The NIC whose megaflows compete; all of them, where none is named.
+    nic: Option<u16>,
+    /// Those that megaflows of this recording are of.
+    nics: BTreeSet<u16>,
     asks_again: bool,
     book: Book,
     start: Option<Start>,
@@ -105,6 +109,8 @@ impl RecordedTraffic {
         let play = Play {
             asks_again: rules.depend_on_time(),
             rules,
+            nic: None,
+            nics: BTreeSet::new(),
             book: Book::new(),
             start: None,
             flows: Vec::new(),
@@ -126,6 +132,18 @@ impl RecordedTraffic {
             done: Done::default(),
         };
         Self { decoder: Decoder::new(), play }
+    }
+
+    /// Only the megaflows of this NIC compete, where one is named: each NIC has a table of its own.
+    #[must_use]
+    pub fn of_nic(mut self, nic: Option<u16>) -> Self {
+        self.play.nic = nic;
+        self
+    }
+
+    /// The NICs that megaflows were of so far.
+    pub fn nics(&self) -> &BTreeSet<u16> {
+        &self.play.nics
     }
 
     /// Takes records off the front of `input`, up to the end of an epoch. Returns how many bytes that were.
@@ -278,7 +296,9 @@ impl Play {
         if index == self.flows.len() {
             self.flows.push(Known::default());
         }
-        let competes = flow.home == Home::Tc && flow.nic.is_some();
+        self.nics.extend(flow.nic);
+        let competes =
+            flow.home == Home::Tc && flow.nic.is_some() && (self.nic.is_none() || flow.nic == self.nic);
         let class = if competes { self.ask(flow, Measured::default()) } else { TenantNumber(0) };
         let has_number = self.flows[index].number;
         let number = match (competes, has_number) {

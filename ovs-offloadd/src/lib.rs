@@ -5,6 +5,7 @@
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+pub mod doctor;
 pub mod event_log;
 #[cfg(test)]
 mod golden;

@@ -18,6 +18,7 @@
 
 mod bench;
 mod demo;
+mod doctor;
 mod faults;
 mod io;
 mod lab;
@@ -41,6 +42,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("faults", faults::TESTS),
     ("races", races::TESTS),
     ("replay", replay::TESTS),
+    ("doctor", doctor::TESTS),
 ];
 
 fn main() -> ExitCode {

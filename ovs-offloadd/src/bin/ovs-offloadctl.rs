@@ -13,6 +13,7 @@ use ovs_offloadd::ctl::{
     Asked, Cli, Local, OutputFormat, PolicyQuery, PolicyTestArgs, Query, Verb, policy, to_request,
 };
 use ovs_offloadd::daemon;
+use ovs_offloadd::doctor::{self, DoctorArgs, Places};
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
 use ovs_offloadd::recording::{self, RecordArgs, RecordError};
@@ -27,26 +28,34 @@ const UNUSABLE: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.verb {
+        Verb::Local(Local::Doctor(args)) => {
+            return match examine(&cli, args) {
+                Ok((text, status)) => print(&text, status),
+                Err((status, sentence)) => complain(status, &sentence),
+            };
+        }
         Verb::Asked(Query::Policy(policy)) if policy.is_local() => ask_file(policy, cli.output),
         Verb::Asked(query) => ask(&cli, query),
         Verb::Local(Local::Record(args)) => record(&cli, args),
         Verb::Local(local) => run_local(local, cli.output),
     };
     match outcome {
-        Ok(text) => print(&text),
-        Err((status, sentence)) => {
-            eprintln!("ovs-offloadctl: {sentence}");
-            ExitCode::from(status)
-        }
+        Ok(text) => print(&text, 0),
+        Err((status, sentence)) => complain(status, &sentence),
     }
 }
 
-fn print(text: &str) -> ExitCode {
+fn complain(status: u8, sentence: &str) -> ExitCode {
+    eprintln!("ovs-offloadctl: {sentence}");
+    ExitCode::from(status)
+}
+
+fn print(text: &str, status: u8) -> ExitCode {
     let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     match write!(std::io::stdout(), "{text}{newline}") {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(status),
         // As with `| head`.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(status),
         Err(error) => {
             eprintln!("ovs-offloadctl: cannot write the answer: {error}");
             ExitCode::from(UNUSABLE)
@@ -58,18 +67,36 @@ type Outcome = Result<String, (u8, String)>;
 
 fn ask(cli: &Cli, query: &Query) -> Outcome {
     let socket = find_socket(cli).map_err(|sentence| (UNUSABLE, sentence))?;
-    let width = std::io::stdout()
-        .is_terminal()
-        .then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok())
-        .flatten()
-        .map(|size| size.ws_col)
-        .filter(|width| *width > 0 && cli.output == OutputFormat::Table);
+    let width = width(cli.output);
     let (method, params) = to_request(&Asked { query: query.clone(), output: cli.output, width });
     let params: Vec<&str> = params.iter().map(String::as_str).collect();
     let mut client = Client::new(socket);
     runtime()?
         .block_on(client.command(&method, &params, Duration::from_secs(cli.timeout)))
         .map_err(|error| unanswered(&error))
+}
+
+/// Columns of the terminal; none for a program or a pipe.
+fn width(output: OutputFormat) -> Option<u16> {
+    std::io::stdout()
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok())
+        .flatten()
+        .map(|size| size.ws_col)
+        .filter(|width| *width > 0 && output == OutputFormat::Table)
+}
+
+/// Looks at this host: what there is to print, and the exit status.
+fn examine(cli: &Cli, args: &DoctorArgs) -> Result<(String, u8), (u8, String)> {
+    let places = Places { rundir: cli.rundir.clone(), timeout: Duration::from_secs(cli.timeout) };
+    let report = runtime()?.block_on(doctor::run(args, &places));
+    let text = match cli.output {
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&report).map_err(|error| (UNUSABLE, error.to_string()))?
+        }
+        OutputFormat::Table => report.text(width(cli.output)),
+    };
+    Ok((text, report.exit_status()))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, (u8, String)> {
@@ -169,7 +196,7 @@ fn find_socket(cli: &Cli) -> Result<PathBuf, String> {
 
 fn run_local(local: &Local, output: OutputFormat) -> Outcome {
     match local {
-        Local::Record(_) => Err((UNUSABLE, "this needs the daemon".to_owned())),
+        Local::Doctor(_) | Local::Record(_) => Err((UNUSABLE, "this needs the daemon".to_owned())),
         Local::Replay(args) => run_replay(args, output),
         Local::Completions { shell } => {
             let mut text = Vec::new();

@@ -5,8 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use netlink_wire::Ufid;
 
+use crate::doctor::DoctorArgs;
 use crate::recording::RecordArgs;
 use crate::replay::ReplayArgs;
+
+/// What `doctor` ends with; 2 means the same everywhere.
+const DOCTOR_STATUS: &str =
+    "Exit status: 0 nothing worse than notes, 1 errors, 3 warnings and no errors, 2 wrong usage.";
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -24,7 +29,8 @@ pub enum OutputFormat {
     name = "ovs-offloadctl",
     version,
     about = "Ask and command ovs-offloadd: which datapath flows live in the SmartNIC, and why the others do not",
-    after_help = "Exit status: 0 done, 1 the daemon refused or found nothing, 2 wrong usage or no daemon.",
+    after_help = "Exit status: 0 done, 1 the daemon refused or found nothing, 2 wrong usage or no daemon. `doctor` ends with 1 or 3 \
+                  where it found something; see there.",
     max_term_width = 110
 )]
 pub struct Cli {
@@ -238,6 +244,9 @@ pub enum FlowOrder {
 /// What needs no daemon.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Local {
+    /// Look for what keeps flows out of the NIC, from firmware to flow, and say how to mend it; changes nothing
+    #[command(after_help = DOCTOR_STATUS)]
+    Doctor(DoctorArgs),
     /// Write the flow table's history to a file for `replay`: which flows there are, and what each moves when
     Record(RecordArgs),
     /// Run the planner on recorded traffic, next to Open vSwitch's rule, an oracle and others; of an event log, check

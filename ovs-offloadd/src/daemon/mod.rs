@@ -34,8 +34,10 @@ use settings::ConfigState;
 
 use crate::event_log::Recorder;
 
+pub(crate) use ovsdb::ovsdb_tls;
 pub(crate) use settings::engine_settings;
 pub use startup::{Options, PROGRAM, check, run};
+pub(crate) use vswitchd::version_in;
 
 /// Time between two looks for datapaths and ports that no notification told of.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

@@ -73,7 +73,7 @@ pub(crate) async fn start(remote: &str) -> Result<mpsc::Receiver<News>, String> 
         .rows::<Port>()
         .rows::<Interface>();
     let tls = match &parsed {
-        Remote::Ssl(_) => Some(tls()?),
+        Remote::Ssl(_) => Some(ovsdb_tls()?),
         _ => None,
     };
     let (client, mut watcher) = Client::start(Config { tls, ..Config::new(parsed, monitor) });
@@ -94,7 +94,7 @@ pub(crate) async fn start(remote: &str) -> Result<mpsc::Receiver<News>, String> 
 }
 
 /// The key and certificates that Open vSwitch's own daemons use.
-fn tls() -> Result<Tls, String> {
+pub(crate) fn ovsdb_tls() -> Result<Tls, String> {
     let directory = std::path::Path::new("/etc/openvswitch");
     let files = TlsFiles {
         private_key: directory.join("sc-privkey.pem"),

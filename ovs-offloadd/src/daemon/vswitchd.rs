@@ -200,7 +200,7 @@ async fn look(rundir: PathBuf, say: mpsc::Sender<Said>, limit: watch::Receiver<D
 }
 
 /// The version in `ovs-vswitchd (Open vSwitch) 3.5.0`.
-fn version_in(reply: &str) -> Option<&str> {
+pub(crate) fn version_in(reply: &str) -> Option<&str> {
     let line = reply.lines().next()?;
     line.split_whitespace().rev().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
 }

@@ -1,15 +1,21 @@
-//! What keeps flows out of the NIC, from firmware to flow: plain values ([`Facts`]) judged by pure functions
-//! ([`checks::ALL`]).
+//! `ovs-offloadctl doctor`: walks from firmware to flow and names what keeps flows out of the NIC, without the daemon.
+//!
+//! [`gather`] asks the kernel, Open vSwitch's database and files, each question by itself; what is judged are plain values
+//! ([`Facts`]), by pure functions ([`checks::ALL`]). Nothing is changed.
 
 pub mod checks;
 mod facts;
 mod finding;
+mod gather;
+mod page;
 mod report;
 
 pub use facts::{
     Fact, Facts, Filter, HwTcOffload, Interface, Kernel, Link, Nic, Ovs, Process, Role, Route, role_of,
 };
 pub use finding::{DoctorArgs, Finding, Kind, Severity, Stage};
+pub use gather::{Places, gather};
+pub use page::reference_page;
 pub use report::{LookedAt, Report};
 
 /// Judges all facts.
@@ -18,4 +24,9 @@ pub fn judge(facts: &Facts) -> Report {
     // Within a stage the worst first; else in the order of the checks.
     findings.sort_by_key(|finding| (finding.stage, std::cmp::Reverse(finding.severity)));
     Report::new(facts, findings)
+}
+
+/// Looks at this host. What cannot be looked at is a finding of its own.
+pub async fn run(args: &DoctorArgs, places: &Places) -> Report {
+    judge(&gather(args, places).await)
 }

@@ -125,6 +125,14 @@ pub enum NotRunning {
 /// # Errors
 /// [`NotRunning`] says why there is none.
 pub fn control_socket(rundir: &Path, program: &str) -> Result<PathBuf, NotRunning> {
+    running_pid(rundir, program).map(|pid| rundir.join(format!("{program}.{pid}.ctl")))
+}
+
+/// The process of a running daemon, by its pidfile.
+///
+/// # Errors
+/// [`NotRunning`] says why there is none.
+pub fn running_pid(rundir: &Path, program: &str) -> Result<i32, NotRunning> {
     let pidfile = rundir.join(format!("{program}.pid"));
     match File::open(&pidfile) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -134,7 +142,7 @@ pub fn control_socket(rundir: &Path, program: &str) -> Result<PathBuf, NotRunnin
         Ok(_) => {}
     }
     match held_pid(&pidfile) {
-        Some(pid) => Ok(rundir.join(format!("{program}.{pid}.ctl"))),
+        Some(pid) => Ok(pid),
         None => Err(NotRunning::Stale { program: program.to_owned(), pidfile }),
     }
 }

@@ -1,0 +1,321 @@
+//! What the kernel says of NICs, devices, qdiscs and filters.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use netlink_wire::devlink::{self, Event, Instance, Port};
+use netlink_wire::ethtool::{self, Feature, Features};
+use netlink_wire::genl::{self, FamilyId, FamilyReport};
+use netlink_wire::message::{Control, flags};
+use netlink_wire::ovs_datapath::{self, Datapath};
+use netlink_wire::{Answer, Ifindex, Malformed, Message, MessageWriter, Messages, Seq, link};
+use tc_flower::request::{self, Detail};
+use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
+use tokio::time::timeout;
+
+use super::files;
+use crate::config::show_duration;
+use crate::doctor::{Fact, Filter, HwTcOffload, Link, Nic, role_of};
+use crate::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+use crate::io::sysfs::driver_of;
+
+/// Times that a dump is tried again when the table changed meanwhile.
+const TRIES: usize = 4;
+/// Filters of a port that are read. A dump begins with chain 0 and its lowest priority: what is in front is among them.
+const FILTERS_MAX: usize = 20_000;
+/// Anything else that is read.
+const PARTS_MAX: usize = 1 << 20;
+
+/// Asks the kernel, one question at a time.
+struct Asker {
+    socket: Socket,
+    limit: Duration,
+    seq: u32,
+    buffer: Vec<u8>,
+}
+
+/// What became of a question.
+enum Asked<T> {
+    All(Vec<T>),
+    Interrupted,
+}
+
+impl Asker {
+    fn open(protocol: Protocol, limit: Duration) -> Fact<Self> {
+        let socket =
+            Socket::open(protocol, 4 << 20).map_err(|error| format!("no netlink socket: {error}"))?;
+        Ok(Self { socket, limit, seq: 0, buffer: vec![0; DATAGRAM_BYTES_MAX] })
+    }
+
+    /// Asks, and reads what `part` makes of the messages of the answer, `most` at most.
+    async fn ask<T>(
+        &mut self,
+        most: usize,
+        request: impl Fn(Seq) -> Vec<u8>,
+        part: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Fact<Vec<T>> {
+        for _ in 0..TRIES {
+            self.seq += 1;
+            let seq = Seq(self.seq);
+            self.socket.send(&request(seq)).map_err(|error| error.to_string())?;
+            let limit = self.limit;
+            let answer = timeout(limit, self.answer(most, seq, &part)).await;
+            match answer
+                .map_err(|_| format!("the kernel did not answer within {}", show_duration(limit)))??
+            {
+                Asked::All(parts) => return Ok(parts),
+                Asked::Interrupted => {}
+            }
+        }
+        Err("it changed each time it was read".to_owned())
+    }
+
+    async fn answer<T>(
+        &mut self,
+        most: usize,
+        seq: Seq,
+        part: &impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Fact<Asked<T>> {
+        let (mut parts, mut interrupted) = (Vec::new(), false);
+        loop {
+            let received = self.socket.receive(&mut self.buffer).await.map_err(|error| error.to_string())?;
+            let Received::Bytes(length) = received else { return Ok(Asked::Interrupted) };
+            for message in Messages::new(&self.buffer[..length]) {
+                let message = message.map_err(|malformed| malformed.to_string())?;
+                if message.header.seq != seq {
+                    continue;
+                }
+                interrupted |= message.header.dump_was_interrupted();
+                match message.control().map_err(|malformed| malformed.to_string())? {
+                    Some(Control::Answer(answer) | Control::Done(answer)) => {
+                        refused(&answer)?;
+                        return Ok(if interrupted { Asked::Interrupted } else { Asked::All(parts) });
+                    }
+                    Some(_) => {}
+                    // A message that is not understood is left out; the others are good.
+                    None => parts.extend(part(&message).ok().flatten()),
+                }
+                if parts.len() >= most {
+                    return Ok(Asked::All(parts));
+                }
+            }
+        }
+    }
+
+    async fn family(&mut self, name: &str) -> Fact<FamilyId> {
+        let found =
+            self.ask(1, |seq| genl::get_family(name, seq), |message| FamilyReport::decode(message).map(Some));
+        let found = found.await.map_err(|why| format!("no family {name}: {why}"))?;
+        found.first().map(|family| family.id).ok_or_else(|| format!("no family {name}"))
+    }
+}
+
+fn refused(answer: &Answer) -> Fact<()> {
+    match (&answer.errno, &answer.extack.text) {
+        (None, _) => Ok(()),
+        (Some(errno), Some(text)) => Err(format!("{errno}: {text}")),
+        (Some(errno), None) => Err(errno.to_string()),
+    }
+}
+
+/// What devlink says.
+pub(super) struct Devlink {
+    pub(super) nics: Vec<Nic>,
+    ports: Vec<Port>,
+}
+
+/// NICs with an eswitch, and all ports.
+pub(super) async fn devlink(limit: Duration) -> Fact<Devlink> {
+    let mut asker = Asker::open(Protocol::Generic, limit)?;
+    let family = asker.family(devlink::FAMILY).await?;
+    let instance = |message: &Message<'_>| -> Result<Option<Instance>, Malformed> {
+        Ok(match devlink::Report::decode(message)?.event {
+            Event::Instance(instance) => Some(instance),
+            _ => None,
+        })
+    };
+    let port = |message: &Message<'_>| -> Result<Option<Port>, Malformed> {
+        Ok(match devlink::Report::decode(message)?.event {
+            Event::Port(port) => Some(port),
+            _ => None,
+        })
+    };
+    let instances = asker.ask(PARTS_MAX, |seq| devlink::dump_instances(family, seq), instance).await?;
+    let ports = asker.ask(PARTS_MAX, |seq| devlink::dump_ports(family, seq), port).await?;
+    let mut nics = Vec::new();
+    for instance in instances {
+        nics.extend(nic(&mut asker, family, instance).await);
+    }
+    Ok(Devlink { nics, ports })
+}
+
+/// The NIC that an instance is, unless it has no eswitch.
+async fn nic(asker: &mut Asker, family: FamilyId, instance: Instance) -> Option<Nic> {
+    let handle = instance.handle;
+    let eswitch = |message: &Message<'_>| -> Result<Option<devlink::Eswitch>, Malformed> {
+        Ok(match devlink::Report::decode(message)?.event {
+            Event::Eswitch(eswitch) => Some(eswitch),
+            _ => None,
+        })
+    };
+    // A handle that the kernel gave fits in a request; one that did not would be an empty one, which is refused.
+    let request = |seq| devlink::get_eswitch(family, &handle, seq).unwrap_or_default();
+    let found = asker.ask(PARTS_MAX, request, eswitch).await;
+    let (mode, encap) = match found.map(|mut found| found.pop()) {
+        Ok(Some(eswitch)) => {
+            let mode = eswitch.mode.map(|mode| mode.to_string()).ok_or_else(|| "it has none".to_owned());
+            (mode, eswitch.encap_mode.map(|mode| mode != 0))
+        }
+        Ok(None) => return None,
+        Err(why) if why.starts_with("EOPNOTSUPP") => return None,
+        Err(why) => (Err(why), None),
+    };
+    Some(Nic {
+        driver: driver_of(&handle.bus, &handle.device),
+        vfs: files::virtual_functions(&handle.bus, &handle.device),
+        handle: handle.to_string(),
+        mode,
+        encap,
+        reload_failed: instance.reload_failed,
+    })
+}
+
+/// All network devices; those of a switch with their features.
+pub(super) async fn links(limit: Duration, devlink: Option<&Devlink>) -> Fact<BTreeMap<Ifindex, Link>> {
+    let mut asker = Asker::open(Protocol::Route, limit)?;
+    let found = asker.ask(PARTS_MAX, link::dump, |message| link::Link::decode(message).map(Some)).await?;
+    let mut links: BTreeMap<Ifindex, Link> =
+        found.into_iter().filter_map(|found| Some((found.ifindex, link_of(found, devlink)?))).collect();
+    let mut generic = Asker::open(Protocol::Generic, limit)?;
+    let ethtool = generic.family(ethtool::FAMILY).await;
+    for (ifindex, link) in links.iter_mut().filter(|(_, link)| link.role.is_some()) {
+        link.hw_tc_offload = Some(match &ethtool {
+            Ok(family) => hw_tc_offload(&mut generic, *family, *ifindex).await,
+            Err(why) => Err(why.clone()),
+        });
+    }
+    Ok(links)
+}
+
+fn link_of(found: link::Link, devlink: Option<&Devlink>) -> Option<Link> {
+    let mut ports = devlink.into_iter().flat_map(|devlink| &devlink.ports);
+    let port = ports.find(|port| port.ifindex == Some(found.ifindex));
+    let flavour = port.and_then(|port| port.flavour).map(|flavour| flavour.to_string());
+    let parent = match (port, &found.parent_bus, &found.parent_name) {
+        (Some(port), _, _) => Some(port.handle.to_string()),
+        (None, Some(bus), Some(name)) => Some(format!("{bus}/{name}")),
+        (None, _, _) => None,
+    };
+    let port_name = found.port_name.as_deref().map(str::to_owned);
+    // In legacy mode a NIC has ports and no switch.
+    let role = found.switch_id.and_then(|_| role_of(flavour.as_deref(), port_name.as_deref()));
+    Some(Link {
+        name: found.name?.into(),
+        altnames: found.altnames.into_iter().map(Into::into).collect(),
+        up: found.flags.is_up(),
+        carrier: found.carrier.unwrap_or_else(|| found.flags.has_carrier()),
+        mtu: found.mtu,
+        kind: found.kind.map(Into::into),
+        master: found.master,
+        parent,
+        role,
+        port_name,
+        hw_tc_offload: None,
+    })
+}
+
+async fn hw_tc_offload(asker: &mut Asker, family: FamilyId, ifindex: Ifindex) -> Fact<HwTcOffload> {
+    let request = |seq| ethtool::get_features(family, ifindex, seq);
+    let found = asker.ask(PARTS_MAX, request, |message| Features::decode(message).map(Some)).await?;
+    let features = found.first().ok_or_else(|| "the kernel told no features".to_owned())?;
+    Ok(match features.hw_tc_offload() {
+        Feature::On => HwTcOffload::On,
+        Feature::Off => HwTcOffload::Off,
+        Feature::Unsupported => HwTcOffload::Unsupported,
+    })
+}
+
+/// Whether the datapath shares recirculation ids with TC.
+pub(super) async fn shares_recirc_ids(limit: Duration) -> Fact<Option<bool>> {
+    let mut asker = Asker::open(Protocol::Generic, limit)?;
+    let family = asker.family(ovs_datapath::FAMILY).await?;
+    let found = asker
+        .ask(PARTS_MAX, |seq| ovs_datapath::dump(family, seq), |message| Datapath::decode(message).map(Some))
+        .await?;
+    Ok(found.first().map(|datapath| datapath.features.shares_recirc_ids_with_tc()))
+}
+
+/// `RTM_GETQDISC` of `linux/rtnetlink.h`: asks for all qdiscs.
+fn dump_qdiscs(seq: Seq) -> Vec<u8> {
+    const RTM_GETQDISC: u16 = 38;
+    let mut writer = MessageWriter::new(RTM_GETQDISC, flags::REQUEST | flags::DUMP, seq);
+    // An empty struct tcmsg.
+    writer.fixed(&[0; 20]);
+    writer.finish().unwrap_or_default()
+}
+
+/// Devices with an ingress hook, and the kind of the qdisc that has it.
+pub(super) async fn ingress_qdiscs(limit: Duration) -> Fact<BTreeMap<Ifindex, String>> {
+    let mut asker = Asker::open(Protocol::Route, limit)?;
+    let with_hook = |message: &Message<'_>| -> Result<Option<(Ifindex, String)>, Malformed> {
+        Ok(match TcEvent::decode(message)? {
+            TcEvent::Qdisc(qdisc) if qdisc.has_hook(Hook::Ingress) => {
+                Some((qdisc.ifindex, qdisc.kind.into()))
+            }
+            _ => None,
+        })
+    };
+    Ok(asker.ask(PARTS_MAX, dump_qdiscs, with_hook).await?.into_iter().collect())
+}
+
+/// Filters at the ingress of the datapath's ports.
+pub(super) async fn filters(
+    limit: Duration,
+    links: &BTreeMap<Ifindex, Link>,
+) -> BTreeMap<Ifindex, Fact<Vec<Filter>>> {
+    let is_datapath = |master: &Ifindex| {
+        links.get(master).is_some_and(|master| master.kind.as_deref() == Some("openvswitch"))
+    };
+    let mut all = BTreeMap::new();
+    for (ifindex, link) in links {
+        // Internal ports are ports of the datapath, too; their filters hang on another hook.
+        if link.kind.as_deref() == Some("openvswitch") || !link.master.as_ref().is_some_and(is_datapath) {
+            continue;
+        }
+        let location = match link.kind.as_deref() {
+            Some("bond" | "team") => Location::Block(BlockIndex(ifindex.0)),
+            _ => Location::ingress(*ifindex),
+        };
+        all.insert(*ifindex, filters_at(limit, location).await);
+    }
+    all
+}
+
+async fn filters_at(limit: Duration, location: Location) -> Fact<Vec<Filter>> {
+    // A socket of its own: what of a long dump is not wanted goes with it.
+    let mut asker = Asker::open(Protocol::Route, limit)?;
+    let filter = |message: &Message<'_>| -> Result<Option<Filter>, Malformed> {
+        Ok(match TcEvent::decode(message)? {
+            TcEvent::Filter(report) => Some(filter_of(&report)),
+            _ => None,
+        })
+    };
+    let found = asker.ask(FILTERS_MAX, |seq| request::dump(location, None, Detail::Full, seq), filter).await;
+    match found {
+        // No qdisc, or no such block: no filters.
+        Err(why) if why.starts_with("EINVAL") || why.starts_with("ENOENT") => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+fn filter_of(report: &FilterReport) -> Filter {
+    Filter {
+        chain: report.address.chain.0,
+        prio: report.address.prio.0,
+        classifier: report.other_classifier.as_deref().unwrap_or("flower").to_owned(),
+        of_ovs: report.ufid().is_some(),
+        skip_hw: report.flags.contains(FilterFlags::SKIP_HW),
+        // A meter is an action older than the filter; what was made with it is the youngest.
+        age_ms: report.actions.iter().filter_map(|action| Some(action.times?.age_ms())).min(),
+    }
+}

@@ -1,0 +1,126 @@
+//! What doctor says, and waiting for it to say something.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Failure, Outcome, Ovs, output, wait_for};
+use serde_json::Value;
+
+/// The longest Open vSwitch and the kernel of an emulated guest may take until a change shows.
+const SHOWS_WITHIN: Duration = Duration::from_secs(30);
+
+/// What doctor found: the ids, each with what it is about.
+pub(super) type Found = BTreeSet<(String, String)>;
+
+/// What doctor says at one moment.
+#[derive(Debug)]
+pub(super) struct Says(Value);
+
+impl Says {
+    /// Asks it.
+    pub(super) fn now(ovs: &Ovs, arguments: &[&str]) -> Outcome<Self> {
+        let mut command = ovs.command("ovs-offloadctl");
+        command.args(["doctor", "--output", "json"]).args(arguments);
+        Self::by(&mut command)
+    }
+
+    /// What `command`, which runs it, prints. Its exit status has to be that of its worst finding.
+    pub(super) fn by(command: &mut Command) -> Outcome<Self> {
+        let shown = format!("{command:?}");
+        let ended = command.output().map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+        let printed = String::from_utf8_lossy(&ended.stdout);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let says: Value = serde_json::from_str(&printed)
+            .map_err(|error| Failure::new(format!("{shown}: {error}: {printed} {said}")))?;
+        let expected = match (says["errors"].as_u64(), says["warnings"].as_u64()) {
+            (Some(0), Some(0)) => 0,
+            (Some(0), _) => 3,
+            _ => 1,
+        };
+        ensure!(ended.status.code() == Some(expected), "{shown} ended with {}: {printed}", ended.status);
+        Ok(Self(says))
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Value> {
+        self.0["findings"].as_array().into_iter().flatten()
+    }
+
+    /// Its findings.
+    pub(super) fn found(&self) -> Found {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let names = |finding: &Value| {
+            let all = finding["names"].as_array().map(|names| names.iter().map(text).collect::<Vec<_>>());
+            all.unwrap_or_default().join(" ")
+        };
+        self.findings().map(|finding| (text(&finding["id"]), names(finding))).collect()
+    }
+
+    /// The field of the finding `id`, of the first one if there are several.
+    pub(super) fn field(&self, id: &str, field: &str) -> Outcome<String> {
+        let finding = self.findings().find(|finding| finding["id"] == id);
+        let text = finding.and_then(|finding| finding[field].as_str());
+        text.map(str::to_owned).ok_or_else(|| Failure::new(format!("no {field} of {id} in {}", self.0)))
+    }
+
+    /// How many errors and warnings there are.
+    pub(super) fn counts(&self) -> (Option<u64>, Option<u64>) {
+        (self.0["errors"].as_u64(), self.0["warnings"].as_u64())
+    }
+}
+
+/// The doctor of one Open vSwitch, and what is true of the lab before anything is done to it.
+#[derive(Debug)]
+pub(super) struct Doctor<'a> {
+    ovs: &'a Ovs,
+    before: Found,
+}
+
+impl<'a> Doctor<'a> {
+    /// Looks at a topology that nothing is wrong with: no error, and no warning but what is true of the guest's kernel.
+    pub(super) fn of_healthy(ovs: &'a Ovs) -> Outcome<Self> {
+        let says = Says::now(ovs, &[])?;
+        let before = says.found();
+        let skb_ext = before.iter().filter(|(id, _)| id == "kernel-no-skb-ext").count() as u64;
+        ensure!(says.counts() == (Some(0), Some(skb_ext)), "a healthy topology is said to have {before:?}");
+        Ok(Self { ovs, before })
+    }
+
+    /// Waits until these are found, each an id with what it is about, and nothing else that was not there before.
+    pub(super) fn names(&self, expected: &[(&str, &str)]) -> Outcome<Says> {
+        self.names_with(&[], expected)
+    }
+
+    /// The same, with arguments.
+    pub(super) fn names_with(&self, arguments: &[&str], expected: &[(&str, &str)]) -> Outcome<Says> {
+        let expected: Found =
+            expected.iter().map(|(id, names)| ((*id).to_owned(), (*names).to_owned())).collect();
+        wait_for(&format!("doctor names {expected:?}"), SHOWS_WITHIN, || {
+            let says = Says::now(self.ovs, arguments)?;
+            let new: Found = says.found().difference(&self.before).cloned().collect();
+            match new == expected {
+                true => Ok(Some(says)),
+                false => Err(Failure::new(format!("it names {new:?}"))),
+            }
+        })
+    }
+
+    /// Waits until nothing is found that was not there before.
+    pub(super) fn is_content(&self) -> Outcome {
+        self.names(&[]).map(drop)
+    }
+
+    /// Does `wrong`, waits until doctor names just that, runs its command, and waits until it is content again.
+    pub(super) fn mends(&self, wrong: &str, id: &str, names: &str) -> Outcome {
+        shell(self.ovs, wrong)?;
+        let command = self.names(&[(id, names)])?.field(id, "command")?;
+        shell(self.ovs, &command)?;
+        self.is_content()
+    }
+}
+
+/// Runs a line of shell beside this Open vSwitch.
+pub(super) fn shell(ovs: &Ovs, line: &str) -> Outcome {
+    output(ovs.command("sh").args(["-c", line])).map(drop)
+}

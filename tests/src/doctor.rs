@@ -8,7 +8,7 @@ mod settings;
 
 use lab_tests::harness::{Need, Test, fact};
 
-use host::what_a_kernel_lacks_is_named_and_what_a_user_may_not_see_is_told;
+use host::what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_is_told;
 use ports::faults_of_ports_tc_tunnels_and_a_nic_are_named_and_mended;
 use settings::settings_that_do_not_hold_and_what_daemons_left_behind_are_named;
 
@@ -17,7 +17,9 @@ const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon];
 pub(crate) const TESTS: &[Test] = &[
     fact!(faults_of_ports_tc_tunnels_and_a_nic_are_named_and_mended).needs(NEEDS),
     fact!(settings_that_do_not_hold_and_what_daemons_left_behind_are_named).needs(NEEDS),
-    fact!(what_a_kernel_lacks_is_named_and_what_a_user_may_not_see_is_told).needs(NEEDS),
+    fact!(what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_is_told)
+        .needs(NEEDS)
+        .per_release(),
 ];
 
 #[cfg(test)]

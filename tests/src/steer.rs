@@ -80,7 +80,7 @@ fn config(ovs: &Ovs) -> Outcome<String> {
 }
 
 /// Open vSwitch's version: major and minor.
-fn version(ovs: &Ovs) -> Outcome<(u32, u32)> {
+pub(crate) fn version(ovs: &Ovs) -> Outcome<(u32, u32)> {
     let text = ovs.appctl(&["version"])?;
     let unreadable = || Failure::new(format!("`ovs-appctl version` answers {text}"));
     let word = text.lines().next().and_then(|line| line.split_whitespace().last()).ok_or_else(unreadable)?;

@@ -7,6 +7,7 @@ use lab_tests::ensure;
 use lab_tests::harness::{Lab, Outcome, Ovs, Simnic, run};
 
 use super::complaint::{Says, shell};
+use crate::steer::version;
 
 /// The user `nobody` of Debian.
 const NOBODY: &str = "65534";
@@ -49,7 +50,9 @@ const OPTIONS: [&str; 14] = [
     "NET_TC_SKB_EXT",
 ];
 
-pub(super) fn what_a_kernel_lacks_is_named_and_what_a_user_may_not_see_is_told(lab: &mut Lab) -> Outcome {
+pub(super) fn what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_is_told(
+    lab: &mut Lab,
+) -> Outcome {
     let ovs = Ovs::for_steering(lab)?;
     let release = run("uname", &["-r"])?;
     let has = |says: &Says, id: &str, name: &str| says.found().contains(&(id.to_owned(), name.to_owned()));
@@ -59,6 +62,9 @@ pub(super) fn what_a_kernel_lacks_is_named_and_what_a_user_may_not_see_is_told(l
     for id in ["no-nic", "kernel-options-unknown"] {
         ensure!(has(&says, id, ""), "doctor does not say {id}: {:?}", says.found());
     }
+    let old = version(&ovs)? < (3, 5);
+    let has_defects = says.found().iter().any(|(id, _)| id == "ovs-version-defects");
+    ensure!(has_defects == old, "of this release doctor says {:?}", says.found());
     let all = BootConfig::write(release.trim(), &OPTIONS)?;
     let says = Says::now(&ovs, &[])?;
     let of_kernel =

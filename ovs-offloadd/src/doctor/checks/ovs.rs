@@ -92,7 +92,7 @@ pub static TC_POLICY_NOT_IN_FORCE: Kind = Kind {
 /// A version with known defects.
 pub static OVS_DEFECTS: Kind = Kind {
     id: "ovs-version-defects",
-    in_lab: false,
+    in_lab: true,
     stage: Stage::Ovs,
     severity: Severity::Warning,
     complaint: "a few flows are forwarded otherwise in hardware, or never noticed to be wrong, after a change that seems unrelated",

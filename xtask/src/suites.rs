@@ -37,8 +37,8 @@ pub(crate) struct Suite {
 /// All of them, those first that take longest. The full one is in two halves, so that neither is what all wait for: what
 /// the first leaves out is in the second, whatever it is.
 pub(crate) const ALL: [Suite; 6] = [
-    suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,simnic,steer"),
-    suite("lab-faults", Release::Trixie, Flavour::Trixie, "-lab,ovsdb,simnic,steer"),
+    suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,simnic,steer,doctor"),
+    suite("lab-faults", Release::Trixie, Flavour::Trixie, "-lab,ovsdb,simnic,steer,doctor"),
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },
     Suite { long: true, ..suite("lab-ct", Release::Trixie, Flavour::Ct, "") },

@@ -277,7 +277,9 @@ impl Steer {
         if matches!(verdict, Verdict::Software(_)) && self.waiting.remove(&ufid).is_some() {
             self.tell_unplaced(world, now, ufid);
         }
-        self.put_off_for_shape(world, now, ufid, false);
+        if !matches!(verdict, Verdict::Software(_)) {
+            self.put_off_for_shape(world, now, ufid, false);
+        }
     }
 
     /// Whether policy lets it be in hardware.
@@ -339,7 +341,7 @@ impl Steer {
     /// Leaves a megaflow in software whose rule is of a shape that was refused; whether it is so. If not, and it is to be
     /// tried now, the others of its shape wait for what becomes of it.
     fn put_off_for_shape(&mut self, world: &mut World, now: Micros, ufid: Ufid, to_be_tried: bool) -> bool {
-        let entry = world.ledger.get(ufid).filter(|entry| !entry.in_hw());
+        let entry = world.ledger.get(ufid).filter(|entry| !entry.in_hw() && entry.is_resting());
         let nic = entry.and_then(|entry| entry.nic).filter(|nic| !self.shapes.is_empty(*nic));
         let Some((nic, shape)) = nic.and_then(|_| shape_of(world, ufid)) else { return false };
         let Some((until, why)) = self.shapes.verdict(now, nic, &shape) else {
@@ -352,6 +354,7 @@ impl Steer {
         if world.ledger.get(ufid).is_some_and(|entry| entry.refusal.is_none()) {
             hold_against(world, ufid, why.of_shape());
         }
+        self.waiting.remove(&ufid);
         if let Some(planner) = self.planner_of(world, ufid) {
             planner.put_off(now, ufid, until);
         }

@@ -48,8 +48,8 @@ impl Shapes {
         self.note(nic, shape, Known::Taken);
     }
 
-    /// The driver, or the kernel for it, refused a rule of this shape for what it is. The shape counts as refused until
-    /// `until` if it is not the first.
+    /// The driver, or the kernel for it, refused a rule of this shape for what it is. Once it has refused enough of them, the
+    /// shape counts as refused until `until`.
     pub(super) fn refused(&mut self, nic: NicId, shape: Shape, ufid: Ufid, why: &Refusal, until: Micros) {
         let known = self.0.get(&nic).and_then(|shapes| shapes.get(&shape));
         let times = match known {

@@ -328,7 +328,7 @@ fn refused_rule_that_open_vswitch_makes_anew_unchanged_stays_refused() {
 
 /// Flows of one shape are asked for, all of which the driver refuses, until the shape is the reason. Returns how many that
 /// were, and the others of a hundred.
-fn until_shape_is_refused(scene: &mut Scene) -> (usize, Vec<Ufid>) {
+pub(crate) fn until_shape_is_refused(scene: &mut Scene) -> (usize, Vec<Ufid>) {
     scene.kernel.refuses_every = 1;
     let flows: Vec<Ufid> = (1..=100).map(ufid).collect();
     for (asked, &flow) in flows.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! What rules do to placement: where they put flows, and that a reload moves only what it must.
 
-use crate::facts::Scene;
+use crate::facts::{Scene, until_shape_is_refused};
 use crate::ovs::ufid;
 use netlink_wire::{DpPort, Ifindex, Ufid};
 use offload_engine::{Counters, Effect, Event, NicId, Placement, PortFacts, PortKind};
@@ -240,4 +240,18 @@ fn a_port_that_gets_another_name_has_its_flows_judged_anew() {
     assert!(!scene.effects.iter().any(Effect::changes_something), "the next plan does it");
     scene.run(4);
     assert_eq!(scene.in_hardware(), [ufid(1)]);
+}
+
+#[test]
+fn megaflow_kept_in_software_by_policy_has_that_for_its_reason_whatever_its_shape() {
+    let mut scene = Scene::new(Counters::Fast);
+    let (_, others) = until_shape_is_refused(&mut scene);
+    let software =
+        Rules::compile(&[], Place::Software, &AddressSets::new()).expect("no rules have no mistakes");
+    scene.tell(Event::Policy(Box::new(software)));
+    scene.ovs.install(&mut scene.kernel, others[1], 1);
+    scene.tell_notifications();
+    let flow = scene.engine.flow(scene.now, others[1]).expect("known");
+    assert_eq!(flow.refusal, None);
+    assert_eq!(flow.explanation, Some(Explanation::Policy(Because::Default)));
 }

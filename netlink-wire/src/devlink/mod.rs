@@ -1,0 +1,83 @@
+//! The generic netlink family `devlink` of `linux/devlink.h`: instances, their eswitch and their ports.
+
+mod eswitch;
+mod handle;
+mod port;
+
+use crate::genl::{self, Command, FamilyId};
+use crate::ids::{PortId, Seq};
+use crate::malformed::{Family, Malformed};
+use crate::message::{Message, flags};
+use crate::writer::MessageWriter;
+
+pub use eswitch::{Eswitch, EswitchMode, get_eswitch, set_eswitch_mode};
+pub use handle::{Handle, Instance, NotAHandle, dump_instances};
+pub use port::{Port, PortFlavour, PortFunction, PortIndex, dump_ports};
+
+/// `DEVLINK_GENL_NAME`
+pub const FAMILY: &str = "devlink";
+/// `DEVLINK_GENL_MCGRP_CONFIG_NAME`
+pub const GROUP: &str = "config";
+/// `DEVLINK_GENL_VERSION`
+const VERSION: u8 = 1;
+
+const DEVLINK_CMD_NEW: u8 = 3;
+const DEVLINK_CMD_DEL: u8 = 4;
+const DEVLINK_CMD_PORT_NEW: u8 = 7;
+const DEVLINK_CMD_PORT_DEL: u8 = 8;
+const DEVLINK_CMD_ESWITCH_GET: u8 = 29;
+const DEVLINK_CMD_ESWITCH_SET: u8 = 30;
+
+/// A message of the family that is understood here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// An instance exists.
+    Instance(Instance),
+    /// An instance is gone.
+    InstanceDeleted(Handle),
+    /// A port exists, or changed.
+    Port(Port),
+    /// A port is gone.
+    PortDeleted(Handle, PortIndex),
+    /// The answer to [`get_eswitch`].
+    Eswitch(Eswitch),
+    /// Something else of devlink: parameters, health reporters, traps.
+    Other(u8),
+}
+
+/// A message of the family, with where it came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The message's sequence number.
+    pub seq: Seq,
+    /// The message's port id.
+    pub portid: PortId,
+    /// What it says.
+    pub event: Event,
+}
+
+impl Report {
+    /// Reads one message of the family.
+    ///
+    /// # Errors
+    /// A message that is broken.
+    pub fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
+        let (command, [], attrs) = genl::split::<0>(message, Family::Devlink)?;
+        let event = match command.number {
+            DEVLINK_CMD_NEW => Event::Instance(handle::decode_instance(attrs)?),
+            DEVLINK_CMD_DEL => Event::InstanceDeleted(Handle::decode(attrs)?),
+            DEVLINK_CMD_PORT_NEW => Event::Port(Port::decode(attrs)?),
+            DEVLINK_CMD_PORT_DEL => Event::PortDeleted(Handle::decode(attrs)?, port::decode_index(attrs)?),
+            DEVLINK_CMD_ESWITCH_GET | DEVLINK_CMD_ESWITCH_SET => {
+                Event::Eswitch(eswitch::decode_eswitch(attrs)?)
+            }
+            other => Event::Other(other),
+        };
+        Ok(Self { seq: message.header.seq, portid: message.header.portid, event })
+    }
+}
+
+fn request(family: FamilyId, command: u8, flags: u16, seq: Seq) -> MessageWriter {
+    genl::request(family, Command { number: command, version: VERSION }, flags::REQUEST | flags, seq)
+}

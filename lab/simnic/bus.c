@@ -13,33 +13,19 @@ DEFINE_MUTEX(simnic_bus_lock);
 
 static LIST_HEAD(simnic_bus_devs);	/* under simnic_bus_lock */
 
-static struct simnic_bus_dev *to_bus_dev(struct device *dev)
+struct simnic_bus_dev *simnic_to_bus_dev(struct device *dev)
 {
 	return container_of(dev, struct simnic_bus_dev, dev);
 }
 
-static ssize_t sriov_totalvfs_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	return sysfs_emit(buf, "%u\n", to_bus_dev(dev)->vfs);
-}
-static DEVICE_ATTR_RO(sriov_totalvfs);
-
-static ssize_t sriov_numvfs_show(struct device *dev, struct device_attribute *attr, char *buf)
-{
-	return sysfs_emit(buf, "%u\n", to_bus_dev(dev)->vfs);
-}
-static DEVICE_ATTR_RO(sriov_numvfs);
-
-static struct attribute *simnic_bus_dev_attrs[] = {
-	&dev_attr_sriov_totalvfs.attr,
-	&dev_attr_sriov_numvfs.attr,
+static const struct attribute_group *simnic_bus_dev_groups[] = {
+	&simnic_sriov_group,
 	NULL
 };
-ATTRIBUTE_GROUPS(simnic_bus_dev);
 
 static void simnic_bus_dev_release(struct device *dev)
 {
-	kfree(to_bus_dev(dev));
+	kfree(simnic_to_bus_dev(dev));
 }
 
 static const struct device_type simnic_bus_dev_type = {
@@ -58,14 +44,12 @@ static struct simnic_bus_dev *simnic_bus_find(unsigned int id)
 	return NULL;
 }
 
-static const struct bus_type simnic_bus;
-
-static int simnic_bus_add(unsigned int id, unsigned int vfs)
+static int simnic_bus_add(unsigned int id, unsigned int vfs, unsigned int total_vfs)
 {
 	struct simnic_bus_dev *bus_dev;
 	int err;
 
-	if (id > SIMNIC_MAX_ID || vfs > SIMNIC_MAX_VFS)
+	if (id > SIMNIC_MAX_ID || total_vfs > SIMNIC_MAX_VFS || vfs > total_vfs)
 		return -ERANGE;
 	if (simnic_bus_find(id))
 		return -EEXIST;
@@ -73,7 +57,9 @@ static int simnic_bus_add(unsigned int id, unsigned int vfs)
 	bus_dev = kzalloc(sizeof(*bus_dev), GFP_KERNEL);
 	if (!bus_dev)
 		return -ENOMEM;
-	bus_dev->vfs = vfs;
+	bus_dev->initial_vfs = vfs;
+	bus_dev->total_vfs = total_vfs;
+	bus_dev->vfs_autoprobe = true;
 	bus_dev->dev.id = id;
 	bus_dev->dev.bus = &simnic_bus;
 	bus_dev->dev.type = &simnic_bus_dev_type;
@@ -102,15 +88,18 @@ static void simnic_bus_del(struct simnic_bus_dev *bus_dev)
 
 static ssize_t new_device_store(const struct bus_type *bus, const char *buf, size_t count)
 {
-	unsigned int id, vfs;
-	int err;
+	unsigned int id, vfs, total_vfs;
+	int given, err;
 
-	if (sscanf(buf, "%u %u", &id, &vfs) != 2) {
-		pr_err("write \"ID VFS\" to make a device\n");
+	given = sscanf(buf, "%u %u %u", &id, &vfs, &total_vfs);
+	if (given < 2) {
+		pr_err("write \"ID VFS\" or \"ID VFS TOTALVFS\" to make a device\n");
 		return -EINVAL;
 	}
+	if (given == 2)
+		total_vfs = vfs;
 	mutex_lock(&simnic_bus_lock);
-	err = simnic_bus_add(id, vfs);
+	err = simnic_bus_add(id, vfs, total_vfs);
 	mutex_unlock(&simnic_bus_lock);
 	return err ?: count;
 }
@@ -190,28 +179,53 @@ static struct attribute *simnic_bus_attrs[] = {
 };
 ATTRIBUTE_GROUPS(simnic_bus);
 
+static bool simnic_is_vf_dev(const struct device *dev)
+{
+	return dev->type == &simnic_vf_dev_type;
+}
+
+static int simnic_bus_match(struct device *dev, const struct device_driver *driver)
+{
+	if (simnic_is_vf_dev(dev))
+		return driver == &simnic_vf_driver && simnic_to_vf_dev(dev)->ready;
+	return driver != &simnic_vf_driver;
+}
+
 static int simnic_bus_probe(struct device *dev)
 {
-	struct simnic_bus_dev *bus_dev = to_bus_dev(dev);
+	struct simnic_bus_dev *bus_dev;
 
+	if (simnic_is_vf_dev(dev))
+		return simnic_vf_probe(dev);
+	bus_dev = simnic_to_bus_dev(dev);
 	bus_dev->probe_err = simnic_nic_create(bus_dev);
 	return bus_dev->probe_err;
 }
 
 static void simnic_bus_remove(struct device *dev)
 {
-	simnic_nic_destroy(to_bus_dev(dev));
+	if (simnic_is_vf_dev(dev))
+		simnic_vf_remove(dev);
+	else
+		simnic_nic_destroy(simnic_to_bus_dev(dev));
 }
 
+/* rtnl asks it of a netdev's parent: of a VF's, too. */
 static int simnic_bus_num_vf(struct device *dev)
 {
-	return to_bus_dev(dev)->vfs;
+	struct simnic *nic;
+
+	if (simnic_is_vf_dev(dev))
+		return 0;
+	nic = READ_ONCE(simnic_to_bus_dev(dev)->nic);
+	return nic ? READ_ONCE(nic->vfs) : 0;
 }
 
-static const struct bus_type simnic_bus = {
+const struct bus_type simnic_bus = {
 	.name		= SIMNIC_NAME,
 	.dev_name	= SIMNIC_NAME,
 	.bus_groups	= simnic_bus_groups,
+	.match		= simnic_bus_match,
 	.probe		= simnic_bus_probe,
 	.remove		= simnic_bus_remove,
 	.num_vf		= simnic_bus_num_vf,
@@ -233,11 +247,16 @@ static int __init simnic_init(void)
 	err = bus_register(&simnic_bus);
 	if (err)
 		goto err_debugfs;
-	err = driver_register(&simnic_driver);
+	err = driver_register(&simnic_vf_driver);
 	if (err)
 		goto err_bus;
+	err = driver_register(&simnic_driver);
+	if (err)
+		goto err_vf_driver;
 	return 0;
 
+err_vf_driver:
+	driver_unregister(&simnic_vf_driver);
 err_bus:
 	bus_unregister(&simnic_bus);
 err_debugfs:
@@ -254,6 +273,7 @@ static void __exit simnic_exit(void)
 		simnic_bus_del(bus_dev);
 	mutex_unlock(&simnic_bus_lock);
 	driver_unregister(&simnic_driver);
+	driver_unregister(&simnic_vf_driver);
 	bus_unregister(&simnic_bus);
 	simnic_debugfs_exit();
 	rcu_barrier();	/* call_rcu() callbacks are in this module's text */

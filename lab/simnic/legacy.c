@@ -12,7 +12,7 @@ static void simnic_legacy_flood_vfs(struct simnic *nic, const struct simnic_port
 	struct sk_buff *copy;
 	unsigned int i;
 
-	for (i = 1; i < nic->nports; i++) {
+	for (i = 1; i <= READ_ONCE(nic->vfs); i++) {
 		if (&nic->ports[i] == from)
 			continue;
 		copy = skb_clone(skb, GFP_ATOMIC);
@@ -26,7 +26,7 @@ static struct simnic_port *simnic_legacy_find_vf(struct simnic *nic, const u8 *a
 	struct net_device *vf;
 	unsigned int i;
 
-	for (i = 1; i < nic->nports; i++) {
+	for (i = 1; i <= READ_ONCE(nic->vfs); i++) {
 		vf = rcu_dereference(nic->ports[i].vf);
 		if (vf && ether_addr_equal(vf->dev_addr, addr))
 			return &nic->ports[i];

@@ -222,17 +222,33 @@ static void simnic_netdev_name(const struct simnic_port *port, enum simnic_role 
 	}
 }
 
-struct net_device *simnic_netdev_create(struct simnic_port *port, enum simnic_role role)
+static struct device *simnic_netdev_parent(struct simnic_port *port, enum simnic_role role)
+{
+	return role == SIMNIC_VF ? &port->vf_dev->dev : &port->nic->bus_dev->dev;
+}
+
+static struct net_device __rcu **simnic_netdev_slot(struct simnic_port *port,
+						    enum simnic_role role)
+{
+	return role == SIMNIC_VF ? &port->vf : &port->host;
+}
+
+static void simnic_netdev_free(struct simnic_netdev *priv)
+{
+	netif_napi_del(&priv->napi);
+	free_netdev(priv->dev);
+}
+
+static struct net_device *simnic_netdev_alloc(struct simnic_port *port, enum simnic_role role)
 {
 	struct simnic_netdev *priv;
 	struct net_device *dev;
 	char name[IFNAMSIZ];
-	int err;
 
 	simnic_netdev_name(port, role, name);
 	dev = alloc_netdev(sizeof(*priv), name, NET_NAME_PREDICTABLE, simnic_netdev_setup);
 	if (!dev)
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 
 	priv = netdev_priv(dev);
 	priv->dev = dev;
@@ -240,29 +256,71 @@ struct net_device *simnic_netdev_create(struct simnic_port *port, enum simnic_ro
 	priv->role = role;
 	skb_queue_head_init(&priv->queue);
 	netif_napi_add(dev, &priv->napi, simnic_poll);
-	simnic_role_setup(dev, port, role);
-	SET_NETDEV_DEV(dev, &port->nic->bus_dev->dev);
+	SET_NETDEV_DEV(dev, simnic_netdev_parent(port, role));
 	netif_carrier_off(dev);
-
-	/* Traffic may come as soon as it is registered and up. */
-	rcu_assign_pointer(*(role == SIMNIC_VF ? &port->vf : &port->host), dev);
-	err = register_netdev(dev);
-	if (err) {
-		RCU_INIT_POINTER(*(role == SIMNIC_VF ? &port->vf : &port->host), NULL);
-		synchronize_net();
-		netif_napi_del(&priv->napi);
-		free_netdev(dev);
-		return ERR_PTR(err);
-	}
 	return dev;
 }
 
-/* Nobody finds the netdev any more; unregistering waits for those who did. */
-void simnic_netdev_destroy(struct net_device *dev)
+/* Makes the netdev of this role. A port that names one under rtnl names a registered one. */
+int simnic_netdev_attach(struct simnic_port *port, enum simnic_role role)
 {
-	struct simnic_netdev *priv = netdev_priv(dev);
+	struct net_device __rcu **slot = simnic_netdev_slot(port, role);
+	struct net_device *dev;
+	int err;
 
-	unregister_netdev(dev);
-	netif_napi_del(&priv->napi);
-	free_netdev(dev);
+	dev = simnic_netdev_alloc(port, role);
+	if (!dev)
+		return -ENOMEM;
+
+	rtnl_lock();
+	simnic_role_setup(dev, port, role);
+	/* Traffic may come as soon as it is registered and up. */
+	rcu_assign_pointer(*slot, dev);
+	err = register_netdevice(dev);
+	if (err)
+		RCU_INIT_POINTER(*slot, NULL);
+	rtnl_unlock();
+	if (err) {
+		synchronize_net();
+		simnic_netdev_free(netdev_priv(dev));
+	}
+	return err;
+}
+
+/*
+ * Removes the netdevs of this role of ports first to end - 1, those that are
+ * there. All at once: the grace periods that each needs are what takes the time.
+ */
+void simnic_netdevs_detach(struct simnic *nic, enum simnic_role role, unsigned int first,
+			   unsigned int end)
+{
+	struct net_device __rcu **slot;
+	struct simnic_netdev *priv, *next;
+	struct net_device *dev;
+	LIST_HEAD(unregister);
+	LIST_HEAD(dead);
+	unsigned int i;
+
+	rtnl_lock();
+	for (i = first; i < end; i++) {
+		slot = simnic_netdev_slot(&nic->ports[i], role);
+		dev = rtnl_dereference(*slot);
+		if (!dev)
+			continue;
+		/* Nobody finds it any more; unregistering waits for those who did. */
+		RCU_INIT_POINTER(*slot, NULL);
+		priv = netdev_priv(dev);
+		list_add_tail(&priv->dead, &dead);
+		unregister_netdevice_queue(dev, &unregister);
+	}
+	unregister_netdevice_many(&unregister);
+	rtnl_unlock();
+
+	if (list_empty(&dead))
+		return;
+	list_for_each_entry(priv, &dead, dead)
+		__netif_napi_del(&priv->napi);
+	synchronize_net();
+	list_for_each_entry_safe(priv, next, &dead, dead)
+		free_netdev(priv->dev);
 }

@@ -2,11 +2,12 @@
 /*
  * A NIC from its making to its end: netdevs, eswitch mode, wire.
  *
- * VF netdevs and the uplink live as long as the NIC. Representors live as long
- * as the eswitch is in switchdev mode.
+ * The uplink lives as long as the NIC. Representors live as long as their VF is
+ * enabled and the eswitch is in switchdev mode; sriov.c has the VFs themselves.
  */
 #include <linux/rtnetlink.h>
 #include <linux/slab.h>
+#include <linux/unaligned.h>
 
 #include "simnic.h"
 #include "table.h"
@@ -100,30 +101,42 @@ void simnic_nic_unwire(struct simnic *nic)
 	synchronize_net();
 }
 
-static int simnic_netdev_attach(struct simnic_port *port, enum simnic_role role)
+static void simnic_reps_destroy(struct simnic *nic, unsigned int first, unsigned int end)
 {
-	struct net_device *dev = simnic_netdev_create(port, role);
-
-	return PTR_ERR_OR_ZERO(dev);
+	simnic_netdevs_detach(nic, SIMNIC_REP, first, end);
+	while (end > first)
+		simnic_devlink_port_del(&nic->ports[--end]);
 }
 
-static void simnic_netdev_detach(struct net_device __rcu **where)
+static int simnic_rep_create(struct simnic_port *port)
 {
-	struct net_device *dev = rcu_dereference_protected(*where, true);
+	int err;
 
-	if (!dev)
-		return;
-	RCU_INIT_POINTER(*where, NULL);
-	simnic_netdev_destroy(dev);
+	err = simnic_devlink_port_add(port);
+	if (err)
+		return err;
+	err = simnic_netdev_attach(port, SIMNIC_REP);
+	if (err)
+		simnic_devlink_port_del(port);
+	return err;
 }
 
-static void simnic_reps_destroy(struct simnic *nic, unsigned int count)
+/* Those of ports first to end - 1, or none. */
+static int simnic_reps_create(struct simnic *nic, unsigned int first, unsigned int end,
+			      struct netlink_ext_ack *extack)
 {
-	while (count > 1) {
-		count--;
-		simnic_netdev_detach(&nic->ports[count].host);
-		simnic_devlink_port_del(&nic->ports[count]);
+	unsigned int i;
+	int err;
+
+	for (i = first; i < end; i++) {
+		err = simnic_rep_create(&nic->ports[i]);
+		if (err) {
+			NL_SET_ERR_MSG_MOD(extack, "could not create the representors");
+			simnic_reps_destroy(nic, first, i);
+			return err;
+		}
 	}
+	return 0;
 }
 
 static void simnic_set_mode(struct simnic *nic, bool switchdev)
@@ -136,26 +149,12 @@ static void simnic_set_mode(struct simnic *nic, bool switchdev)
 
 int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack)
 {
-	unsigned int i;
 	int err;
 
 	devl_assert_locked(nic->devlink);
-	for (i = 1; i < nic->nports; i++) {
-		err = simnic_devlink_port_add(&nic->ports[i]);
-		if (err)
-			goto err_reps;
-		err = simnic_netdev_attach(&nic->ports[i], SIMNIC_REP);
-		if (err) {
-			simnic_devlink_port_del(&nic->ports[i]);
-			goto err_reps;
-		}
-	}
-	simnic_set_mode(nic, true);
-	return 0;
-
-err_reps:
-	NL_SET_ERR_MSG_MOD(extack, "could not create the representors");
-	simnic_reps_destroy(nic, i);
+	err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
+	if (!err)
+		simnic_set_mode(nic, true);
 	return err;
 }
 
@@ -167,23 +166,47 @@ int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack)
 		return -EBUSY;
 	}
 	simnic_set_mode(nic, false);
-	simnic_reps_destroy(nic, nic->nports);
+	simnic_reps_destroy(nic, 1, nic->vfs + 1);
 	/* A rule may have come in between the check and the mode change. */
 	simnic_table_flush(nic->table);
 	return 0;
 }
 
-static void simnic_netdevs_destroy(struct simnic *nic)
+/* What a port is like before anybody changes it. */
+static void simnic_port_reset(struct simnic_port *port)
+{
+	memset(port->hw_addr, 0, sizeof(port->hw_addr));
+	/* Locally administered, readable: 02:73:6e:ID:PORT, "sn". */
+	port->hw_addr[0] = 0x02;
+	port->hw_addr[1] = 0x73;
+	port->hw_addr[2] = 0x6e;
+	port->hw_addr[3] = port->nic->id;
+	put_unaligned_be16(port->index, &port->hw_addr[4]);
+}
+
+/* The switch's side of VFs: their ports, and representors in switchdev mode. */
+int simnic_nic_enable_vfs(struct simnic *nic, unsigned int vfs, struct netlink_ext_ack *extack)
+{
+	int err = 0;
+
+	devl_assert_locked(nic->devlink);
+	if (nic->switchdev)
+		err = simnic_reps_create(nic, 1, vfs + 1, extack);
+	if (!err)
+		WRITE_ONCE(nic->vfs, vfs);
+	return err;
+}
+
+void simnic_nic_disable_vfs(struct simnic *nic)
 {
 	unsigned int i;
 
-	if (nic->switchdev) {
-		simnic_set_mode(nic, false);
-		simnic_reps_destroy(nic, nic->nports);
-	}
-	for (i = 1; i < nic->nports; i++)
-		simnic_netdev_detach(&nic->ports[i].vf);
-	simnic_netdev_detach(&simnic_uplink(nic)->host);
+	devl_assert_locked(nic->devlink);
+	if (nic->switchdev)
+		simnic_reps_destroy(nic, 1, nic->vfs + 1);
+	for (i = 1; i <= nic->vfs; i++)
+		simnic_port_reset(&nic->ports[i]);
+	WRITE_ONCE(nic->vfs, 0);
 }
 
 static int simnic_ports_init(struct simnic *nic)
@@ -196,12 +219,7 @@ static int simnic_ports_init(struct simnic *nic)
 		port = &nic->ports[i];
 		port->nic = nic;
 		port->index = i;
-		/* Locally administered, readable: 02:73:6e:ID:00:PORT, "sn". */
-		port->hw_addr[0] = 0x02;
-		port->hw_addr[1] = 0x73;
-		port->hw_addr[2] = 0x6e;
-		port->hw_addr[3] = nic->id;
-		port->hw_addr[5] = i;
+		simnic_port_reset(port);
 		port->counts = alloc_percpu(struct simnic_counts);
 		if (!port->counts)
 			return -ENOMEM;
@@ -223,7 +241,7 @@ static void simnic_free(struct simnic *nic)
 
 static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 {
-	unsigned int nports = bus_dev->vfs + 1;
+	unsigned int nports = bus_dev->total_vfs + 1;
 	struct devlink *devlink;
 	struct simnic *nic;
 
@@ -249,7 +267,6 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 int simnic_nic_create(struct simnic_bus_dev *bus_dev)
 {
 	struct simnic *nic;
-	unsigned int i;
 	int err;
 
 	nic = simnic_alloc(bus_dev);
@@ -261,22 +278,21 @@ int simnic_nic_create(struct simnic_bus_dev *bus_dev)
 	if (err)
 		goto err_unlock;
 	err = simnic_netdev_attach(simnic_uplink(nic), SIMNIC_UPLINK);
-	for (i = 1; !err && i < nic->nports; i++)
-		err = simnic_netdev_attach(&nic->ports[i], SIMNIC_VF);
 	if (err)
-		goto err_netdevs;
-	rtnl_lock();
-	simnic_nic_update_carrier(nic);
-	rtnl_unlock();
+		goto err_port;
 	devl_register(nic->devlink);
 	devl_unlock(nic->devlink);
-
-	simnic_debugfs_add(nic);
 	bus_dev->nic = nic;
+
+	err = simnic_sriov_enable(nic, bus_dev->initial_vfs);
+	if (err) {
+		simnic_nic_destroy(bus_dev);
+		return err;
+	}
+	simnic_debugfs_add(nic);
 	return 0;
 
-err_netdevs:
-	simnic_netdevs_destroy(nic);
+err_port:
 	simnic_devlink_port_del(simnic_uplink(nic));
 err_unlock:
 	devl_unlock(nic->devlink);
@@ -289,9 +305,10 @@ void simnic_nic_destroy(struct simnic_bus_dev *bus_dev)
 	struct simnic *nic = bus_dev->nic;
 
 	simnic_debugfs_del(nic);
+	simnic_sriov_disable(nic);
 	devl_lock(nic->devlink);
 	devl_unregister(nic->devlink);
-	simnic_netdevs_destroy(nic);
+	simnic_netdevs_detach(nic, SIMNIC_UPLINK, 0, 1);
 	simnic_devlink_port_del(simnic_uplink(nic));
 	devl_unlock(nic->devlink);
 	simnic_table_flush(nic->table);

@@ -21,7 +21,7 @@
 #define SIMNIC_VERSION		"1.0"
 
 #define SIMNIC_MAX_ID		255
-#define SIMNIC_MAX_VFS		64
+#define SIMNIC_MAX_VFS		256
 #define SIMNIC_QUEUE_LEN	4096	/* packets a receive queue holds */
 
 struct simnic;
@@ -53,10 +53,13 @@ struct simnic_counts {
 	struct u64_stats_sync syncp;
 };
 
+struct simnic_vf_dev;
+
 /* A port of the switch. Port 0 is the uplink, port n is VF n - 1. */
 struct simnic_port {
 	struct simnic *nic;
 	unsigned int index;
+	struct simnic_vf_dev *vf_dev;	/* under the PF's device lock */
 	struct net_device __rcu *host;	/* uplink netdev or representor */
 	struct net_device __rcu *vf;	/* NULL for the uplink */
 	struct devlink_port dl_port;
@@ -77,17 +80,27 @@ struct simnic_netdev {
 	struct net_device *dev;
 	struct simnic_port *port;
 	enum simnic_role role;
+	struct list_head dead;		/* unregistered, to be freed */
 	struct napi_struct napi;
 	struct sk_buff_head queue;
 };
 
-/* The device on the bus. */
+/* The device on the bus: the PF. */
 struct simnic_bus_dev {
 	struct device dev;
 	struct list_head list;
-	unsigned int vfs;
-	struct simnic *nic;
+	unsigned int initial_vfs;	/* enabled when it is plugged in */
+	unsigned int total_vfs;
+	bool vfs_autoprobe;		/* a new VF is bound to the driver at once */
+	struct simnic *nic;		/* under the device lock */
 	int probe_err;
+};
+
+/* A VF on the bus, there from its being enabled to its being disabled. */
+struct simnic_vf_dev {
+	struct device dev;
+	struct simnic_port *port;
+	bool ready;			/* its links are made: it may be bound */
 };
 
 /* The NIC: what the devlink instance is about. */
@@ -95,7 +108,8 @@ struct simnic {
 	struct simnic_bus_dev *bus_dev;
 	struct devlink *devlink;
 	unsigned int id;
-	unsigned int nports;
+	unsigned int nports;		/* of ports[], whether they exist or not */
+	unsigned int vfs;		/* enabled, under the devlink lock */
 	bool switchdev;			/* eswitch mode, under the devlink lock */
 	bool link;			/* the wire's state at this end */
 	struct simnic __rcu *peer;	/* at the other end of the wire */
@@ -135,6 +149,18 @@ static inline struct simnic_port *simnic_uplink(struct simnic *nic)
 
 /* bus.c */
 extern struct mutex simnic_bus_lock;	/* devices and wires */
+extern const struct bus_type simnic_bus;
+struct simnic_bus_dev *simnic_to_bus_dev(struct device *dev);
+
+/* sriov.c */
+extern const struct device_type simnic_vf_dev_type;
+extern struct device_driver simnic_vf_driver;
+extern const struct attribute_group simnic_sriov_group;
+struct simnic_vf_dev *simnic_to_vf_dev(struct device *dev);
+int simnic_sriov_enable(struct simnic *nic, unsigned int vfs);
+void simnic_sriov_disable(struct simnic *nic);
+int simnic_vf_probe(struct device *dev);
+void simnic_vf_remove(struct device *dev);
 
 /* nic.c */
 int simnic_nic_create(struct simnic_bus_dev *bus_dev);
@@ -145,6 +171,8 @@ int simnic_nic_wire(struct simnic *a, struct simnic *b);
 void simnic_nic_unwire(struct simnic *nic);
 void simnic_nic_set_link(struct simnic *nic, bool up);
 void simnic_nic_update_carrier(struct simnic *nic);
+int simnic_nic_enable_vfs(struct simnic *nic, unsigned int vfs, struct netlink_ext_ack *extack);
+void simnic_nic_disable_vfs(struct simnic *nic);
 
 /* devlink.c */
 extern const struct devlink_ops simnic_devlink_ops;
@@ -153,8 +181,9 @@ void simnic_devlink_port_del(struct simnic_port *port);
 void simnic_switch_id(const struct simnic *nic, struct netdev_phys_item_id *ppid);
 
 /* netdev.c */
-struct net_device *simnic_netdev_create(struct simnic_port *port, enum simnic_role role);
-void simnic_netdev_destroy(struct net_device *dev);
+int simnic_netdev_attach(struct simnic_port *port, enum simnic_role role);
+void simnic_netdevs_detach(struct simnic *nic, enum simnic_role role, unsigned int first,
+			   unsigned int end);
 bool simnic_is_host_netdev(const struct net_device *dev);
 bool simnic_queue(struct simnic_port *port, struct net_device *dev, struct sk_buff *skb,
 		  enum simnic_queued queued);

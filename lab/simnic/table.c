@@ -261,7 +261,7 @@ static void simnic_install_delay(struct simnic_table *table)
 {
 	u32 delay = READ_ONCE(table->install_delay_us);
 
-	/* fsleep() may take twice as long, which would say little of what a user of the NIC measured. */
+	/* fsleep() may take twice as long, which would say little of what a user measured. */
 	if (delay)
 		usleep_range(delay, delay + delay / 32);
 }

@@ -6,12 +6,14 @@ mod frame;
 mod life;
 mod rig;
 mod same_as_software;
+mod sriov;
 mod tcp;
 
 use crate::harness::{Need, Test};
 use forwarding::*;
 use life::*;
 use same_as_software::*;
+use sriov::*;
 use tcp::*;
 
 const SIMNIC: &[Need] = &[Need::Simnic];
@@ -30,6 +32,10 @@ pub(crate) const TESTS: &[Test] = tests![
     carrier_follows_the_link,
     legacy_mode_switches_by_mac_address,
     bad_bus_requests_are_refused,
+    sriov_numvfs_makes_and_removes_vfs_with_their_representors,
+    a_vf_that_is_bound_anew_takes_the_address_it_was_given,
+    vfs_come_and_go_under_traffic,
+    all_256_vfs_come_and_go,
     a_miss_goes_up_the_representor_and_down_again,
     a_rule_forwards_between_a_vf_and_the_wire_past_the_host,
     matches_pick_the_frames_that_software_picks,

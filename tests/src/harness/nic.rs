@@ -21,6 +21,38 @@ impl Simnic {
         Ok(Self { id, plugged_in_here: true })
     }
 
+    /// Plugs in NIC `id` without virtual functions, in eswitch mode legacy; it takes up to `total` of them.
+    pub fn with_total_vfs(id: u32, total: u32) -> Outcome<Self> {
+        run("modprobe", &["simnic"])?;
+        write("/sys/bus/simnic/new_device", &format!("{id} 0 {total}"))?;
+        Ok(Self { id, plugged_in_here: true })
+    }
+
+    /// Writes `vfs` to `sriov_numvfs`.
+    pub fn enable_vfs(&self, vfs: u32) -> Outcome {
+        write(&format!("{}/sriov_numvfs", self.device()), &vfs.to_string())
+    }
+
+    /// The PF's directory in sysfs.
+    pub fn device(&self) -> String {
+        format!("/sys/bus/simnic/devices/simnic{}", self.id)
+    }
+
+    /// The name on the bus of virtual function `vf`.
+    pub fn vf_device(&self, vf: u32) -> String {
+        format!("simnic{}vf{vf}", self.id)
+    }
+
+    /// Takes the driver off virtual function `vf`: its netdev goes.
+    pub fn unbind_vf(&self, vf: u32) -> Outcome {
+        write("/sys/bus/simnic/drivers/simnic_vf/unbind", &self.vf_device(vf))
+    }
+
+    /// Binds virtual function `vf` to its driver, which makes its netdev.
+    pub fn bind_vf(&self, vf: u32) -> Outcome {
+        write("/sys/bus/simnic/drivers/simnic_vf/bind", &self.vf_device(vf))
+    }
+
     /// A NIC that something else plugged in, and removes.
     pub const fn existing(id: u32) -> Self {
         Self { id, plugged_in_here: false }

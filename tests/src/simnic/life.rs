@@ -11,13 +11,13 @@ use crate::harness::{Failure, Lab, Netns, Outcome, Simnic, ensure, run, wait_unt
 use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a change of link or of a namespace may take to show.
-const SHOWS_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const SHOWS_WITHIN: Duration = Duration::from_secs(10);
 
-fn attribute(device: &str, name: &str) -> Outcome<String> {
+pub(super) fn attribute(device: &str, name: &str) -> Outcome<String> {
     Ok(fs::read_to_string(format!("/sys/class/net/{device}/{name}"))?.trim().to_owned())
 }
 
-fn exists(device: &str) -> bool {
+pub(super) fn exists(device: &str) -> bool {
     fs::exists(format!("/sys/class/net/{device}")).unwrap_or(false)
 }
 
@@ -301,7 +301,8 @@ pub(super) fn bad_bus_requests_are_refused(_: &mut Lab) -> Outcome {
     for (file, text) in [
         ("new_device", "0 1"),
         ("new_device", "5"),
-        ("new_device", "5 65"),
+        ("new_device", "5 257"),
+        ("new_device", "5 2 1"),
         ("new_device", "256 1"),
         ("new_device", "x y"),
         ("del_device", "9"),

@@ -36,6 +36,7 @@ fn ports() -> Ports {
             dp_port: Some(DpPort(number as u32)),
             bridge: "br0".into(),
             iface_id: Some(format!("web-{number}")),
+            workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
             nic: None,

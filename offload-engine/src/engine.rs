@@ -153,6 +153,10 @@ impl Engine {
             }
             Event::Ovs(ovs) => self.world.ovs = ovs,
             Event::Peer { peer, up } => self.peer(now, peer, up, fx),
+            Event::Chassis(chassis) => {
+                let decided = self.world.set_chassis(now, chassis);
+                self.act_on_decisions(now, decided, fx);
+            }
             Event::Nic(nic) => self.world.ports.set_nic(*nic),
             Event::NicGone(nic) => self.world.ports.remove_nic(nic),
             Event::NicReset(nic) => self.placing.nic_reset(&mut self.world, now, nic, fx),

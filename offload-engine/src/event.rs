@@ -13,8 +13,10 @@ use crate::ovs::OvsSettings;
 use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::settings::Settings;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
 use policies::Micros;
 use policies::rules::Rules;
@@ -134,6 +136,8 @@ pub enum Event {
         /// Whether it is up.
         up: bool,
     },
+    /// OVSDB told which chassis tunnels lead to, by the address of each: all of them.
+    Chassis(BTreeMap<IpAddr, String>),
     /// A NIC appeared or changed.
     Nic(Box<NicFacts>),
     /// A NIC is gone.

@@ -6,6 +6,7 @@ use crate::counters::{Meter, Traffic};
 use crate::event::{OpId, Round};
 use crate::ports::NicId;
 use crate::refusal::Refusal;
+use crate::standing::Standing;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -119,6 +120,8 @@ pub(crate) struct Entry {
     pub(crate) has_rate: bool,
     /// What the rules say of it; nothing for a flow that was never in TC.
     pub(crate) decision: Option<Decision>,
+    /// What its traffic counts for.
+    pub(crate) standing: Standing,
     pub(crate) stage: Stage,
     pub(crate) refusal: Option<Refusal>,
     /// The rule that was refused; when Open vSwitch writes another one, the refusal is over.
@@ -148,6 +151,7 @@ impl Entry {
             rate: Traffic::default(),
             has_rate: false,
             decision: None,
+            standing: Standing::default(),
             stage: Stage::Resting,
             refusal: None,
             refused_rule: None,

@@ -2,12 +2,16 @@
 
 use crate::counters::Traffic;
 use crate::engine::Engine;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, TcFilter};
+use crate::ports::Ports;
 use crate::subject;
 use crate::world::World;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use netlink_wire::{DpPort, Ifindex, Ufid};
-use policies::language::{PortName, Sketch, SketchPort, Subject};
+use policies::language::{Locality, PortName, Sketch, SketchPort, Subject};
 use policies::rules::{Decision, Rule, Rules, RulesTrace};
 use policies::{Micros, RuleId};
 use tc_flower::Location;
@@ -84,19 +88,19 @@ impl Policy {
 
 /// The megaflow in TC as conditions see it now.
 fn see<'a>(
-    world: &'a World,
+    ports: &'a Ports,
     now: Micros,
     entry: &Entry,
+    filter: &TcFilter,
     outports: &'a mut Vec<PortName<'a>>,
-) -> Option<Subject<'a>> {
-    let filter = entry.filter.as_ref()?;
-    let mut subject = subject::of_filter(&filter.owner, &world.ports, outports);
+) -> Subject<'a> {
+    let mut subject = subject::of_filter(&filter.owner, ports, outports);
     subject.age = Some(now.since(entry.first_seen));
     if entry.has_rate {
         let rate = entry.rate.total();
         (subject.packets_per_s, subject.bytes_per_s) = (Some(rate.packets), Some(rate.bytes));
     }
-    Some(subject)
+    subject
 }
 
 impl World {
@@ -105,11 +109,14 @@ impl World {
         let Some(entry) = self.ledger.get(ufid) else { return false };
         let mut outports = Vec::new();
         let rules = self.policy.rules();
-        let decision = match see(self, now, entry, &mut outports) {
-            Some(subject) => rules.decide(&subject),
-            None => return false,
-        };
+        let Some(filter) = &entry.filter else { return false };
+        let subject = see(&self.ports, now, entry, filter, &mut outports);
+        let decision = rules.decide(&subject);
+        let standing = self.totals.standings.of(&subject);
         let before = entry.decision;
+        if let Some(entry) = self.ledger.get_mut(ufid) {
+            entry.standing = standing;
+        }
         if before == Some(decision) {
             return false;
         }
@@ -146,11 +153,17 @@ impl World {
 
     /// Asks the rules again about the megaflows that come in or go out by a port that is known otherwise now.
     pub(crate) fn decide_of_port(&mut self, now: Micros, ifindex: Ifindex, location: Location) -> Vec<Ufid> {
-        if self.policy.rules().is_empty() {
-            return Vec::new();
-        }
         let concerned = self.of_port(ifindex, location);
         concerned.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+    }
+
+    /// Takes the names of the chassis that tunnels lead to. Returns the megaflows that the rules say otherwise of.
+    pub(crate) fn set_chassis(&mut self, now: Micros, chassis: BTreeMap<IpAddr, String>) -> Vec<Ufid> {
+        if !self.ports.set_chassis(chassis) {
+            return Vec::new();
+        }
+        let all = self.ledger.select(|entry| entry.filter.is_some());
+        all.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
     }
 
     /// The megaflows in TC that come in or go out by a port.
@@ -162,7 +175,48 @@ impl World {
     }
 }
 
+/// What a megaflow's ports and tunnel tell of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belonging {
+    /// How far its packets travel.
+    pub locality: Locality,
+    /// The workload of this node that sends them, else the one that gets them; empty where there is neither.
+    pub workload: Option<String>,
+    /// The workload's Kubernetes namespace; empty for none.
+    pub namespace: Option<String>,
+    /// Whose it is.
+    pub tenant: Option<String>,
+    /// OVN's name of the chassis at the tunnel's other end; empty for none.
+    pub chassis: Option<String>,
+}
+
 impl Engine {
+    /// What a megaflow's ports and tunnel tell of it; nothing is known of one that is not in TC.
+    pub fn belonging(&self, ufid: Ufid) -> Belonging {
+        let filter = self.world.ledger.get(ufid).and_then(|entry| entry.filter.as_ref());
+        let Some(filter) = filter else { return Belonging::default() };
+        let mut outports = Vec::new();
+        let subject = subject::of_filter(&filter.owner, &self.world.ports, &mut outports);
+        Belonging {
+            locality: subject.locality,
+            workload: subject.workload.map(Into::into),
+            namespace: subject.namespace.map(Into::into),
+            tenant: subject.tenant.map(Into::into),
+            chassis: subject.chassis.map(Into::into),
+        }
+    }
+
+    /// What moved since the engine started, by how far it travelled.
+    pub fn localities(&self) -> impl Iterator<Item = (Locality, Traffic)> {
+        self.world.totals.standings.localities()
+    }
+
+    /// What moved since the engine started, by Kubernetes namespace: at most [`crate::NAMESPACES_MAX`] of them, and the
+    /// rest as [`crate::OTHER_NAMESPACES`].
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, Traffic)> {
+        self.world.totals.standings.namespaces()
+    }
+
     /// The rules in force.
     pub fn rules(&self) -> &Rules {
         self.world.policy.rules()
@@ -222,7 +276,7 @@ impl Engine {
     ) -> Option<T> {
         let entry = self.world.ledger.get(ufid)?;
         let mut outports = Vec::new();
-        let subject = see(&self.world, now, entry, &mut outports)?;
+        let subject = see(&self.world.ports, now, entry, entry.filter.as_ref()?, &mut outports);
         Some(read(self.rules().trace(&subject)))
     }
 }

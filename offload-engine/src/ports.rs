@@ -1,9 +1,11 @@
 //! The ports and NICs that megaflows come in by.
 
+use crate::workload::Workload;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 use netlink_wire::{DpPort, Ifindex};
 use tc_flower::Location;
 
@@ -75,6 +77,8 @@ pub struct PortFacts {
     pub bridge: String,
     /// `Interface.external_ids:iface-id`.
     pub iface_id: Option<String>,
+    /// What it was plugged for.
+    pub workload: Option<Workload>,
     /// What it is.
     pub kind: PortKind,
     /// The kind of tunnel it is a port of, as `Interface.type` has it: "geneve", "vxlan", "gre"….
@@ -88,8 +92,8 @@ pub struct PortFacts {
 impl PortFacts {
     /// Whether it goes by the same names as `other`: whether conditions see the same in both.
     pub(crate) fn is_named_like(&self, other: &Self) -> bool {
-        (&self.name, &self.bridge, &self.iface_id, self.kind, &self.tunnel_kind)
-            == (&other.name, &other.bridge, &other.iface_id, other.kind, &other.tunnel_kind)
+        (&self.name, &self.bridge, &self.iface_id, &self.workload, self.kind, &self.tunnel_kind)
+            == (&other.name, &other.bridge, &other.iface_id, &other.workload, other.kind, &other.tunnel_kind)
     }
 
     /// The NIC that rules on this port would be placed in, if it can take any.
@@ -104,6 +108,7 @@ pub struct Ports {
     ports: BTreeMap<Ifindex, PortFacts>,
     nics: BTreeMap<NicId, NicFacts>,
     by_dp_port: BTreeMap<DpPort, Ifindex>,
+    chassis: BTreeMap<IpAddr, String>,
 }
 
 impl Ports {
@@ -134,6 +139,18 @@ impl Ports {
     /// Forgets a NIC.
     pub fn remove_nic(&mut self, id: NicId) {
         self.nics.remove(&id);
+    }
+
+    /// Takes the names of the chassis that tunnels lead to, by their address. Returns whether anything is new.
+    pub fn set_chassis(&mut self, chassis: BTreeMap<IpAddr, String>) -> bool {
+        let is_new = self.chassis != chassis;
+        self.chassis = chassis;
+        is_new
+    }
+
+    /// The name of the chassis with this address.
+    pub fn chassis_at(&self, address: IpAddr) -> Option<&str> {
+        self.chassis.get(&address).map(String::as_str)
     }
 
     /// The port with this netdev index.

@@ -1,13 +1,13 @@
 //! A megaflow as conditions of the policy see it: from its filter in TC, or from its keys in the kernel datapath.
 //!
-//! Both say the same of the same megaflow, as far as TC can express it. What neither tells (locality, tenant, workload,
-//! encryption) is left unknown.
+//! Both say the same of the same megaflow, as far as TC can express it. What neither tells (encryption) is left unknown.
 
+use crate::journey::Journey;
 use crate::ports::{PortFacts, PortKind, Ports};
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_wire::ovs_flow::{FlowAction, FlowActions, FlowKeys, keys::VlanKey};
-use netlink_wire::{DpPort, EtherType, Ifindex, MacAddr, Masked};
+use netlink_wire::{EtherType, Ifindex, MacAddr, Masked};
 use policies::language::{Header, PortName, Subject};
 use tc_flower::action::{CtFlags, Mirred, MirredTarget, TunnelKey};
 use tc_flower::keys::{FIRST_FRAGMENT, FRAGMENT};
@@ -34,7 +34,8 @@ pub fn of_filter<'a>(
     filter_tunnel(&mut subject, &report.keys, inport.is_some_and(is_tunnel));
     // Open vSwitch keeps the megaflows of a recirculation id in the chain of that number.
     subject.set_exact(Header::RecircId, report.address.chain.0.into());
-    filter_actions(&mut subject, report, ports, outports);
+    let journey = Journey::new(inport, remote_of(&report.keys));
+    filter_actions(&mut subject, report, journey, ports, outports);
     subject
 }
 
@@ -62,7 +63,10 @@ pub fn of_megaflow<'a>(
     megaflow_tunnel(&mut subject, keys, inport.is_some_and(is_tunnel));
     subject.set_exact(Header::RecircId, keys.recirc_id().0.into());
     if let Some(actions) = actions {
-        megaflow_actions(&mut subject, actions, ports, outports);
+        let remote = keys.tunnel.as_ref().and_then(|tunnel| {
+            remote(tunnel.ipv4_src.map(|src| src.value), tunnel.ipv6_src.map(|src| src.value))
+        });
+        megaflow_actions(&mut subject, actions, Journey::new(inport, remote), ports, outports);
     }
     subject
 }
@@ -244,6 +248,18 @@ fn filter_tunnel(subject: &mut Subject<'_>, keys: &Match, from_tunnel: bool) {
     set.number(Header::TunTpDst, header.dst_port);
 }
 
+/// The address of a tunnel's other end.
+fn remote(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<IpAddr> {
+    let v4 = v4.filter(|address| !address.is_unspecified()).map(IpAddr::V4);
+    v4.or(v6.filter(|address| !address.is_unspecified()).map(IpAddr::V6))
+}
+
+/// The other end of the tunnel that packets of a filter come out of.
+fn remote_of(keys: &Match) -> Option<IpAddr> {
+    let header = &keys.tunnel.header;
+    remote(header.ipv4_src.map(|src| src.value), header.ipv6_src.map(|src| src.value))
+}
+
 /// What a list of actions comes to.
 #[derive(Default)]
 struct Outcome {
@@ -263,6 +279,7 @@ impl Outcome {
         self,
         subject: &mut Subject<'a>,
         encap: Option<&'a str>,
+        (journey, ports): (&Journey<'a>, &'a Ports),
         outports: &'a mut Vec<PortName<'a>>,
     ) {
         let outports: &'a [PortName<'a>] = outports;
@@ -282,12 +299,14 @@ impl Outcome {
             false => (!undecided).then_some(""),
         };
         subject.outports = (!undecided && !self.branches).then_some(outports);
+        journey.tell(subject, ports, undecided || self.branches);
     }
 }
 
 fn filter_actions<'a>(
     subject: &mut Subject<'a>,
     report: &FilterReport,
+    mut journey: Journey<'a>,
     ports: &'a Ports,
     outports: &'a mut Vec<PortName<'a>>,
 ) {
@@ -306,10 +325,12 @@ fn filter_actions<'a>(
                 if in_tunnel && encap.is_none() {
                     encap = port.and_then(|port| port.tunnel_kind.as_deref());
                 }
+                journey.to(port);
                 outports.push(port.map(name_of).unwrap_or_default());
             }
-            ActionKind::TunnelKey(TunnelKey::Set(_)) => {
+            ActionKind::TunnelKey(TunnelKey::Set(set)) => {
                 (outcome.encapsulates, in_tunnel) = (true, true);
+                journey.through(remote(set.ipv4_dst, set.ipv6_dst));
             }
             ActionKind::Vlan(_) | ActionKind::Mpls(_) | ActionKind::Pedit(_) => outcome.rewrites = true,
             ActionKind::Ct(ct) => outcome.rewrites |= ct.flags.contains(CtFlags::NAT),
@@ -319,7 +340,7 @@ fn filter_actions<'a>(
             _ => {}
         }
     }
-    outcome.tell(subject, encap, outports);
+    outcome.tell(subject, encap, (&journey, ports), outports);
 }
 
 fn megaflow_ethernet(subject: &mut Subject<'_>, keys: &FlowKeys) {
@@ -400,22 +421,27 @@ fn megaflow_tunnel(subject: &mut Subject<'_>, keys: &FlowKeys, from_tunnel: bool
 fn megaflow_actions<'a>(
     subject: &mut Subject<'a>,
     actions: &FlowActions<'_>,
+    mut journey: Journey<'a>,
     ports: &'a Ports,
     outports: &'a mut Vec<PortName<'a>>,
 ) {
     let mut outcome = Outcome::default();
     let mut encap = None;
-    let mut output = |port: DpPort, in_tunnel: bool| {
-        let port = ports.by_dp_port(port);
-        if in_tunnel && encap.is_none() {
-            encap = port.and_then(|port| port.tunnel_kind.as_deref());
-        }
-        outports.push(port.map(name_of).unwrap_or_default());
-    };
     actions.visit(&mut |action| match action {
-        FlowAction::Output(port) => output(*port, outcome.encapsulates),
+        FlowAction::Output(port) => {
+            let port = ports.by_dp_port(*port);
+            if outcome.encapsulates && encap.is_none() {
+                encap = port.and_then(|port| port.tunnel_kind.as_deref());
+            }
+            journey.to(port);
+            outports.push(port.map(name_of).unwrap_or_default());
+        }
         FlowAction::Set(field) => match field.keys() {
-            Ok(keys) if keys.tunnel.is_some() => outcome.encapsulates = true,
+            Ok(FlowKeys { tunnel: Some(tunnel), .. }) => {
+                outcome.encapsulates = true;
+                let (v4, v6) = (tunnel.ipv4_dst, tunnel.ipv6_dst);
+                journey.through(remote(v4.map(|dst| dst.value), v6.map(|dst| dst.value)));
+            }
             Ok(_) => outcome.rewrites = true,
             Err(_) => outcome.unclear = true,
         },
@@ -436,5 +462,5 @@ fn megaflow_actions<'a>(
         FlowAction::Unknown { .. } => outcome.unclear = true,
         _ => {}
     });
-    outcome.tell(subject, encap, outports);
+    outcome.tell(subject, encap, (&journey, ports), outports);
 }

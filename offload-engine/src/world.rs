@@ -9,6 +9,7 @@ use crate::ports::{NicId, PortFacts, Ports};
 use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
+use crate::standing::Standings;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -62,11 +63,12 @@ pub struct NicTally {
     pub refusals: BTreeMap<&'static str, u64>,
 }
 
-/// Totals, overall and by ingress port.
+/// Totals, overall, by ingress port, and by what the megaflows are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) all: Traffic,
     pub(crate) by_port: BTreeMap<Ifindex, Traffic>,
+    pub(crate) standings: Standings,
 }
 
 /// A dump of every location, from its first request to its last answer.
@@ -219,6 +221,7 @@ impl World {
         if let Some(decision) = &entry.decision {
             self.policy.account(decision, moved);
         }
+        self.totals.standings.account(entry.standing, moved);
         self.totals.all += moved;
         if let Some(port) = entry.port {
             *self.totals.by_port.entry(port).or_default() += moved;

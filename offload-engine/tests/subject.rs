@@ -7,7 +7,7 @@ use std::path::Path;
 use netlink_wire::ovs_flow::Megaflow;
 use netlink_wire::{DpPort, Ifindex, Message};
 use offload_engine::ports::Ports;
-use offload_engine::{PortFacts, PortKind, subject};
+use offload_engine::{Orchestrator, PortFacts, PortKind, Workload, subject};
 use policies::language::{AddressSets, Match, Subject, Truth};
 use tc_flower::{FilterReport, Location, TcEvent};
 
@@ -30,13 +30,22 @@ fn ports() -> Ports {
         dp_port: Some(DpPort(dp_port)),
         bridge: "br0".into(),
         iface_id: iface_id.map(Into::into),
+        workload: None,
         kind,
         tunnel_kind: (kind == PortKind::Tunnel).then(|| "geneve".into()),
         nic: None,
         hw_tc_offload: false,
     };
     let mut ports = Ports::default();
-    ports.set(port("p1", P1, 3, PortKind::Other, Some("web-1.prod")));
+    let web = Workload {
+        orchestrator: Orchestrator::KubeOvn,
+        name: "web-1".into(),
+        namespace: Some("prod".into()),
+        tenant: Some("prod".into()),
+        logical_switch: None,
+    };
+    ports.set(PortFacts { workload: Some(web), ..port("p1", P1, 3, PortKind::Other, Some("web-1.prod")) });
+    ports.set_chassis([("172.16.0.2".parse().unwrap(), "node-2".into())].into());
     ports.set(port("p2", P2, 2, PortKind::Other, None));
     ports.set(port("genev_sys_6081", 9, 4, PortKind::Tunnel, None));
     ports.set(port("br0", 10, 1, PortKind::Internal, None));
@@ -85,13 +94,18 @@ fn every_filter_tells_its_port_and_that_it_is_untagged_and_not_of_a_tunnel() {
                 (Always, r#"inport == {"p1", "p2"}"#),
                 (Always, "vlan.tci == 0 && !vlan.present && !cvlan.present"),
                 (Always, "!tun && recirc_id == 0 && !recirculates"),
-                (Sometimes, r#"tenant == "gold""#),
-                (Sometimes, r#"locality == "same-node""#),
                 (Sometimes, "encrypted"),
             ],
         );
         if report.address.location == Location::ingress(Ifindex(P1)) {
-            check(&subject, "p1", &[(Always, r#"inport.iface_id == "web-?.prod""#)]);
+            check(
+                &subject,
+                "p1",
+                &[
+                    (Always, r#"inport.iface_id == "web-?.prod""#),
+                    (Always, r#"workload == "web-1" && namespace == "prod" && tenant == "prod""#),
+                ],
+            );
         } else {
             check(
                 &subject,
@@ -113,6 +127,7 @@ fn a_rewritten_and_encapsulated_filter_is_seen_as_such() {
             (Always, r#"rewrites && encap && encap.type == "geneve" && !drops"#),
             (Always, r#"outport == "p2" && outport == "genev*""#),
             (Never, r#"outport == "br0""#),
+            (Always, r#"locality == "cross-node" && chassis == "node-2""#),
             (Never, "tcp || udp"),
         ],
     );
@@ -136,7 +151,12 @@ fn filters_of_one_protocol_are_told_apart_by_port_and_action() {
     );
     check_filter(
         "eth_type(0x0800),ip(proto=17,frag=no),udp(dst=10)",
-        &[(Always, r#"outport == "br0" && !rewrites"#), (Never, "drops")],
+        &[
+            (Always, r#"outport == "br0" && !rewrites && chassis == """#),
+            (Always, r#"locality == "unknown""#),
+            (Sometimes, r#"locality == "same-node""#),
+            (Never, "drops"),
+        ],
     );
     check_filter("eth_type(0x86dd),ip(frag=no)", &[(Always, "ip6 && drops"), (Sometimes, "tcp")]);
     check_filter(
@@ -175,6 +195,8 @@ fn a_megaflow_of_the_kernel_datapath_is_seen_as_its_filter_would_be() {
                 (Always, "tcp && rewrites && recirculates && recirc_id == 0"),
                 (Sometimes, r#"outport == "p2""#),
                 (Sometimes, "encap"),
+                (Sometimes, r#"chassis == "node-2""#),
+                (Always, r#"namespace == "prod""#),
                 (Never, "drops"),
                 (Sometimes, "ct.est"),
             ]

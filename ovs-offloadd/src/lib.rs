@@ -14,3 +14,4 @@ pub mod logging;
 pub mod metrics;
 pub mod recording;
 pub mod replay;
+mod workload;

@@ -32,7 +32,7 @@ struct OwnedFlow {
     values: Vec<u128>,
     inport: Option<u32>,
     outports: Option<Vec<u32>>,
-    names: [Option<u32>; 3],
+    names: [Option<u32>; 5],
     answers: [Option<bool>; 4],
     locality: Locality,
 }
@@ -71,7 +71,7 @@ fn flow() -> impl Strategy<Value = OwnedFlow> {
         Just(Locality::External)
     ];
     let references = (option::of(any::<u32>()), option::of(vec(any::<u32>(), 0..5)));
-    let told = (any::<[Option<u32>; 3]>(), any::<[Option<bool>; 4]>(), locality);
+    let told = (any::<[Option<u32>; 5]>(), any::<[Option<bool>; 4]>(), locality);
     (what, vec(any::<u128>(), 12), references, told).prop_map(|(what, values, references, told)| OwnedFlow {
         number: what.0,
         appeared_us: what.1,
@@ -88,7 +88,7 @@ fn flow() -> impl Strategy<Value = OwnedFlow> {
 }
 
 fn record() -> impl Strategy<Value = Owned> {
-    let name = (0..5_usize, "\\PC{0,60}").prop_map(|(kind, text)| Owned::Name(NameKind::ALL[kind], text));
+    let name = (0..7_usize, "\\PC{0,60}").prop_map(|(kind, text)| Owned::Name(NameKind::ALL[kind], text));
     let moves = vec((0..1_u32 << 22, split()), 0..40).prop_map(|mut moves| {
         moves.sort_by_key(|(flow, _)| *flow);
         moves.dedup_by_key(|(flow, _)| *flow);
@@ -163,6 +163,8 @@ fn written(records: &[Owned]) -> (Vec<u8>, Vec<(String, usize)>) {
                     encap: fit(flow.names[0], names),
                     tenant: fit(flow.names[1], names),
                     workload: fit(flow.names[2], names),
+                    namespace: fit(flow.names[3], names),
+                    chassis: fit(flow.names[4], names),
                     rewrites: flow.answers[0],
                     drops: flow.answers[1],
                     recirculates: flow.answers[2],
@@ -210,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), kinds in vec(0..10_u8, 0..300)) {
+    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..300), kinds in vec(0..12_u8, 0..300)) {
         // Small numbers are what records begin with.
         let mut decoder = Decoder::new();
         let mut input = Vec::new();
@@ -225,7 +227,7 @@ proptest! {
 
     #[test]
     fn a_megaflow_is_to_rules_what_it_was(form in form(), values in vec(any::<u128>(), 12), answers in any::<[Option<bool>; 4]>(),
-                                          texts in any::<[Option<u8>; 5]>(), outports in option::of(vec(any::<[Option<u8>; 2]>(), 0..4))) {
+                                          texts in any::<[Option<u8>; 7]>(), outports in option::of(vec(any::<[Option<u8>; 2]>(), 0..4))) {
         let words: Vec<String> = (0..=255).map(|n| format!("name {n}")).collect();
         let word = |n: Option<u8>| n.map(|n| words[usize::from(n)].as_str());
         let ports: Option<Vec<PortName<'_>>> = outports
@@ -237,6 +239,7 @@ proptest! {
         subject.inport = PortName { name: word(texts[0]), iface_id: word(texts[1]) };
         subject.outports = ports.as_deref();
         (subject.encap, subject.tenant, subject.workload) = (word(texts[2]), word(texts[3]), word(texts[4]));
+        (subject.namespace, subject.chassis) = (word(texts[5]), word(texts[6]));
         [subject.rewrites, subject.drops, subject.recirculates, subject.encrypted] = answers;
 
         let (mut out, mut scribe) = (Vec::new(), Scribe::new());
@@ -260,11 +263,37 @@ proptest! {
             prop_assert_eq!(bits(&again), bits(&subject));
             prop_assert_eq!((again.inport, again.outports, again.encap), (subject.inport, subject.outports, subject.encap));
             prop_assert_eq!((again.tenant, again.workload, again.locality), (subject.tenant, subject.workload, subject.locality));
+            prop_assert_eq!((again.namespace, again.chassis), (subject.namespace, subject.chassis));
             let answers = |subject: &Subject<'_>| (subject.rewrites, subject.drops, subject.recirculates, subject.encrypted);
             prop_assert_eq!(answers(&again), answers(&subject));
         }
         prop_assert_eq!(seen, 2);
     }
+}
+
+#[test]
+fn a_megaflow_of_version_1_is_read_without_namespace_and_chassis() {
+    let mut input = Vec::new();
+    write(&mut input, &Record::Start(Start { wall_s: 0, epoch: Micros::from_secs(1), is_anonymised: false }));
+    write(&mut input, &Record::Name(NameKind::Workload, "vm0"));
+    // Number 3, appeared with the epoch, in TC, no NIC, no form, no ports; no tunnel, no tenant, workload 0; rewrites; cross-node.
+    input.extend([5, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2]);
+    let (mut decoder, mut at, mut seen) = (Decoder::new(), 0, None);
+    while let Some((record, length)) = decoder.read(&input[at..]).expect("a recording") {
+        if let Record::Flow(flow) = record {
+            seen = Some((
+                flow.number,
+                flow.workload,
+                flow.namespace,
+                flow.chassis,
+                flow.rewrites,
+                flow.locality,
+            ));
+        }
+        at += length;
+    }
+    assert_eq!(seen, Some((3, Some(0), None, None, Some(true), policies::language::Locality::CrossNode)));
+    assert_eq!(at, input.len());
 }
 
 #[test]
@@ -275,7 +304,7 @@ fn what_is_no_recording_is_refused_with_the_reason() {
     };
     for (bytes, why) in [
         (&[2, 0, 1, b'a'][..], "it does not begin with its start"),
-        (&[10], "no such kind of record"),
+        (&[11], "no such kind of record"),
         (&[2, 9, 1, b'a'], "no such kind of name"),
         (&[2, 0, 2, 0xff, 0xff], "a name is not text"),
         (&[3, 1, 0], "there is no name of such a number"),

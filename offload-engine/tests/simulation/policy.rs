@@ -37,6 +37,7 @@ fn port(number: u32, name: &str) -> Event {
         dp_port: Some(DpPort(number)),
         bridge: "br0".into(),
         iface_id: None,
+        workload: None,
         kind: PortKind::Representor,
         tunnel_kind: None,
         nic: Some(NicId(0)),

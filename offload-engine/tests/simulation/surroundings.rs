@@ -26,6 +26,7 @@ pub(crate) fn events(location: Location) -> [Event; 4] {
             dp_port: None,
             bridge: "br0".into(),
             iface_id: None,
+            workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
             nic: Some(NicId(0)),

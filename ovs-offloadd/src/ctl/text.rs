@@ -239,6 +239,12 @@ fn amounts(split: &Split) -> [String; 2] {
     [cell(split.hardware), cell(split.software)]
 }
 
+/// `NAMESPACE/NAME`, or the name alone.
+fn workload_of(flow: &FlowView) -> Option<String> {
+    let name = flow.workload.as_ref()?;
+    Some(flow.namespace.as_ref().map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}")))
+}
+
 /// Flows in rows; `total` counts those that fit the filter.
 pub fn flow_list(flows: &[FlowView], total: u64, width: Option<u16>) -> String {
     let head = [
@@ -250,6 +256,8 @@ pub fn flow_list(flows: &[FlowView], total: u64, width: Option<u16>) -> String {
         ("hw packets", true),
         ("sw packets", true),
         ("age", true),
+        ("locality", false),
+        ("workload", false),
         ("match", false),
     ];
     let rows = flows.iter().map(|flow| {
@@ -263,6 +271,8 @@ pub fn flow_list(flows: &[FlowView], total: u64, width: Option<u16>) -> String {
             hardware,
             software,
             show_duration(Duration::from_millis(flow.age_ms)),
+            flow.locality.to_owned(),
+            workload_of(flow).unwrap_or_else(|| "-".to_owned()),
             flow.key.clone(),
         ]
     });
@@ -287,6 +297,17 @@ pub fn flow_why(view: &FlowWhy) -> String {
         line("actions", actions);
     }
     line("port", flow.port.as_deref().unwrap_or("unknown"));
+    let mut belongs = flow.locality.to_owned();
+    if let Some(chassis) = &flow.chassis {
+        let _ = write!(belongs, " (chassis {chassis})");
+    }
+    if let Some(workload) = workload_of(flow) {
+        let _ = write!(belongs, ", workload {workload}");
+    }
+    if let Some(tenant) = &flow.tenant {
+        let _ = write!(belongs, ", tenant {tenant}");
+    }
+    line("traffic", &belongs);
     line("placement", &format!("{} ({})", flow.placement, flow.reason.replace('_', " ")));
     if let Some(address) = &view.address {
         line("tc", address);
@@ -320,6 +341,7 @@ pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
         ("hw packets", true),
         ("sw packets", true),
         ("iface-id", false),
+        ("workload", false),
     ];
     let rows = ports.iter().map(|port| {
         let [hardware, software] = amounts(&port.traffic);
@@ -335,6 +357,7 @@ pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
             hardware,
             software,
             port.iface_id.clone().unwrap_or_else(|| "-".to_owned()),
+            port.workload.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
     table(&head, width, rows)
@@ -442,6 +465,11 @@ configuration the old one is in force: c.toml:1:1: unknown key x
             port: Some("sn0pf0vf0".into()),
             nic: Some(0),
             key: "ip,tcp".into(),
+            locality: "cross-node",
+            workload: Some("web-0".into()),
+            namespace: Some("prod".into()),
+            tenant: Some("prod".into()),
+            chassis: Some("node-2".into()),
             age_ms: 61_000,
             traffic: split(1_000, 2),
             rate: split(1, 0),
@@ -450,8 +478,8 @@ configuration the old one is in force: c.toml:1:1: unknown key x
         let lines: Vec<&str> = text.lines().collect();
         let ends = |line: &str, end: &str| assert!(line.ends_with(end), "{line}");
         assert_eq!(lines.len(), 3);
-        ends(lines[0], "hw packets  sw packets      age  match");
-        ends(lines[1], "     1,000           2  1min 1s  ip,tcp");
+        ends(lines[0], "hw packets  sw packets      age  locality    workload    match");
+        ends(lines[1], "     1,000           2  1min 1s  cross-node  prod/web-0  ip,tcp");
         assert_eq!(lines[2], "and 2 more (--limit 0 lists all)");
     }
 

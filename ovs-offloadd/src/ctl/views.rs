@@ -191,6 +191,10 @@ pub struct PortView {
     pub hw_tc_offload: bool,
     /// `external_ids:iface-id`.
     pub iface_id: Option<String>,
+    /// What it was plugged for: `NAMESPACE/POD`, a virtual machine's UUID, or the iface-id.
+    pub workload: Option<String>,
+    /// Who plugged it, a word of a closed set.
+    pub orchestrator: Option<&'static str>,
     /// Flows that come in by it.
     pub flows: u64,
     /// Those of them in hardware.
@@ -216,12 +220,31 @@ pub struct FlowView {
     pub nic: Option<u16>,
     /// What it matches.
     pub key: String,
+    /// How far its packets travel: `same-node`, `cross-node`, `external` or `unknown`.
+    pub locality: &'static str,
+    /// The workload of this node that sends its packets, else the one that gets them.
+    pub workload: Option<String>,
+    /// The workload's Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Whose it is.
+    pub tenant: Option<String>,
+    /// OVN's name of the chassis at the tunnel's other end.
+    pub chassis: Option<String>,
     /// Time since first seen, in milliseconds.
     pub age_ms: u64,
     /// What it carried since first seen.
     pub traffic: Split,
     /// What it carries, per second.
     pub rate: Split,
+}
+
+/// What a group of flows carried since start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GroupView {
+    /// The locality or the namespace.
+    pub name: String,
+    /// What it carried.
+    pub traffic: Split,
 }
 
 /// Why a flow is where it is.
@@ -262,6 +285,10 @@ pub struct StatusView {
     pub rate: Split,
     /// What was carried since start.
     pub traffic: Split,
+    /// The same by how far packets travel; flows outside of TC are `unknown`.
+    pub localities: Vec<GroupView>,
+    /// The same by Kubernetes namespace: at most 64 of them, the rest as `(other)`.
+    pub namespaces: Vec<GroupView>,
     /// Rules of the policy, the default last; `policy show` tells of them.
     #[serde(skip)]
     pub rules: Vec<RuleView>,
@@ -316,6 +343,8 @@ pub(crate) mod sample {
             },
             rate: split(974, 26),
             traffic: split(9_680, 320),
+            localities: vec![GroupView { name: "cross-node".into(), traffic: split(9_000, 20) }],
+            namespaces: vec![GroupView { name: "prod".into(), traffic: split(700, 3) }],
             rules: vec![RuleView {
                 number: None,
                 name: None,
@@ -378,6 +407,8 @@ pub(crate) mod sample {
             nic: Some(0),
             hw_tc_offload: true,
             iface_id: None,
+            workload: None,
+            orchestrator: None,
             flows: 3,
             flows_hardware: 1,
             traffic: split(7, 1),

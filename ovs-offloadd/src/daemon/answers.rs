@@ -6,13 +6,13 @@ use std::fmt;
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{Engine, FlowView as EngineFlow, Micros, Mode, Placement, Traffic};
 use policies::RuleId;
-use policies::language::Truth;
+use policies::language::{Locality, Truth};
 use policies::planner::{Because, Explanation, Terms, Verdict, WaitingFor};
 use tc_flower::display;
 
 use crate::config::show_duration;
 use crate::ctl::views::{
-    Amount, FlowCounts, FlowView, FlowWhy, NicView, PortView, ReasonCount, RefusalView, Split,
+    Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicView, PortView, ReasonCount, RefusalView, Split,
 };
 use crate::ctl::{FlowListArgs, FlowOrder, PlacementFilter};
 
@@ -115,6 +115,8 @@ fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec
                 nic: facts.nic.map(|nic| nic.0),
                 hw_tc_offload: facts.hw_tc_offload,
                 iface_id: facts.iface_id.clone(),
+                workload: facts.workload.as_ref().map(ToString::to_string),
+                orchestrator: facts.workload.as_ref().map(|workload| workload.orchestrator.word()),
                 flows,
                 flows_hardware,
                 traffic: split(port.totals),
@@ -180,7 +182,8 @@ fn reason(flow: &EngineFlow<'_>) -> &'static str {
     }
 }
 
-fn view(flow: &EngineFlow<'_>) -> FlowView {
+fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
+    let belonging = engine.belonging(flow.ufid);
     FlowView {
         ufid: flow.ufid.to_string(),
         placement: flow.placement.as_str(),
@@ -188,10 +191,36 @@ fn view(flow: &EngineFlow<'_>) -> FlowView {
         port: flow.port.map(|port| port.name.clone()),
         nic: flow.nic.map(|nic| nic.0),
         key: flow.rule.map_or_else(|| "-".to_owned(), |rule| rule.keys.to_string()),
+        locality: belonging.locality.word(),
+        workload: told(belonging.workload),
+        namespace: told(belonging.namespace),
+        tenant: told(belonging.tenant),
+        chassis: told(belonging.chassis),
         age_ms: flow.age.0 / 1_000,
         traffic: split(flow.totals),
         rate: split(flow.rate),
     }
+}
+
+/// What there is none of and what nobody knows look alike in tables.
+fn told(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty())
+}
+
+/// What moved since the engine started, by how far it travelled.
+pub(crate) fn localities(engine: &Engine) -> Vec<GroupView> {
+    let view = |(locality, traffic): (Locality, Traffic)| GroupView {
+        name: locality.word().to_owned(),
+        traffic: split(traffic),
+    };
+    engine.localities().map(view).collect()
+}
+
+/// What moved since the engine started, by Kubernetes namespace.
+pub(crate) fn namespaces(engine: &Engine) -> Vec<GroupView> {
+    let view =
+        |(name, traffic): (&str, Traffic)| GroupView { name: name.to_owned(), traffic: split(traffic) };
+    engine.namespaces().map(view).collect()
 }
 
 fn fits(flow: &EngineFlow<'_>, list: &FlowListArgs) -> bool {
@@ -236,7 +265,7 @@ pub(crate) fn flow_list(engine: &Engine, now: Micros, list: &FlowListArgs) -> (V
     }
     let total = flows.len() as u64;
     let limit = if list.limit == 0 { flows.len() } else { list.limit };
-    (flows.iter().take(limit).map(view).collect(), total)
+    (flows.iter().take(limit).map(|flow| view(engine, flow)).collect(), total)
 }
 
 /// One flow explained; none if it is unknown.
@@ -254,7 +283,7 @@ pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowW
         display::actions(actions, &name).to_string()
     });
     Some(FlowWhy {
-        flow: view(&flow),
+        flow: view(engine, &flow),
         address: flow.address.map(|address| address.to_string()),
         actions,
         why: why(engine, &flow, now),

@@ -9,7 +9,7 @@ use netlink_wire::devlink::{EswitchMode, Handle, Port as DevlinkPort, PortFlavou
 use netlink_wire::link::Link;
 use netlink_wire::ovs_vport::{Vport, VportKind};
 use netlink_wire::{DpPort, Ifindex};
-use offload_engine::{Event, NicFacts, NicId, PortFacts, PortKind};
+use offload_engine::{Event, NicFacts, NicId, PortFacts, PortKind, Workload};
 use tc_flower::{BlockIndex, Hook, Location};
 
 /// What OVSDB says of an interface.
@@ -19,6 +19,8 @@ pub(crate) struct OvsInterface {
     pub(crate) bridge: String,
     /// `external_ids:iface-id`.
     pub(crate) iface_id: Option<String>,
+    /// What it was plugged for.
+    pub(crate) workload: Option<Workload>,
 }
 
 /// Everything known of ports and NICs, and what the engine was told of it.
@@ -204,6 +206,7 @@ impl Inventory {
             dp_port: Some(vport.port),
             bridge: row.bridge,
             iface_id: row.iface_id,
+            workload: row.workload,
             tunnel_kind: self
                 .tunnel_kind(vport, ifindex)
                 .filter(|_| kind == PortKind::Tunnel)
@@ -409,7 +412,11 @@ mod tests {
         inventory.eswitch(handle(), EswitchMode::Switchdev, "simnic".into());
         inventory.hw_tc_offload(Ifindex(7), true);
         inventory.vport(vport(3, 7, "0123456789ab_h", VportKind::Netdev));
-        let row = OvsInterface { bridge: "br-int".into(), iface_id: Some("pod.ns".into()) };
+        let row = OvsInterface {
+            bridge: "br-int".into(),
+            iface_id: Some("pod.ns".into()),
+            ..OvsInterface::default()
+        };
         inventory.interfaces_are([("0123456789ab_h".to_owned(), row)].into());
         let events = changes(&mut inventory);
         let Some(Event::Nic(nic)) = events.first() else { panic!("the NIC comes before its port") };

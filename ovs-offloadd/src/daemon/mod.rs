@@ -2,7 +2,8 @@
 //!
 //! Every effect answers with an event, also one that could not be carried out; every queue is bounded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,6 +101,8 @@ struct Daemon {
     // Of the process that runs; OVSDB has what the package wrote at its start, if it did.
     vswitchd_version: Option<String>,
     ovs_version: Option<String>,
+    /// The chassis that tunnels lead to, as the engine was told.
+    chassis: BTreeMap<IpAddr, String>,
     kernel: String,
     started: Instant,
     pace: Pace,
@@ -297,6 +300,10 @@ impl Daemon {
                     state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
                 );
                 self.inventory.interfaces_are(state.interfaces);
+                if self.chassis != state.chassis {
+                    events.push(Event::Chassis(state.chassis.clone()));
+                    self.chassis = state.chassis;
+                }
                 self.ovs_settings = Some(state.settings);
                 self.ovs_version = state.version;
                 self.tell_ovs(events);

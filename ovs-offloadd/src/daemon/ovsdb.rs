@@ -1,6 +1,7 @@
 //! What OVSDB says of Open vSwitch: its settings, its bridges, and our keys in `external_ids`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use offload_engine::{OvsSettings, OvsVersion, TcPolicy};
@@ -9,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::inventory::OvsInterface;
+use crate::workload::{self, TunnelRow};
 
 ovsdb_client::table! {
     struct OpenVswitch in "Open_vSwitch" {
@@ -28,6 +30,7 @@ ovsdb_client::table! {
 ovsdb_client::table! {
     struct Port in "Port" {
         interfaces: Vec<Uuid>,
+        external_ids: BTreeMap<String, String>,
     }
 }
 
@@ -35,6 +38,7 @@ ovsdb_client::table! {
     struct Interface in "Interface" {
         name: String,
         external_ids: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
     }
 }
 
@@ -54,6 +58,8 @@ pub(crate) struct State {
     pub(crate) version: Option<String>,
     pub(crate) external_ids: BTreeMap<String, String>,
     pub(crate) interfaces: BTreeMap<String, OvsInterface>,
+    /// The chassis that tunnels lead to, by address.
+    pub(crate) chassis: BTreeMap<IpAddr, String>,
 }
 
 /// News that wait for the loop at most.
@@ -159,15 +165,25 @@ fn state(tables: &Tables) -> State {
     let ports: BTreeMap<Uuid, Port> = readable(tables.rows::<Port>()).collect();
     let interfaces: BTreeMap<Uuid, Interface> = readable(tables.rows::<Interface>()).collect();
     for (_, bridge) in readable(tables.rows::<Bridge>()) {
-        let of_bridge = bridge.ports.iter().filter_map(|port| ports.get(port));
-        for interface in of_bridge.flat_map(|port| &port.interfaces).filter_map(|uuid| interfaces.get(uuid)) {
-            let row = OvsInterface {
-                bridge: bridge.name.clone(),
-                iface_id: interface.external_ids.get("iface-id").cloned(),
-            };
-            state.interfaces.insert(interface.name.clone(), row);
+        for port in bridge.ports.iter().filter_map(|port| ports.get(port)) {
+            for interface in port.interfaces.iter().filter_map(|uuid| interfaces.get(uuid)) {
+                let row = OvsInterface {
+                    bridge: bridge.name.clone(),
+                    iface_id: interface.external_ids.get("iface-id").cloned(),
+                    workload: workload::of_interface(&interface.external_ids, &port.external_ids),
+                };
+                state.interfaces.insert(interface.name.clone(), row);
+            }
         }
     }
+    state.chassis = workload::chassis(ports.values().flat_map(|port| {
+        let chassis_id = port.external_ids.get("ovn-chassis-id");
+        let of_port = port.interfaces.iter().filter_map(|uuid| interfaces.get(uuid));
+        of_port.filter_map(move |interface| {
+            let (chassis_id, remote_ip) = (chassis_id?, interface.options.get("remote_ip")?);
+            Some(TunnelRow { chassis_id, remote_ip })
+        })
+    }));
     state
 }
 

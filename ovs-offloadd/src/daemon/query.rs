@@ -140,6 +140,8 @@ impl Daemon {
             flows,
             rate: status.lately.map_or_else(Split::default, |(moved, over)| answers::per_second(moved, over)),
             traffic: answers::split(status.totals),
+            localities: answers::localities(&self.engine),
+            namespaces: answers::namespaces(&self.engine),
             rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
             nics,
             refused: summary.refused,

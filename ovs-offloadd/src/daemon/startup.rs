@@ -124,6 +124,7 @@ async fn start(
         ovs_settings: None,
         vswitchd_version: None,
         ovs_version: None,
+        chassis: std::collections::BTreeMap::new(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         started: Instant::now(),
         pace: Pace { at: Instant::now(), promotions: 0, per_s: 0 },

@@ -6,13 +6,14 @@ use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
 use offload_engine::{
     Acked, Answer, Author, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId, OvsSettings,
-    OvsVersion, Peer, PortFacts, PortKind, Refused, Round, Settings, TcPolicy,
+    OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
 };
 use serde::{Deserialize, Serialize};
 use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
 
 use super::Setting;
 use super::policy::PolicyEntry;
+use super::port::PortEntry;
 use crate::config::{Assignment, Config, Origin, keys::KEYS};
 
 /// Messages of the kernel that events were read from, in the order of those events.
@@ -88,14 +89,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    fn of(location: Location) -> Self {
+    pub(super) fn of(location: Location) -> Self {
         match location {
             Location::Device { ifindex, hook } => Self::Device(ifindex.0, hook.parent()),
             Location::Block(block) => Self::Block(block.0),
         }
     }
 
-    fn location(self) -> Location {
+    pub(super) fn location(self) -> Location {
         match self {
             Self::Block(block) => Location::Block(BlockIndex(block)),
             Self::Device(ifindex, parent) => {
@@ -105,21 +106,6 @@ impl Place {
             }
         }
     }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PortEntry {
-    name: String,
-    ifindex: u32,
-    at: Place,
-    dp_port: Option<u32>,
-    bridge: String,
-    iface_id: Option<String>,
-    kind: String,
-    #[serde(default)]
-    tunnel_kind: Option<String>,
-    nic: Option<u16>,
-    hw_tc_offload: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -185,6 +171,8 @@ pub(crate) enum Entry {
     Nic(NicEntry),
     NicGone(u16),
     NicReset(u16),
+    /// Address and name.
+    Chassis(Vec<(String, String)>),
     #[serde(rename = "port")]
     Port(PortEntry),
     PortGone(u32),
@@ -250,8 +238,6 @@ pub(super) fn settings_of(settings: &[Setting]) -> Result<Settings, String> {
 
 const PEERS: [(Peer, &str); 3] =
     [(Peer::Ovsdb, "ovsdb"), (Peer::Vswitchd, "vswitchd"), (Peer::Netlink, "netlink")];
-const KINDS: [PortKind; 5] =
-    [PortKind::Representor, PortKind::Uplink, PortKind::Tunnel, PortKind::Internal, PortKind::Other];
 const UNREADABLE: [FlowTextError; 5] = [
     FlowTextError::TooLong,
     FlowTextError::NotOneLine,
@@ -397,18 +383,10 @@ impl Entry {
             }),
             Event::NicGone(nic) => Self::NicGone(nic.0),
             Event::NicReset(nic) => Self::NicReset(nic.0),
-            Event::Port(port) => Self::Port(PortEntry {
-                name: port.name.clone(),
-                ifindex: port.ifindex.0,
-                at: Place::of(port.location),
-                dp_port: port.dp_port.map(|port| port.0),
-                bridge: port.bridge.clone(),
-                iface_id: port.iface_id.clone(),
-                kind: port.kind.as_str().to_owned(),
-                tunnel_kind: port.tunnel_kind.clone(),
-                nic: port.nic.map(|nic| nic.0),
-                hw_tc_offload: port.hw_tc_offload,
-            }),
+            Event::Chassis(chassis) => Self::Chassis(
+                chassis.iter().map(|(address, name)| (address.to_string(), name.clone())).collect(),
+            ),
+            Event::Port(port) => Self::Port(PortEntry::of(port)),
             Event::PortGone(ifindex) => Self::PortGone(ifindex.0),
             Event::Drain(on) => Self::Drain(*on),
             Event::Wake => Self::Wake,
@@ -464,21 +442,14 @@ impl Entry {
             }
             Self::NicGone(nic) => Event::NicGone(NicId(nic)),
             Self::NicReset(nic) => Event::NicReset(NicId(nic)),
-            Self::Port(port) => {
-                let kind = KINDS.into_iter().find(|kind| kind.as_str() == port.kind);
-                Event::Port(Box::new(PortFacts {
-                    name: port.name,
-                    ifindex: Ifindex(port.ifindex),
-                    location: port.at.location(),
-                    dp_port: port.dp_port.map(DpPort),
-                    bridge: port.bridge,
-                    iface_id: port.iface_id,
-                    kind: kind.ok_or_else(|| format!("unknown kind of port {}", port.kind))?,
-                    tunnel_kind: port.tunnel_kind,
-                    nic: port.nic.map(NicId),
-                    hw_tc_offload: port.hw_tc_offload,
-                }))
+            Self::Chassis(chassis) => {
+                let told = |(address, name): (String, String)| match address.parse() {
+                    Ok(address) => Ok((address, name)),
+                    Err(_) => Err(format!("no address of a chassis: {address}")),
+                };
+                Event::Chassis(chassis.into_iter().map(told).collect::<Result<_, _>>()?)
             }
+            Self::Port(port) => Event::Port(Box::new(port.facts()?)),
             Self::PortGone(ifindex) => Event::PortGone(Ifindex(ifindex)),
             Self::Answer { op, answer } => Event::Answer { op: OpId(op), answer: answer.answer()? },
             Self::JournalFound(flows) => {

@@ -5,6 +5,7 @@
 
 mod entry;
 mod policy;
+mod port;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -214,6 +215,7 @@ mod tests {
             dp_port: Some(netlink_wire::DpPort(2)),
             bridge: "br0".into(),
             iface_id: Some("x".into()),
+            workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
             nic: Some(offload_engine::NicId(0)),

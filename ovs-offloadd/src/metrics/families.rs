@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use crate::ctl::policy::RuleView;
-use crate::ctl::views::{PortView, Split, StatusView};
+use crate::ctl::views::{Amount, GroupView, PortView, Split, StatusView};
 
 /// What a family's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,34 @@ pub static FAMILIES: &[Family] = &[
         labels: &["port", "nic", "placement"],
         help: "Bytes that came in by a port.",
         samples: |_, ports, out| out.put_ports(ports, |split| [split.hardware.bytes, split.software.bytes]),
+    },
+    Family {
+        name: "offloadd_locality_packets_total",
+        kind: Kind::Counter,
+        labels: &["locality", "placement"],
+        help: "Packets by how far they travelled; those of flows outside of TC are unknown.",
+        samples: |status, _, out| out.put_groups(&status.localities, |amount| amount.packets),
+    },
+    Family {
+        name: "offloadd_locality_bytes_total",
+        kind: Kind::Counter,
+        labels: &["locality", "placement"],
+        help: "Bytes by how far they travelled.",
+        samples: |status, _, out| out.put_groups(&status.localities, |amount| amount.bytes),
+    },
+    Family {
+        name: "offloadd_namespace_packets_total",
+        kind: Kind::Counter,
+        labels: &["namespace", "placement"],
+        help: "Packets of workloads by Kubernetes namespace: the first 64, and the rest as (other).",
+        samples: |status, _, out| out.put_groups(&status.namespaces, |amount| amount.packets),
+    },
+    Family {
+        name: "offloadd_namespace_bytes_total",
+        kind: Kind::Counter,
+        labels: &["namespace", "placement"],
+        help: "Bytes of workloads by Kubernetes namespace.",
+        samples: |status, _, out| out.put_groups(&status.namespaces, |amount| amount.bytes),
     },
     Family {
         name: "offloadd_flows",
@@ -381,6 +409,13 @@ impl Samples<'_> {
         }
     }
 
+    fn put_groups(&mut self, groups: &[GroupView], pick: fn(&Amount) -> u64) {
+        for group in groups {
+            self.put(&[&group.name, "hardware"], pick(&group.traffic.hardware));
+            self.put(&[&group.name, "software"], pick(&group.traffic.software));
+        }
+    }
+
     fn put_ports(&mut self, ports: &[PortView], pick: fn(&Split) -> [u64; 2]) {
         let (own, rest) = ports.split_at(ports.len().min(PORTS_MAX));
         for port in own {
@@ -417,7 +452,6 @@ pub fn render(status: &StatusView, ports: &[PortView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::views::Amount;
     use crate::ctl::views::sample;
 
     fn value(text: &str, series: &str) -> Option<String> {
@@ -442,6 +476,10 @@ mod tests {
         assert_eq!(value(&text, most).unwrap(), "480");
         let refusals = "offloadd_nic_refusals_total{nic=\"0\",driver=\"mlx5_core\",reason=\"table_full\"}";
         assert_eq!(value(&text, refusals).unwrap(), "40");
+        let namespace = "offloadd_namespace_packets_total{namespace=\"prod\",placement=\"hardware\"}";
+        assert_eq!(value(&text, namespace).unwrap(), "700");
+        let locality = "offloadd_locality_bytes_total{locality=\"cross-node\",placement=\"software\"}";
+        assert_eq!(value(&text, locality).unwrap(), "20000");
         assert_eq!(value(&text, "offloadd_connection_up{peer=\"vswitchd\"}").unwrap(), "0");
         assert_eq!(value(&text, "offloadd_configuration_ok").unwrap(), "0");
     }

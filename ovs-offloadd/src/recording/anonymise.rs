@@ -87,6 +87,8 @@ impl Anonymiser {
             NameKind::IfaceId => "iface",
             NameKind::Tenant => "tenant",
             NameKind::Workload => "workload",
+            NameKind::Namespace => "namespace",
+            NameKind::Chassis => "chassis",
             NameKind::Tunnel => return None,
         };
         if text.is_empty() {

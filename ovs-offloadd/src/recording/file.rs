@@ -7,16 +7,16 @@ use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::Path;
 
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
-use policies::recording::{RECORD_BYTES_MAX, VERSION};
+use policies::recording::{OLDEST_VERSION, RECORD_BYTES_MAX, VERSION};
 
 /// What a file of any version begins with.
 const MAGIC: &str = "ovs-offloadd recording ";
 /// What is read ahead, in bytes: more than the longest record.
 const AHEAD_BYTES: usize = 4 * RECORD_BYTES_MAX;
 
-/// The first line of a file.
-fn first_line() -> String {
-    format!("{MAGIC}{VERSION}\n")
+/// The first line of a file of that version.
+fn first_line(version: u32) -> String {
+    format!("{MAGIC}{version}\n")
 }
 
 /// Writes a recording.
@@ -32,7 +32,7 @@ impl Writer {
     /// Those of the file system.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(first_line().as_bytes())?;
+        file.write_all(first_line(VERSION).as_bytes())?;
         let info = FrameInfo::new()
             .block_mode(BlockMode::Linked)
             .block_size(BlockSize::Max256KB)
@@ -77,7 +77,7 @@ pub struct OtherVersion(pub String);
 /// It is one, of another version.
 pub fn is_recording(bytes: &[u8]) -> Result<bool, OtherVersion> {
     let Some(rest) = bytes.strip_prefix(MAGIC.as_bytes()) else { return Ok(false) };
-    if bytes.starts_with(first_line().as_bytes()) {
+    if (OLDEST_VERSION..=VERSION).any(|version| bytes.starts_with(first_line(version).as_bytes())) {
         return Ok(true);
     }
     let version: Vec<u8> = rest.iter().copied().take_while(|byte| byte.is_ascii_graphic()).take(20).collect();
@@ -120,7 +120,8 @@ impl Reader {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         let mut file = BufReader::with_capacity(1 << 18, Counting { file, read: 0 });
-        let mut line = vec![0; first_line().len()];
+        // Versions have one digit so far.
+        let mut line = vec![0; first_line(VERSION).len()];
         file.read_exact(&mut line)?;
         Ok(Self {
             records: FrameDecoder::new(file),

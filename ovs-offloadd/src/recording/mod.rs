@@ -539,8 +539,8 @@ mod tests {
                 Err(sentence) => assert!(!sentence.contains('\n'), "{sentence}"),
             }
         }
-        let next = [b"ovs-offloadd recording 2\n", &whole[25..]].concat();
+        let next = [b"ovs-offloadd recording 3\n", &whole[25..]].concat();
         std::fs::write(&path, next).unwrap();
-        assert!(replay_of(&path).unwrap_err().contains("is a recording of version 2"));
+        assert!(replay_of(&path).unwrap_err().contains("is a recording of version 3"));
     }
 }

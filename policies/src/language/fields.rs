@@ -16,7 +16,9 @@ pub(super) enum Text {
     Encap,
     Locality,
     Tenant,
+    Namespace,
     Workload,
+    Chassis,
 }
 
 /// A yes or no that is the same for all packets of a megaflow.
@@ -234,8 +236,25 @@ pub(super) const FIELDS: &[Field] = &[
     flag("recirculates", Flag::Recirculates, "The packets are looked up again."),
     // Context.
     text("locality", &[], Text::Locality, "How far the packets travel."),
-    text("tenant", &[], Text::Tenant, "The tenant."),
-    text("workload", &[], Text::Workload, "The workload: virtual machine or pod."),
+    text("tenant", &[], Text::Tenant, "The tenant: a Kubernetes namespace, an OpenStack project."),
+    text(
+        "namespace",
+        &[],
+        Text::Namespace,
+        "The Kubernetes namespace of the workload; empty for one without.",
+    ),
+    text(
+        "workload",
+        &[],
+        Text::Workload,
+        "The workload of this node, virtual machine or pod, that sends the packets; else the one that gets them.",
+    ),
+    text(
+        "chassis",
+        &[],
+        Text::Chassis,
+        "OVN's name of the node at the tunnel's other end; empty outside of tunnels.",
+    ),
     flag("encrypted", Flag::Encrypted, "The packets are encrypted on the wire."),
     Field {
         name: "age",

@@ -306,7 +306,9 @@ fn is_text(text: Text, patterns: &[String], subject: &Subject<'_>) -> Truth {
             (_, truth) => truth,
         },
         Text::Tenant => is(subject.tenant),
+        Text::Namespace => is(subject.namespace),
         Text::Workload => is(subject.workload),
+        Text::Chassis => is(subject.chassis),
     }
 }
 
@@ -391,7 +393,9 @@ fn saw<'a>(node: &Node, label: &Label, subject: &Subject<'a>) -> Saw<'a> {
             Text::Encap => Saw::Text(field, subject.encap),
             Text::Locality => Saw::Text(field, Some(subject.locality.word())),
             Text::Tenant => Saw::Text(field, subject.tenant),
+            Text::Namespace => Saw::Text(field, subject.namespace),
             Text::Workload => Saw::Text(field, subject.workload),
+            Text::Chassis => Saw::Text(field, subject.chassis),
         },
         Node::Flag { flag, .. } => Saw::Flag(field, flag_of(flag, subject)),
         Node::Age { .. } => Saw::Age(subject.age),

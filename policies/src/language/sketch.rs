@@ -41,8 +41,12 @@ pub struct Sketch {
     pub encap: Option<String>,
     /// The tenant.
     pub tenant: Option<String>,
+    /// Its Kubernetes namespace; empty for none.
+    pub namespace: Option<String>,
     /// The workload.
     pub workload: Option<String>,
+    /// The chassis at the tunnel's other end; empty for none.
+    pub chassis: Option<String>,
 }
 
 /// What a list of actions comes to.
@@ -100,7 +104,9 @@ impl Sketch {
         subject.inport = self.inport.as_name();
         subject.encap = self.encap.as_deref();
         subject.tenant = self.tenant.as_deref();
+        subject.namespace = self.namespace.as_deref();
         subject.workload = self.workload.as_deref();
+        subject.chassis = self.chassis.as_deref();
         if let Some(ports) = &self.outports {
             outports.extend(ports.iter().map(SketchPort::as_name));
             subject.outports = Some(outports);
@@ -258,7 +264,9 @@ impl Reader {
             }
             Text::Encap => sketch.encap = own,
             Text::Tenant => sketch.tenant = own,
+            Text::Namespace => sketch.namespace = own,
             Text::Workload => sketch.workload = own,
+            Text::Chassis => sketch.chassis = own,
             Text::Locality => {
                 let all = [Locality::SameNode, Locality::CrossNode, Locality::External, Locality::Unknown];
                 let known = all.into_iter().find(|locality| locality.word() == value);
@@ -403,11 +411,11 @@ mod tests {
     #[test]
     fn texts_actions_and_context_are_taken() {
         let sketch = r#"inport=pf0vf0, inport.iface_id="web,1", outport=a, outport=b, outport.iface_id=db, encap.type=geneve,
-            rewrites, !drops, locality=cross-node, tenant=gold, workload=w, encrypted=no, age=5 s, rate=2 Mbit/s"#;
+            rewrites, !drops, locality=cross-node, tenant=gold, namespace=ns, workload=w, chassis=node-2, encrypted=no, age=5 s, rate=2 Mbit/s"#;
         for condition in [
             r#"inport == "pf0vf?" && inport.iface_id == "web*" && outport == "a" && outport.iface_id == "db""#,
             r#"encap && encap.type == "geneve" && rewrites && !drops && !encrypted"#,
-            r#"locality == "cross-node" && tenant == "gold" && workload == "w""#,
+            r#"locality == "cross-node" && tenant == "gold" && namespace == "ns" && workload == "w" && chassis == "node*""#,
             r#"age >= "5 s" && rate == "2 Mbit/s""#,
         ] {
             assert_eq!(truth(sketch, condition), Truth::Always, "{condition}");

@@ -312,8 +312,14 @@ pub struct Subject<'a> {
     pub locality: Locality,
     /// The tenant.
     pub tenant: Option<&'a str>,
-    /// The workload (virtual machine, pod).
+    /// The Kubernetes namespace of the workload; empty for a workload that has none.
+    pub namespace: Option<&'a str>,
+    /// The workload of this node (virtual machine, pod) that sends the packets, else the one that gets them; empty where
+    /// there is neither.
     pub workload: Option<&'a str>,
+    /// OVN's name of the chassis at the other end of the tunnel; empty for packets that neither come out of one nor are
+    /// put into one.
+    pub chassis: Option<&'a str>,
     /// Whether the packets are encrypted on the wire.
     pub encrypted: Option<bool>,
     /// The time since the megaflow appeared.
@@ -336,7 +342,9 @@ impl Default for Subject<'_> {
             recirculates: None,
             locality: Locality::Unknown,
             tenant: None,
+            namespace: None,
             workload: None,
+            chassis: None,
             encrypted: None,
             age: None,
             packets_per_s: None,

@@ -62,6 +62,8 @@ impl Book {
         subject.encap = self.name(flow.encap);
         subject.tenant = self.name(flow.tenant);
         subject.workload = self.name(flow.workload);
+        subject.namespace = self.name(flow.namespace);
+        subject.chassis = self.name(flow.chassis);
         subject.rewrites = flow.rewrites;
         subject.drops = flow.drops;
         subject.recirculates = flow.recirculates;

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::encode::{
-    BY_BOTH, BY_HARDWARE, BY_SOFTWARE, END, EPOCH, FLOW, FORM, GONE, LOCALITIES, MOVED, NAME, PORT, START,
+    BY_BOTH, BY_HARDWARE, BY_SOFTWARE, END, EPOCH, FLOW, FLOW_1, FORM, GONE, LOCALITIES, MOVED, NAME, PORT,
+    START,
 };
 use super::headers::{bytes, header};
 use super::wire::{Fault, Take, wrong};
@@ -83,7 +84,8 @@ impl Decoder {
                 self.forms.push(form);
                 Ok(Record::Form(self.forms.last().map(Vec::as_slice).unwrap_or_default()))
             }
-            FLOW => self.flow(take).map(Record::Flow),
+            FLOW => self.flow(take, 5).map(Record::Flow),
+            FLOW_1 => self.flow(take, 3).map(Record::Flow),
             MOVED => {
                 moves(take, &mut self.moves)?;
                 Ok(Record::Moved(&self.moves))
@@ -100,7 +102,8 @@ impl Decoder {
         }
     }
 
-    fn flow<'a>(&'a mut self, take: &mut Take<'a>) -> Result<Flow<'a>, Fault> {
+    /// A megaflow with so many of its names.
+    fn flow<'a>(&'a mut self, take: &mut Take<'a>, told_names: usize) -> Result<Flow<'a>, Fault> {
         let number = flow_number(take)?;
         let appeared_us = take.signed()?;
         let home = match take.byte()? {
@@ -129,8 +132,8 @@ impl Decoder {
         for _ in 0..outports.unwrap_or(0) {
             self.outports.push(take.below(self.ports, "there is no port of such a number")?);
         }
-        let mut names = [None; 3];
-        for name in &mut names {
+        let mut names = [None; 5];
+        for name in names.iter_mut().take(told_names) {
             *name = known(take, self.names, "name")?;
         }
         let told = take.byte()?;
@@ -143,7 +146,7 @@ impl Decoder {
         let Some(locality) = LOCALITIES.get(usize::from(take.byte()?)).copied() else {
             return wrong("there is no such locality");
         };
-        let [encap, tenant, workload] = names;
+        let [encap, tenant, workload, namespace, chassis] = names;
         Ok(Flow {
             number,
             appeared_us,
@@ -155,6 +158,8 @@ impl Decoder {
             encap,
             tenant,
             workload,
+            namespace,
+            chassis,
             rewrites: answer(0)?,
             drops: answer(2)?,
             recirculates: answer(4)?,

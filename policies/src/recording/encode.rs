@@ -11,11 +11,13 @@ pub(super) const START: u8 = 1;
 pub(super) const NAME: u8 = 2;
 pub(super) const PORT: u8 = 3;
 pub(super) const FORM: u8 = 4;
-pub(super) const FLOW: u8 = 5;
+/// A megaflow of version 1, without namespace and chassis.
+pub(super) const FLOW_1: u8 = 5;
 pub(super) const MOVED: u8 = 6;
 pub(super) const GONE: u8 = 7;
 pub(super) const EPOCH: u8 = 8;
 pub(super) const END: u8 = 9;
+pub(super) const FLOW: u8 = 10;
 
 /// Who forwarded what a reading tells of.
 pub(super) const BY_SOFTWARE: u64 = 0;
@@ -104,7 +106,7 @@ fn write_flow(out: &mut Vec<u8>, flow: &Flow<'_>) {
     for port in flow.outports.unwrap_or_default() {
         out.number(u64::from(*port));
     }
-    for name in [flow.encap, flow.tenant, flow.workload] {
+    for name in [flow.encap, flow.tenant, flow.workload, flow.namespace, flow.chassis] {
         out.reference(name);
     }
     let answers = [flow.rewrites, flow.drops, flow.recirculates, flow.encrypted];

@@ -25,8 +25,10 @@ pub use scribe::{About, Scribe};
 use crate::Micros;
 use crate::language::{Header, Locality};
 
-/// The version of the format.
-pub const VERSION: u32 = 1;
+/// The version of the format that is written.
+pub const VERSION: u32 = 2;
+/// The oldest version that is read.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// The most names, ports and forms of one recording, of each kind. What is beyond is recorded as not known.
 pub const ENTRIES_MAX: u32 = 1 << 16;
@@ -116,11 +118,23 @@ pub enum NameKind {
     Tenant,
     /// A workload.
     Workload,
+    /// A Kubernetes namespace; since version 2.
+    Namespace,
+    /// A chassis; since version 2.
+    Chassis,
 }
 
 impl NameKind {
     /// All of them, by their code in the stream.
-    pub const ALL: [Self; 5] = [Self::Port, Self::IfaceId, Self::Tunnel, Self::Tenant, Self::Workload];
+    pub const ALL: [Self; 7] = [
+        Self::Port,
+        Self::IfaceId,
+        Self::Tunnel,
+        Self::Tenant,
+        Self::Workload,
+        Self::Namespace,
+        Self::Chassis,
+    ];
 }
 
 /// A port by the numbers of its names; `None` is "not known".
@@ -178,6 +192,10 @@ pub struct Flow<'a> {
     pub tenant: Option<u32>,
     /// The workload.
     pub workload: Option<u32>,
+    /// Its Kubernetes namespace.
+    pub namespace: Option<u32>,
+    /// The chassis at the tunnel's other end.
+    pub chassis: Option<u32>,
     /// Header fields are changed.
     pub rewrites: Option<bool>,
     /// Packets go nowhere.

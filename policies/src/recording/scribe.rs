@@ -63,6 +63,8 @@ impl Scribe {
             encap: self.name(out, NameKind::Tunnel, subject.encap),
             tenant: self.name(out, NameKind::Tenant, subject.tenant),
             workload: self.name(out, NameKind::Workload, subject.workload),
+            namespace: self.name(out, NameKind::Namespace, subject.namespace),
+            chassis: self.name(out, NameKind::Chassis, subject.chassis),
             rewrites: subject.rewrites,
             drops: subject.drops,
             recirculates: subject.recirculates,

@@ -1,0 +1,242 @@
+//! How far a megaflow's packets travel, and whose they are: from the ports it comes in and goes out by, and the tunnel.
+
+use crate::ports::{PortFacts, PortKind, Ports};
+use crate::workload::Workload;
+use core::net::IpAddr;
+use policies::language::{Locality, Subject};
+
+/// Where a port leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    /// To a workload of this node: somebody gave it an iface-id, or it stands for a function of the NIC.
+    ToWorkload,
+    /// To other nodes of the overlay.
+    IntoTunnel,
+    /// To the NIC's wire.
+    ToWire,
+    /// To the host itself, or nobody knows.
+    Elsewhere,
+}
+
+fn leads(port: &PortFacts) -> Leads {
+    match port.kind {
+        PortKind::Tunnel => Leads::IntoTunnel,
+        PortKind::Uplink => Leads::ToWire,
+        PortKind::Representor => Leads::ToWorkload,
+        _ if port.workload.is_some() || port.iface_id.is_some() => Leads::ToWorkload,
+        PortKind::Internal | PortKind::Other => Leads::Elsewhere,
+    }
+}
+
+/// The ports that packets pass, collected while a rule's actions are read.
+#[derive(Clone, Copy)]
+pub(crate) struct Journey<'a> {
+    from: Option<&'a PortFacts>,
+    /// The first egress port that belongs to a workload.
+    receiver: Option<&'a PortFacts>,
+    /// The other end of the tunnel that packets come out of, else of the one they are put into.
+    remote: Option<IpAddr>,
+    to_workload: bool,
+    into_tunnel: bool,
+    to_wire: bool,
+    /// To a port that is none of the above, or not known.
+    elsewhere: bool,
+}
+
+impl<'a> Journey<'a> {
+    /// Begins at a port, out of the tunnel whose other end is `remote`.
+    pub(crate) fn new(from: Option<&'a PortFacts>, remote: Option<IpAddr>) -> Self {
+        Self {
+            from,
+            receiver: None,
+            remote,
+            to_workload: false,
+            into_tunnel: false,
+            to_wire: false,
+            elsewhere: false,
+        }
+    }
+
+    /// Packets are put into a tunnel to `remote`.
+    pub(crate) fn through(&mut self, remote: Option<IpAddr>) {
+        self.remote = self.remote.or(remote);
+        self.into_tunnel = true;
+    }
+
+    /// Packets, or copies of them, leave by a port.
+    pub(crate) fn to(&mut self, port: Option<&'a PortFacts>) {
+        match port.map(leads) {
+            Some(Leads::ToWorkload) => self.to_workload = true,
+            Some(Leads::IntoTunnel) => self.into_tunnel = true,
+            Some(Leads::ToWire) => self.to_wire = true,
+            Some(Leads::Elsewhere) | None => self.elsewhere = true,
+        }
+        if self.receiver.is_none() {
+            self.receiver = port.filter(|port| port.workload.is_some());
+        }
+    }
+
+    /// How far they travel. Of packets that go to several ports: as far as the farthest. While it is open where they go
+    /// (`undecided`), only what is certain whatever comes.
+    fn locality(&self, undecided: bool) -> Locality {
+        match self.from.map(leads) {
+            Some(Leads::IntoTunnel) if self.to_wire => Locality::External,
+            Some(Leads::IntoTunnel) => Locality::CrossNode,
+            Some(Leads::ToWire) if self.to_workload || self.into_tunnel => Locality::External,
+            Some(Leads::ToWorkload) if self.to_wire => Locality::External,
+            Some(Leads::ToWorkload | Leads::Elsewhere) if self.into_tunnel => Locality::CrossNode,
+            Some(Leads::ToWorkload) if self.to_workload && !self.elsewhere && !undecided => {
+                Locality::SameNode
+            }
+            _ => Locality::Unknown,
+        }
+    }
+
+    /// Tells of it. `undecided`: other rules yet say where the packets go.
+    pub(crate) fn tell(&self, subject: &mut Subject<'a>, ports: &'a Ports, undecided: bool) {
+        subject.locality = self.locality(undecided);
+        let workload = |port: Option<&'a PortFacts>| port.and_then(|port| port.workload.as_ref());
+        let of: Option<&'a Workload> = workload(self.from).or(workload(self.receiver));
+        // That there is none is known once it is known where the packets come from and go to.
+        let is_told = self.from.is_some_and(|port| !port.bridge.is_empty()) && !undecided && !self.elsewhere;
+        let none = is_told.then_some("");
+        subject.workload = of.map(|workload| workload.name.as_str()).or(none);
+        subject.namespace = match of {
+            Some(workload) => Some(workload.namespace.as_deref().unwrap_or_default()),
+            None => none,
+        };
+        subject.tenant = match of {
+            Some(workload) => workload.tenant.as_deref(),
+            None => none,
+        };
+        subject.chassis = match self.remote {
+            Some(remote) => ports.chassis_at(remote),
+            None => (!self.into_tunnel && !undecided).then_some(""),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Orchestrator;
+    use netlink_wire::Ifindex;
+    use tc_flower::Location;
+
+    fn port(name: &str, kind: PortKind, workload: Option<&str>) -> PortFacts {
+        PortFacts {
+            name: name.into(),
+            ifindex: Ifindex(1),
+            location: Location::ingress(Ifindex(1)),
+            dp_port: None,
+            bridge: "br-int".into(),
+            iface_id: workload.map(Into::into),
+            workload: workload.map(|name| Workload {
+                orchestrator: Orchestrator::KubeOvn,
+                name: name.into(),
+                namespace: Some("prod".into()),
+                tenant: Some("prod".into()),
+                logical_switch: None,
+            }),
+            kind,
+            tunnel_kind: (kind == PortKind::Tunnel).then(|| "geneve".into()),
+            nic: None,
+            hw_tc_offload: false,
+        }
+    }
+
+    const REMOTE: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    #[test]
+    fn packets_travel_as_far_as_their_farthest_port() {
+        let [web, db] = ["web", "db"].map(|name| port(name, PortKind::Other, Some(name)));
+        let tunnel = port("genev_sys_6081", PortKind::Tunnel, None);
+        let wire = port("p0", PortKind::Uplink, None);
+        let host = port("br-ex", PortKind::Internal, None);
+        let representor = port("pf0vf1", PortKind::Representor, None);
+        for (from, to, locality) in [
+            (&web, &[&db][..], Locality::SameNode),
+            (&representor, &[&db], Locality::SameNode),
+            (&web, &[&db, &tunnel], Locality::CrossNode),
+            (&web, &[&db, &tunnel, &wire], Locality::External),
+            (&web, &[&host], Locality::Unknown),
+            (&web, &[&db, &host], Locality::Unknown),
+            (&web, &[], Locality::Unknown),
+            (&tunnel, &[&web], Locality::CrossNode),
+            (&tunnel, &[], Locality::CrossNode),
+            (&tunnel, &[&wire], Locality::External),
+            (&wire, &[&web], Locality::External),
+            (&wire, &[&tunnel], Locality::External),
+            (&wire, &[&host], Locality::Unknown),
+            (&host, &[&wire], Locality::Unknown),
+            (&host, &[&tunnel], Locality::CrossNode),
+        ] {
+            let mut journey = Journey::new(Some(from), None);
+            to.iter().for_each(|port| journey.to(Some(port)));
+            let names: alloc::vec::Vec<_> = to.iter().map(|port| &port.name).collect();
+            assert_eq!(journey.locality(false), locality, "{} to {names:?}", from.name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_decided_yet_is_not_told() {
+        let (web, db) = (port("web", PortKind::Other, Some("web")), port("db", PortKind::Other, Some("db")));
+        let mut journey = Journey::new(Some(&web), None);
+        assert_eq!(journey.locality(true), Locality::Unknown);
+        journey.to(Some(&db));
+        assert_eq!(
+            (journey.locality(true), journey.locality(false)),
+            (Locality::Unknown, Locality::SameNode)
+        );
+        let mut subject = Subject::default();
+        let (wire, ports) = (port("p0", PortKind::Uplink, None), Ports::default());
+        Journey::new(Some(&wire), None).tell(&mut subject, &ports, true);
+        assert_eq!(
+            (subject.workload, subject.namespace, subject.tenant, subject.chassis),
+            (None, None, None, None)
+        );
+    }
+
+    #[test]
+    fn the_sender_is_named_before_the_receiver_and_the_tunnels_end_by_its_chassis() {
+        let [web, db] = ["web", "db"].map(|name| port(name, PortKind::Other, Some(name)));
+        let tunnel = port("genev_sys_6081", PortKind::Tunnel, None);
+        let mut ports = Ports::default();
+        ports.set_chassis([(REMOTE, "node-2".into())].into());
+        let mut subject = Subject::default();
+        let mut journey = Journey::new(Some(&web), None);
+        journey.to(Some(&db));
+        journey.tell(&mut subject, &ports, false);
+        assert_eq!(
+            (subject.workload, subject.namespace, subject.chassis),
+            (Some("web"), Some("prod"), Some(""))
+        );
+
+        let mut journey = Journey::new(Some(&tunnel), Some(REMOTE));
+        journey.to(Some(&db));
+        journey.tell(&mut subject, &ports, false);
+        assert_eq!(
+            (subject.workload, subject.tenant, subject.chassis),
+            (Some("db"), Some("prod"), Some("node-2"))
+        );
+
+        let mut journey = Journey::new(Some(&web), None);
+        journey.through(Some(REMOTE));
+        journey.to(Some(&tunnel));
+        journey.tell(&mut subject, &ports, false);
+        assert_eq!(
+            (subject.workload, subject.chassis, subject.locality),
+            (Some("web"), Some("node-2"), Locality::CrossNode)
+        );
+    }
+
+    #[test]
+    fn an_end_that_nobody_named_is_not_known() {
+        let (web, ports) = (port("web", PortKind::Other, Some("web")), Ports::default());
+        let mut journey = Journey::new(Some(&web), None);
+        journey.through(Some(REMOTE));
+        let mut subject = Subject::default();
+        journey.tell(&mut subject, &ports, false);
+        assert_eq!(subject.chassis, None);
+    }
+}

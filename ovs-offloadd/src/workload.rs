@@ -109,13 +109,15 @@ pub(crate) fn chassis<'a>(tunnels: impl Iterator<Item = TunnelRow<'a>>) -> BTree
 mod tests {
     use super::*;
 
+    type Pairs = &'static [(&'static str, &'static str)];
+
     fn ids(pairs: &[(&str, &str)]) -> Ids {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn each_orchestrator_is_known_by_the_keys_it_writes() {
-        let cases: [(&[(&str, &str)], &[(&str, &str)], Orchestrator, &str); 9] = [
+        let cases: [(Pairs, Pairs, Orchestrator, &str); 9] = [
             (
                 &[
                     ("vendor", "kube-ovn"),

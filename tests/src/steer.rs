@@ -6,6 +6,7 @@ mod promotion;
 mod recording;
 mod restarts;
 mod totals;
+mod workload;
 
 use std::time::Duration;
 
@@ -34,10 +35,12 @@ use totals::{
     openflow_counters_of_promoted_flows_go_on_and_never_fall,
     totals_are_what_was_sent_across_promotions_demotions_and_restarts,
 };
+use workload::a_rule_follows_the_namespace_that_the_database_gives_a_port;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays).needs(NEEDS).per_release(),
     fact!(a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow).needs(NEEDS),
+    fact!(a_rule_follows_the_namespace_that_the_database_gives_a_port).needs(NEEDS),
     fact!(openflow_counters_of_promoted_flows_go_on_and_never_fall).needs(NEEDS).per_release(),
     fact!(an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again)
         .needs(NEEDS)

@@ -179,24 +179,19 @@ static struct attribute *simnic_bus_attrs[] = {
 };
 ATTRIBUTE_GROUPS(simnic_bus);
 
-static bool simnic_is_vf_dev(const struct device *dev)
-{
-	return dev->type == &simnic_vf_dev_type;
-}
-
 static int simnic_bus_match(struct device *dev, const struct device_driver *driver)
 {
-	if (simnic_is_vf_dev(dev))
-		return driver == &simnic_vf_driver && simnic_to_vf_dev(dev)->ready;
-	return driver != &simnic_vf_driver;
+	if (simnic_is_fn_dev(dev))
+		return simnic_fn_matches(dev, driver);
+	return driver != &simnic_vf_driver && driver != &simnic_sf_driver;
 }
 
 static int simnic_bus_probe(struct device *dev)
 {
 	struct simnic_bus_dev *bus_dev;
 
-	if (simnic_is_vf_dev(dev))
-		return simnic_vf_probe(dev);
+	if (simnic_is_fn_dev(dev))
+		return simnic_fn_probe(dev);
 	bus_dev = simnic_to_bus_dev(dev);
 	bus_dev->probe_err = simnic_nic_create(bus_dev);
 	return bus_dev->probe_err;
@@ -204,8 +199,8 @@ static int simnic_bus_probe(struct device *dev)
 
 static void simnic_bus_remove(struct device *dev)
 {
-	if (simnic_is_vf_dev(dev))
-		simnic_vf_remove(dev);
+	if (simnic_is_fn_dev(dev))
+		simnic_fn_remove(dev);
 	else
 		simnic_nic_destroy(simnic_to_bus_dev(dev));
 }
@@ -215,7 +210,7 @@ static int simnic_bus_num_vf(struct device *dev)
 {
 	struct simnic *nic;
 
-	if (simnic_is_vf_dev(dev))
+	if (simnic_is_fn_dev(dev))
 		return 0;
 	nic = READ_ONCE(simnic_to_bus_dev(dev)->nic);
 	return nic ? READ_ONCE(nic->vfs) : 0;
@@ -250,11 +245,16 @@ static int __init simnic_init(void)
 	err = driver_register(&simnic_vf_driver);
 	if (err)
 		goto err_bus;
-	err = driver_register(&simnic_driver);
+	err = driver_register(&simnic_sf_driver);
 	if (err)
 		goto err_vf_driver;
+	err = driver_register(&simnic_driver);
+	if (err)
+		goto err_sf_driver;
 	return 0;
 
+err_sf_driver:
+	driver_unregister(&simnic_sf_driver);
 err_vf_driver:
 	driver_unregister(&simnic_vf_driver);
 err_bus:
@@ -273,6 +273,7 @@ static void __exit simnic_exit(void)
 		simnic_bus_del(bus_dev);
 	mutex_unlock(&simnic_bus_lock);
 	driver_unregister(&simnic_driver);
+	driver_unregister(&simnic_sf_driver);
 	driver_unregister(&simnic_vf_driver);
 	bus_unregister(&simnic_bus);
 	simnic_debugfs_exit();

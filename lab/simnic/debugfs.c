@@ -6,6 +6,9 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "fail.h"
+#include "health.h"
+#include "reload.h"
 #include "simnic.h"
 #include "table.h"
 
@@ -24,12 +27,7 @@ static int simnic_table_size_get(void *data, u64 *val)
 /* A table that shrinks below what it holds keeps what it holds. */
 static int simnic_table_size_set(void *data, u64 val)
 {
-	struct simnic *nic = data;
-
-	if (val > SIMNIC_RULES_MAX)
-		return -ERANGE;
-	WRITE_ONCE(nic->table->max, val);
-	return 0;
+	return simnic_set_table_size(data, val);
 }
 DEFINE_DEBUGFS_ATTRIBUTE(simnic_table_size_fops, simnic_table_size_get, simnic_table_size_set,
 			 "%llu\n");
@@ -124,20 +122,29 @@ static int simnic_refuse_open(struct inode *inode, struct file *file)
 	return single_open(file, simnic_refuse_file_show, inode->i_private);
 }
 
+/* One line, without blanks at its end. */
+static int simnic_line_from_user(char *line, size_t size, const char __user *buf, size_t count)
+{
+	if (count >= size)
+		return -E2BIG;
+	if (copy_from_user(line, buf, count))
+		return -EFAULT;
+	line[count] = '\0';
+	strim(line);
+	return 0;
+}
+
 static ssize_t simnic_refuse_write(struct file *file, const char __user *buf, size_t count,
 				   loff_t *pos)
 {
 	struct seq_file *seq = file->private_data;
 	struct simnic *nic = seq->private;
 	char line[SIMNIC_LINE_MAX];
-	int err = 0;
+	int err;
 
-	if (count >= sizeof(line))
-		return -E2BIG;
-	if (copy_from_user(line, buf, count))
-		return -EFAULT;
-	line[count] = '\0';
-	strim(line);
+	err = simnic_line_from_user(line, sizeof(line), buf, count);
+	if (err)
+		return err;
 	if (!strcmp(line, "clear"))
 		simnic_refuse_clear(&nic->table->refuse);
 	else
@@ -154,6 +161,65 @@ static const struct file_operations simnic_refuse_fops = {
 	.release	= single_release,
 };
 
+static int simnic_fail_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_faults_show(nic->faults, seq);
+	return 0;
+}
+
+static int simnic_fail_open(struct inode *inode, struct file *file)
+{
+	return single_open(file, simnic_fail_file_show, inode->i_private);
+}
+
+static ssize_t simnic_fail_write(struct file *file, const char __user *buf, size_t count,
+				 loff_t *pos)
+{
+	struct seq_file *seq = file->private_data;
+	struct simnic *nic = seq->private;
+	char line[SIMNIC_LINE_MAX];
+	int err;
+
+	err = simnic_line_from_user(line, sizeof(line), buf, count);
+	if (err)
+		return err;
+	if (!strcmp(line, "clear"))
+		simnic_faults_clear(nic->faults);
+	else
+		err = simnic_faults_add(nic->faults, line);
+	return err ?: count;
+}
+
+static const struct file_operations simnic_fail_fops = {
+	.owner		= THIS_MODULE,
+	.open		= simnic_fail_open,
+	.read		= seq_read,
+	.write		= simnic_fail_write,
+	.llseek		= seq_lseek,
+	.release	= single_release,
+};
+
+static ssize_t simnic_health_write(struct file *file, const char __user *buf, size_t count,
+				   loff_t *pos)
+{
+	char line[SIMNIC_LINE_MAX];
+	int err;
+
+	err = simnic_line_from_user(line, sizeof(line), buf, count);
+	if (!err)
+		err = simnic_health_inject(file->private_data, line);
+	return err ?: count;
+}
+
+static const struct file_operations simnic_health_fops = {
+	.owner	= THIS_MODULE,
+	.open	= simple_open,
+	.write	= simnic_health_write,
+	.llseek	= noop_llseek,
+};
+
 void simnic_debugfs_add(struct simnic *nic)
 {
 	char name[16];
@@ -168,6 +234,10 @@ void simnic_debugfs_add(struct simnic *nic)
 	debugfs_create_file("link", 0600, nic->debugfs, nic, &simnic_link_fops);
 	debugfs_create_file("reset", 0200, nic->debugfs, nic, &simnic_reset_fops);
 	debugfs_create_file("refuse", 0600, nic->debugfs, nic, &simnic_refuse_fops);
+	debugfs_create_file("fail", 0600, nic->debugfs, nic, &simnic_fail_fops);
+	debugfs_create_file("health", 0200, nic->debugfs, nic, &simnic_health_fops);
+	debugfs_create_bool("mode_needs_unbound_vfs", 0600, nic->debugfs,
+			    &nic->mode_needs_unbound_vfs);
 	debugfs_create_file("rules", 0400, nic->debugfs, nic, &simnic_rules_fops);
 }
 

@@ -101,6 +101,11 @@ void simnic_to_wire(struct simnic *nic, struct sk_buff *skb, enum simnic_counter
 	u64 packets, bytes;
 
 	simnic_frame_size(skb, &packets, &bytes);
+	if (READ_ONCE(nic->tx_failed)) {
+		simnic_count(uplink, SIMNIC_DROP_QUEUE, packets, bytes);
+		kfree_skb(skb);
+		return;
+	}
 	if (peer && READ_ONCE(nic->link) && READ_ONCE(peer->link))
 		dev = rcu_dereference(simnic_uplink(peer)->host);
 	if (!dev || !netif_running(dev)) {

@@ -52,6 +52,12 @@ void simnic_legacy_from_vf(struct simnic_port *port, struct sk_buff *skb)
 	struct simnic_port *to;
 	struct sk_buff *copy;
 
+	if (READ_ONCE(port->settings.spoofchk) &&
+	    !ether_addr_equal(eth_hdr(skb)->h_source, port->hw_addr)) {
+		simnic_count_skb(port, SIMNIC_DROP_RULE, skb);
+		kfree_skb(skb);
+		return;
+	}
 	simnic_count_skb(port, SIMNIC_IN_HW, skb);
 	if (is_multicast_ether_addr(dst)) {
 		simnic_legacy_flood_vfs(nic, port, skb);

@@ -6,6 +6,7 @@
  */
 #include <linux/rtnetlink.h>
 
+#include "fail.h"
 #include "simnic.h"
 #include "tc.h"
 
@@ -80,7 +81,11 @@ static void simnic_carrier_changed(struct simnic_netdev *priv)
 static int simnic_open(struct net_device *dev)
 {
 	struct simnic_netdev *priv = netdev_priv(dev);
+	int err;
 
+	err = simnic_fail(priv->port->nic, SIMNIC_OP_OPEN, NULL);
+	if (err)
+		return err;
 	napi_enable(&priv->napi);
 	if (priv->role == SIMNIC_REP)
 		netif_carrier_on(dev);
@@ -103,13 +108,37 @@ static int simnic_stop(struct net_device *dev)
 static int simnic_host_set_features(struct net_device *dev, netdev_features_t features)
 {
 	struct simnic_netdev *priv = netdev_priv(dev);
+	int err;
 
+	err = simnic_fail(priv->port->nic, SIMNIC_OP_SET_FEATURES, NULL);
+	if (err)
+		return err;
 	if ((dev->features & NETIF_F_HW_TC) && !(features & NETIF_F_HW_TC) &&
 	    atomic_read(&priv->port->rules)) {
 		netdev_err(dev, "offloaded rules are active, hw-tc-offload stays on\n");
 		return -EINVAL;
 	}
 	return 0;
+}
+
+static int simnic_host_set_mac(struct net_device *dev, void *addr)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+	int err;
+
+	err = simnic_fail(priv->port->nic, SIMNIC_OP_SET_MAC, NULL);
+	return err ?: eth_mac_addr(dev, addr);
+}
+
+static int simnic_change_mtu(struct net_device *dev, int mtu)
+{
+	struct simnic_netdev *priv = netdev_priv(dev);
+	int err;
+
+	err = simnic_fail(priv->port->nic, SIMNIC_OP_SET_MTU, NULL);
+	if (!err)
+		WRITE_ONCE(dev->mtu, mtu);
+	return err;
 }
 
 static int simnic_uplink_parent_id(struct net_device *dev, struct netdev_phys_item_id *ppid)
@@ -126,7 +155,8 @@ static const struct net_device_ops simnic_uplink_ops = {
 	.ndo_open		= simnic_open,
 	.ndo_stop		= simnic_stop,
 	.ndo_start_xmit		= simnic_uplink_xmit,
-	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_set_mac_address	= simnic_host_set_mac,
+	.ndo_change_mtu		= simnic_change_mtu,
 	.ndo_validate_addr	= eth_validate_addr,
 	.ndo_get_stats64	= simnic_get_stats64,
 	.ndo_has_offload_stats	= simnic_has_offload_stats,
@@ -134,13 +164,20 @@ static const struct net_device_ops simnic_uplink_ops = {
 	.ndo_set_features	= simnic_host_set_features,
 	.ndo_setup_tc		= simnic_setup_tc,
 	.ndo_get_port_parent_id	= simnic_uplink_parent_id,
+	.ndo_set_vf_mac		= simnic_set_vf_mac,
+	.ndo_set_vf_rate	= simnic_set_vf_rate,
+	.ndo_set_vf_spoofchk	= simnic_set_vf_spoofchk,
+	.ndo_set_vf_link_state	= simnic_set_vf_link_state,
+	.ndo_set_vf_trust	= simnic_set_vf_trust,
+	.ndo_get_vf_config	= simnic_get_vf_config,
 };
 
 static const struct net_device_ops simnic_rep_ops = {
 	.ndo_open		= simnic_open,
 	.ndo_stop		= simnic_stop,
 	.ndo_start_xmit		= simnic_rep_xmit,
-	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_set_mac_address	= simnic_host_set_mac,
+	.ndo_change_mtu		= simnic_change_mtu,
 	.ndo_validate_addr	= eth_validate_addr,
 	.ndo_get_stats64	= simnic_get_stats64,
 	.ndo_has_offload_stats	= simnic_has_offload_stats,
@@ -154,6 +191,7 @@ static const struct net_device_ops simnic_vf_ops = {
 	.ndo_stop		= simnic_stop,
 	.ndo_start_xmit		= simnic_vf_xmit,
 	.ndo_set_mac_address	= eth_mac_addr,
+	.ndo_change_mtu		= simnic_change_mtu,
 	.ndo_validate_addr	= eth_validate_addr,
 	.ndo_get_stats64	= simnic_get_stats64,
 };
@@ -208,23 +246,21 @@ static void simnic_role_setup(struct net_device *dev, struct simnic_port *port,
 static void simnic_netdev_name(const struct simnic_port *port, enum simnic_role role, char *name)
 {
 	unsigned int id = port->nic->id;
+	char port_name[IFNAMSIZ];
 
-	switch (role) {
-	case SIMNIC_UPLINK:
-		snprintf(name, IFNAMSIZ, "sn%up0", id);
-		break;
-	case SIMNIC_REP:
-		snprintf(name, IFNAMSIZ, "sn%upf0vf%u", id, port->index - 1);
-		break;
-	case SIMNIC_VF:
+	if (role != SIMNIC_VF) {
+		simnic_port_name(port, port_name, sizeof(port_name));
+		snprintf(name, IFNAMSIZ, "sn%u%s", id, port_name);
+	} else if (port->kind == SIMNIC_PORT_VF) {
 		snprintf(name, IFNAMSIZ, "sn%uv%u", id, port->index - 1);
-		break;
+	} else {
+		snprintf(name, IFNAMSIZ, "sn%us%u", id, port->sfnum);
 	}
 }
 
 static struct device *simnic_netdev_parent(struct simnic_port *port, enum simnic_role role)
 {
-	return role == SIMNIC_VF ? &port->vf_dev->dev : &port->nic->bus_dev->dev;
+	return role == SIMNIC_VF ? &port->fn_dev->dev : &port->nic->bus_dev->dev;
 }
 
 static struct net_device __rcu **simnic_netdev_slot(struct simnic_port *port,

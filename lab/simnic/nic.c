@@ -9,6 +9,9 @@
 #include <linux/slab.h>
 #include <linux/unaligned.h>
 
+#include "fail.h"
+#include "health.h"
+#include "reload.h"
 #include "simnic.h"
 #include "table.h"
 
@@ -22,10 +25,28 @@ static void simnic_carrier_set(struct net_device *dev, bool on)
 		netif_carrier_off(dev);
 }
 
+static bool simnic_function_has_link(const struct simnic_port *port)
+{
+	const struct net_device *rep;
+
+	switch (port->settings.link_state) {
+	case IFLA_VF_LINK_STATE_ENABLE:
+		return true;
+	case IFLA_VF_LINK_STATE_DISABLE:
+		return false;
+	default:
+		break;
+	}
+	if (!READ_ONCE(port->nic->switchdev))
+		return true;
+	rep = rcu_dereference_rtnl(port->host);
+	return rep && netif_running(rep);
+}
+
 /*
  * The uplink has carrier while both ends of the wire are on and the peer is up.
- * A VF has carrier while its representor is up, as with a vport that follows
- * its representor; in legacy mode always.
+ * A VF or SF has carrier while its representor is up, as with a vport that
+ * follows its representor, in legacy mode always; unless its link state is set.
  */
 void simnic_nic_update_carrier(struct simnic *nic)
 {
@@ -44,8 +65,7 @@ void simnic_nic_update_carrier(struct simnic *nic)
 	simnic_carrier_set(rcu_dereference_rtnl(simnic_uplink(nic)->host), on);
 
 	for (i = 1; i < nic->nports; i++) {
-		dev = rcu_dereference_rtnl(nic->ports[i].host);
-		on = !READ_ONCE(nic->switchdev) || (dev && netif_running(dev));
+		on = simnic_function_has_link(&nic->ports[i]);
 		simnic_carrier_set(rcu_dereference_rtnl(nic->ports[i].vf), on);
 	}
 }
@@ -101,14 +121,14 @@ void simnic_nic_unwire(struct simnic *nic)
 	synchronize_net();
 }
 
-static void simnic_reps_destroy(struct simnic *nic, unsigned int first, unsigned int end)
+void simnic_reps_destroy(struct simnic *nic, unsigned int first, unsigned int end)
 {
 	simnic_netdevs_detach(nic, SIMNIC_REP, first, end);
 	while (end > first)
 		simnic_devlink_port_del(&nic->ports[--end]);
 }
 
-static int simnic_rep_create(struct simnic_port *port)
+int simnic_rep_create(struct simnic_port *port)
 {
 	int err;
 
@@ -141,10 +161,32 @@ static int simnic_reps_create(struct simnic *nic, unsigned int first, unsigned i
 
 static void simnic_set_mode(struct simnic *nic, bool switchdev)
 {
+	struct net_device *uplink;
+
 	rtnl_lock();
 	WRITE_ONCE(nic->switchdev, switchdev);
 	simnic_nic_update_carrier(nic);
+	/* Tells rtnetlink's listeners of the switch ID. */
+	uplink = rcu_dereference_rtnl(simnic_uplink(nic)->host);
+	if (uplink)
+		netdev_state_change(uplink);
 	rtnl_unlock();
+}
+
+static int simnic_check_unbound(struct simnic *nic, struct netlink_ext_ack *extack)
+{
+	unsigned int i;
+
+	if (!READ_ONCE(nic->mode_needs_unbound_vfs))
+		return 0;
+	for (i = 1; i <= nic->vfs; i++) {
+		if (!rcu_access_pointer(nic->ports[i].vf))
+			continue;
+		NL_SET_ERR_MSG_FMT_MOD(extack, "VF %u is bound to a driver: unbind VFs first",
+				       i - 1);
+		return -EBUSY;
+	}
+	return 0;
 }
 
 int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack)
@@ -152,20 +194,30 @@ int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack)
 	int err;
 
 	devl_assert_locked(nic->devlink);
+	err = simnic_check_unbound(nic, extack);
+	if (err)
+		return err;
 	err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
 	if (!err)
 		simnic_set_mode(nic, true);
 	return err;
 }
 
+/* SFs go with switchdev mode, as mlx5's do. */
 int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack)
 {
+	int err;
+
 	devl_assert_locked(nic->devlink);
+	err = simnic_check_unbound(nic, extack);
+	if (err)
+		return err;
 	if (simnic_table_count(nic->table)) {
 		NL_SET_ERR_MSG_MOD(extack, "offloaded rules keep the eswitch in switchdev mode");
 		return -EBUSY;
 	}
 	simnic_set_mode(nic, false);
+	simnic_sfs_destroy(nic);
 	simnic_reps_destroy(nic, 1, nic->vfs + 1);
 	/* A rule may have come in between the check and the mode change. */
 	simnic_table_flush(nic->table);
@@ -173,8 +225,9 @@ int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack)
 }
 
 /* What a port is like before anybody changes it. */
-static void simnic_port_reset(struct simnic_port *port)
+void simnic_port_reset(struct simnic_port *port)
 {
+	memset(&port->settings, 0, sizeof(port->settings));
 	memset(port->hw_addr, 0, sizeof(port->hw_addr));
 	/* Locally administered, readable: 02:73:6e:ID:PORT, "sn". */
 	port->hw_addr[0] = 0x02;
@@ -219,6 +272,10 @@ static int simnic_ports_init(struct simnic *nic)
 		port = &nic->ports[i];
 		port->nic = nic;
 		port->index = i;
+		if (i >= simnic_first_sf(nic))
+			port->kind = SIMNIC_PORT_SF;
+		else if (i)
+			port->kind = SIMNIC_PORT_VF;
 		simnic_port_reset(port);
 		port->counts = alloc_percpu(struct simnic_counts);
 		if (!port->counts)
@@ -236,12 +293,13 @@ static void simnic_free(struct simnic *nic)
 	for (i = 0; i < nic->nports; i++)
 		free_percpu(nic->ports[i].counts);
 	simnic_table_destroy(nic->table);
+	simnic_faults_destroy(nic->faults);
 	devlink_free(nic->devlink);
 }
 
 static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 {
-	unsigned int nports = bus_dev->total_vfs + 1;
+	unsigned int nports = 1 + bus_dev->total_vfs + SIMNIC_MAX_SFS;
 	struct devlink *devlink;
 	struct simnic *nic;
 
@@ -257,11 +315,74 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 	nic->link = true;
 	INIT_LIST_HEAD(&nic->block_cbs);
 	nic->table = simnic_table_create();
-	if (!nic->table || simnic_ports_init(nic)) {
+	nic->faults = simnic_faults_create();
+	if (!nic->table || !nic->faults || simnic_ports_init(nic)) {
 		simnic_free(nic);
 		return ERR_PTR(-ENOMEM);
 	}
 	return nic;
+}
+
+/* The uplink with its port and, in switchdev mode, the representors of the VFs. */
+int simnic_nic_up(struct simnic *nic, struct netlink_ext_ack *extack)
+{
+	struct simnic_port *uplink = simnic_uplink(nic);
+	bool switchdev = nic->switchdev;
+	int err;
+
+	devl_assert_locked(nic->devlink);
+	/* A netdev that is being registered with a devlink port must have no switch ID yet. */
+	WRITE_ONCE(nic->switchdev, false);
+	err = simnic_devlink_port_add(uplink);
+	if (err)
+		goto err_down;
+	err = simnic_health_add_port(uplink);
+	if (err)
+		goto err_down;
+	err = simnic_netdev_attach(uplink, SIMNIC_UPLINK);
+	if (err)
+		goto err_down;
+	if (switchdev) {
+		err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
+		if (err)
+			goto err_down;
+	}
+	simnic_set_mode(nic, switchdev);
+	return 0;
+
+err_down:
+	simnic_nic_down(nic);
+	WRITE_ONCE(nic->switchdev, switchdev);
+	return err;
+}
+
+/* The reverse; SFs and rules are gone, too. What is not there is passed over. */
+void simnic_nic_down(struct simnic *nic)
+{
+	devl_assert_locked(nic->devlink);
+	simnic_sfs_destroy(nic);
+	simnic_reps_destroy(nic, 1, nic->vfs + 1);
+	simnic_netdevs_detach(nic, SIMNIC_UPLINK, 0, 1);
+	simnic_health_del_port(simnic_uplink(nic));
+	simnic_devlink_port_del(simnic_uplink(nic));
+	simnic_table_flush(nic->table);
+}
+
+/*
+ * What the firmware's recovery does to the eswitch: representors go and come
+ * anew, SFs and rules are gone. TC still believes in those of the uplink.
+ */
+int simnic_nic_reset_eswitch(struct simnic *nic, struct netlink_ext_ack *extack)
+{
+	int err = 0;
+
+	devl_assert_locked(nic->devlink);
+	simnic_sfs_destroy(nic);
+	simnic_reps_destroy(nic, 1, nic->vfs + 1);
+	simnic_table_flush(nic->table);
+	if (nic->switchdev)
+		err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
+	return err;
 }
 
 int simnic_nic_create(struct simnic_bus_dev *bus_dev)
@@ -274,12 +395,15 @@ int simnic_nic_create(struct simnic_bus_dev *bus_dev)
 		return PTR_ERR(nic);
 
 	devl_lock(nic->devlink);
-	err = simnic_devlink_port_add(simnic_uplink(nic));
+	err = simnic_resources_add(nic);
 	if (err)
 		goto err_unlock;
-	err = simnic_netdev_attach(simnic_uplink(nic), SIMNIC_UPLINK);
+	err = simnic_health_add(nic);
 	if (err)
-		goto err_port;
+		goto err_resources;
+	err = simnic_nic_up(nic, NULL);
+	if (err)
+		goto err_health;
 	devl_register(nic->devlink);
 	devl_unlock(nic->devlink);
 	bus_dev->nic = nic;
@@ -292,8 +416,10 @@ int simnic_nic_create(struct simnic_bus_dev *bus_dev)
 	simnic_debugfs_add(nic);
 	return 0;
 
-err_port:
-	simnic_devlink_port_del(simnic_uplink(nic));
+err_health:
+	simnic_health_del(nic);
+err_resources:
+	simnic_resources_del(nic);
 err_unlock:
 	devl_unlock(nic->devlink);
 	simnic_free(nic);
@@ -308,10 +434,10 @@ void simnic_nic_destroy(struct simnic_bus_dev *bus_dev)
 	simnic_sriov_disable(nic);
 	devl_lock(nic->devlink);
 	devl_unregister(nic->devlink);
-	simnic_netdevs_detach(nic, SIMNIC_UPLINK, 0, 1);
-	simnic_devlink_port_del(simnic_uplink(nic));
+	simnic_nic_down(nic);
+	simnic_health_del(nic);
+	simnic_resources_del(nic);
 	devl_unlock(nic->devlink);
-	simnic_table_flush(nic->table);
 	bus_dev->nic = NULL;
 	simnic_free(nic);
 }

@@ -8,12 +8,9 @@
 #include "simnic.h"
 #include "table.h"
 
-static const char *simnic_port_name(const struct simnic_port *port, char *name, size_t size)
+static const char *simnic_name_of(const struct simnic_port *port, char *name, size_t size)
 {
-	if (simnic_port_is_uplink(port))
-		snprintf(name, size, "p0");
-	else
-		snprintf(name, size, "pf0vf%u", port->index - 1);
+	simnic_port_name(port, name, size);
 	return name;
 }
 
@@ -25,7 +22,7 @@ static void simnic_action_show(const struct simnic_action *action, struct seq_fi
 	switch (action->kind) {
 	case SIMNIC_ACT_REDIRECT:
 	case SIMNIC_ACT_MIRROR:
-		seq_printf(seq, ":%s", simnic_port_name(action->port, name, sizeof(name)));
+		seq_printf(seq, ":%s", simnic_name_of(action->port, name, sizeof(name)));
 		break;
 	case SIMNIC_ACT_GOTO:
 		seq_printf(seq, ":%u", action->chain);
@@ -55,7 +52,7 @@ static void simnic_rule_show(const struct simnic_rule *rule, struct seq_file *se
 	bool any = false;
 
 	seq_printf(seq, "port %s chain %u prio %u protocol %04x match ",
-		   simnic_port_name(rule->port, name, sizeof(name)), group->chain->index,
+		   simnic_name_of(rule->port, name, sizeof(name)), group->chain->index,
 		   group->prio, ntohs(group->protocol));
 	for (i = 0; i < simnic_key_kinds_count; i++) {
 		if (!simnic_key_uses(&group->mask, &simnic_key_kinds[i]))

@@ -22,9 +22,12 @@
 
 #define SIMNIC_MAX_ID		255
 #define SIMNIC_MAX_VFS		256
+#define SIMNIC_MAX_SFS		64	/* that there are at a time */
+#define SIMNIC_MAX_SFNUM	99999	/* as long as a netdev's name allows */
 #define SIMNIC_QUEUE_LEN	4096	/* packets a receive queue holds */
 
 struct simnic;
+struct simnic_faults;
 struct simnic_table;
 
 /*
@@ -53,17 +56,40 @@ struct simnic_counts {
 	struct u64_stats_sync syncp;
 };
 
-struct simnic_vf_dev;
+struct simnic_fn_dev;
 
-/* A port of the switch. Port 0 is the uplink, port n is VF n - 1. */
+enum simnic_port_kind {
+	SIMNIC_PORT_UPLINK,
+	SIMNIC_PORT_VF,
+	SIMNIC_PORT_SF,
+};
+
+/* What ndo_set_vf_* set and IFLA_VFINFO_LIST shows, under rtnl. */
+struct simnic_vf_settings {
+	bool trusted;
+	bool spoofchk;
+	int link_state;		/* IFLA_VF_LINK_STATE_* */
+	u32 min_tx_rate;
+	u32 max_tx_rate;
+};
+
+/*
+ * A port of the switch. Port 0 is the uplink, port n is VF n - 1, and after all
+ * VFs that there may be come the SFs.
+ */
 struct simnic_port {
 	struct simnic *nic;
 	unsigned int index;
-	struct simnic_vf_dev *vf_dev;	/* under the PF's device lock */
+	enum simnic_port_kind kind;
+	u32 sfnum;			/* of an SF that exists */
+	bool exists;			/* its devlink port does */
+	bool active;			/* admin state of an SF, under the devlink lock */
+	struct simnic_vf_settings settings;
+	struct simnic_fn_dev *fn_dev;	/* under the PF's device lock; an SF's: devlink's */
 	struct net_device __rcu *host;	/* uplink netdev or representor */
-	struct net_device __rcu *vf;	/* NULL for the uplink */
+	struct net_device __rcu *vf;	/* the VF's or SF's; NULL for the uplink */
 	struct devlink_port dl_port;
-	u8 hw_addr[ETH_ALEN];		/* what devlink says the VF's MAC is */
+	u8 hw_addr[ETH_ALEN];		/* what devlink says the function's MAC is */
 	struct simnic_counts __percpu *counts;
 	atomic_t rules;			/* rules of this ingress port */
 };
@@ -72,7 +98,7 @@ struct simnic_port {
 enum simnic_role {
 	SIMNIC_UPLINK,
 	SIMNIC_REP,
-	SIMNIC_VF,
+	SIMNIC_VF,	/* the netdev of a VF or an SF */
 };
 
 /* Private part of each netdev. */
@@ -96,8 +122,8 @@ struct simnic_bus_dev {
 	int probe_err;
 };
 
-/* A VF on the bus, there from its being enabled to its being disabled. */
-struct simnic_vf_dev {
+/* A function on the bus: a VF from its being enabled, an SF from its being active. */
+struct simnic_fn_dev {
 	struct device dev;
 	struct simnic_port *port;
 	bool ready;			/* its links are made: it may be bound */
@@ -111,6 +137,14 @@ struct simnic {
 	unsigned int nports;		/* of ports[], whether they exist or not */
 	unsigned int vfs;		/* enabled, under the devlink lock */
 	bool switchdev;			/* eswitch mode, under the devlink lock */
+	u8 inline_mode;			/* of the eswitch, under the devlink lock */
+	enum devlink_eswitch_encap_mode encap_mode;	/* the same */
+	bool mode_needs_unbound_vfs;
+	bool fw_failed;			/* reporter "fw" is in error */
+	bool tx_failed;			/* reporter "tx" is in error */
+	struct devlink_health_reporter *fw_reporter;	/* under the PF's device lock */
+	struct devlink_health_reporter *tx_reporter;	/* the same */
+	struct simnic_faults *faults;
 	bool link;			/* the wire's state at this end */
 	struct simnic __rcu *peer;	/* at the other end of the wire */
 	struct simnic_table *table;
@@ -139,7 +173,7 @@ static inline struct simnic_cb *simnic_cb(struct sk_buff *skb)
 
 static inline bool simnic_port_is_uplink(const struct simnic_port *port)
 {
-	return port->index == 0;
+	return port->kind == SIMNIC_PORT_UPLINK;
 }
 
 static inline struct simnic_port *simnic_uplink(struct simnic *nic)
@@ -147,20 +181,48 @@ static inline struct simnic_port *simnic_uplink(struct simnic *nic)
 	return &nic->ports[0];
 }
 
+/* Ports of SFs are those from this index to nports - 1. */
+static inline unsigned int simnic_first_sf(const struct simnic *nic)
+{
+	return nic->nports - SIMNIC_MAX_SFS;
+}
+
 /* bus.c */
 extern struct mutex simnic_bus_lock;	/* devices and wires */
 extern const struct bus_type simnic_bus;
 struct simnic_bus_dev *simnic_to_bus_dev(struct device *dev);
 
-/* sriov.c */
-extern const struct device_type simnic_vf_dev_type;
+/* function.c */
 extern struct device_driver simnic_vf_driver;
+extern struct device_driver simnic_sf_driver;
+bool simnic_is_fn_dev(const struct device *dev);
+struct simnic_fn_dev *simnic_to_fn_dev(struct device *dev);
+bool simnic_fn_matches(struct device *dev, const struct device_driver *driver);
+int simnic_fn_probe(struct device *dev);
+void simnic_fn_remove(struct device *dev);
+int simnic_fn_add(struct simnic_port *port, bool bind);
+void simnic_fn_del(struct simnic_port *port);
+
+/* sriov.c */
 extern const struct attribute_group simnic_sriov_group;
-struct simnic_vf_dev *simnic_to_vf_dev(struct device *dev);
 int simnic_sriov_enable(struct simnic *nic, unsigned int vfs);
 void simnic_sriov_disable(struct simnic *nic);
-int simnic_vf_probe(struct device *dev);
-void simnic_vf_remove(struct device *dev);
+
+/* sf.c */
+extern const struct devlink_port_ops simnic_sf_port_ops;
+int simnic_port_new(struct devlink *devlink, const struct devlink_port_new_attrs *attrs,
+		    struct netlink_ext_ack *extack, struct devlink_port **dl_port);
+void simnic_sfs_destroy(struct simnic *nic);
+
+/* vf.c */
+int simnic_set_hw_addr(struct simnic_port *port, const u8 *hw_addr,
+		       struct netlink_ext_ack *extack);
+int simnic_set_vf_mac(struct net_device *dev, int vf, u8 *mac);
+int simnic_set_vf_rate(struct net_device *dev, int vf, int min_tx_rate, int max_tx_rate);
+int simnic_set_vf_spoofchk(struct net_device *dev, int vf, bool on);
+int simnic_set_vf_link_state(struct net_device *dev, int vf, int link_state);
+int simnic_set_vf_trust(struct net_device *dev, int vf, bool on);
+int simnic_get_vf_config(struct net_device *dev, int vf, struct ifla_vf_info *info);
 
 /* nic.c */
 int simnic_nic_create(struct simnic_bus_dev *bus_dev);
@@ -169,15 +231,26 @@ int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack)
 int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack);
 int simnic_nic_wire(struct simnic *a, struct simnic *b);
 void simnic_nic_unwire(struct simnic *nic);
+int simnic_nic_up(struct simnic *nic, struct netlink_ext_ack *extack);
+void simnic_nic_down(struct simnic *nic);
+int simnic_nic_reset_eswitch(struct simnic *nic, struct netlink_ext_ack *extack);
 void simnic_nic_set_link(struct simnic *nic, bool up);
 void simnic_nic_update_carrier(struct simnic *nic);
 int simnic_nic_enable_vfs(struct simnic *nic, unsigned int vfs, struct netlink_ext_ack *extack);
 void simnic_nic_disable_vfs(struct simnic *nic);
+void simnic_port_reset(struct simnic_port *port);
+int simnic_rep_create(struct simnic_port *port);
+void simnic_reps_destroy(struct simnic *nic, unsigned int first, unsigned int end);
 
 /* devlink.c */
 extern const struct devlink_ops simnic_devlink_ops;
 int simnic_devlink_port_add(struct simnic_port *port);
 void simnic_devlink_port_del(struct simnic_port *port);
+int simnic_port_hw_addr_get(struct devlink_port *dl_port, u8 *hw_addr, int *hw_addr_len,
+			    struct netlink_ext_ack *extack);
+int simnic_port_hw_addr_set(struct devlink_port *dl_port, const u8 *hw_addr, int hw_addr_len,
+			    struct netlink_ext_ack *extack);
+void simnic_port_name(const struct simnic_port *port, char *name, size_t size);
 void simnic_switch_id(const struct simnic *nic, struct netdev_phys_item_id *ppid);
 
 /* netdev.c */

@@ -24,6 +24,10 @@ static int simnic_setup_flower(struct simnic_netdev *priv, struct flow_cls_offlo
 					   "flower is offloaded in eswitch mode switchdev only");
 			return -EOPNOTSUPP;
 		}
+		if (READ_ONCE(port->nic->fw_failed)) {
+			NL_SET_ERR_MSG_MOD(cls->common.extack, "firmware does not answer");
+			return -EIO;
+		}
 		return simnic_table_install(port, cls);
 	case FLOW_CLS_DESTROY:
 		return simnic_table_remove(port, cls->cookie);

@@ -3,6 +3,8 @@
 mod cases;
 mod forwarding;
 mod frame;
+mod functions;
+mod health;
 mod life;
 mod rig;
 mod same_as_software;
@@ -11,6 +13,8 @@ mod tcp;
 
 use crate::harness::{Need, Test};
 use forwarding::*;
+use functions::*;
+use health::*;
 use life::*;
 use same_as_software::*;
 use sriov::*;
@@ -36,6 +40,14 @@ pub(crate) const TESTS: &[Test] = tests![
     a_vf_that_is_bound_anew_takes_the_address_it_was_given,
     vfs_come_and_go_under_traffic,
     all_256_vfs_come_and_go,
+    a_subfunction_has_a_netdev_while_it_is_active,
+    what_is_set_for_a_vf_is_read_back,
+    eswitch_settings_wait_for_rules_and_bound_vfs,
+    an_injected_failure_answers_one_call,
+    recovery_of_the_firmware_resets_the_eswitch,
+    a_hung_transmitter_drops_until_it_recovers,
+    a_reload_makes_all_ports_anew,
+    a_nic_reloads_under_traffic,
     a_miss_goes_up_the_representor_and_down_again,
     a_rule_forwards_between_a_vf_and_the_wire_past_the_host,
     matches_pick_the_frames_that_software_picks,

@@ -105,6 +105,47 @@ pub(crate) fn chassis<'a>(tunnels: impl Iterator<Item = TunnelRow<'a>>) -> BTree
     chassis
 }
 
+/// What OVN's Southbound database says of a port of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LogicalPort {
+    /// Name of its logical switch or router.
+    pub(crate) switch: Option<String>,
+    /// OpenStack's project: `neutron:project_id`, which northd copies from the logical port.
+    pub(crate) project: Option<String>,
+}
+
+/// What OVN's Southbound database says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Southbound {
+    /// The names of chassis by the addresses of their tunnels.
+    pub(crate) chassis: BTreeMap<IpAddr, String>,
+    /// The ports of this node, by iface-id.
+    pub(crate) ports: BTreeMap<String, LogicalPort>,
+}
+
+impl Southbound {
+    /// Adds to a workload what is known of its port.
+    pub(crate) fn complete(&self, iface_id: Option<&str>, workload: &mut Workload) {
+        let Some(port) = iface_id.and_then(|iface_id| self.ports.get(iface_id)) else { return };
+        workload.logical_switch = port.switch.as_deref().map(cut);
+        if workload.tenant.is_none() {
+            workload.tenant = port.project.as_deref().map(cut);
+        }
+    }
+
+    /// Chassis by address: those that OVSDB has tunnels to, and the rest of them.
+    pub(crate) fn chassis_beside(&self, tunnels: &BTreeMap<IpAddr, String>) -> BTreeMap<IpAddr, String> {
+        let mut all = tunnels.clone();
+        for (address, name) in &self.chassis {
+            if all.len() >= CHASSIS_MAX {
+                break;
+            }
+            all.entry(*address).or_insert_with(|| cut(name));
+        }
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +221,31 @@ mod tests {
         let long = "é".repeat(1_000);
         let found = of_interface(&ids(&[("iface-id", &long)]), &Ids::new()).expect("a workload");
         assert_eq!(found.name, "é".repeat(127));
+    }
+
+    #[test]
+    fn the_southbound_database_adds_what_an_orchestrator_does_not_tell() {
+        let port = LogicalPort { switch: Some("net-blue".into()), project: Some("acme".into()) };
+        let southbound = Southbound {
+            ports: [("port-uuid".to_owned(), port)].into(),
+            chassis: [(IpAddr::from([192, 0, 2, 9]), "node-9".to_owned())].into(),
+        };
+        let of = |pairs| of_interface(&ids(pairs), &Ids::new()).expect("a workload");
+        let mut machine = of(&[("iface-id", "port-uuid"), ("vm-uuid", "vm-1")]);
+        southbound.complete(Some("port-uuid"), &mut machine);
+        assert_eq!(
+            (machine.tenant.as_deref(), machine.logical_switch.as_deref()),
+            (Some("acme"), Some("net-blue"))
+        );
+        // A namespace is a tenant already.
+        let mut pod = of(&[("iface-id", "prod_web"), ("sandbox", "5a")]);
+        southbound.complete(Some("port-uuid"), &mut pod);
+        assert_eq!(pod.tenant.as_deref(), Some("prod"));
+        let mut stranger = of(&[("iface-id", "another")]);
+        southbound.complete(Some("another"), &mut stranger);
+        assert_eq!((stranger.tenant, stranger.logical_switch), (None, None));
+        let near = [(IpAddr::from([192, 0, 2, 2]), "node-2".to_owned())].into();
+        assert_eq!(southbound.chassis_beside(&near).len(), 2);
     }
 
     #[test]

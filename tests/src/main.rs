@@ -22,6 +22,7 @@ mod doctor;
 mod faults;
 mod io;
 mod lab;
+mod ovn;
 mod ovsdb;
 mod races;
 mod replay;
@@ -43,6 +44,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("races", races::TESTS),
     ("replay", replay::TESTS),
     ("doctor", doctor::TESTS),
+    ("ovn", ovn::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ use super::rules::place;
 use super::value::Scalar;
 use super::{
     CapacitySetting, Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting,
-    SavingSetting,
+    SavingSetting, SouthboundSetting,
 };
 
 /// A key of the configuration.
@@ -99,6 +99,40 @@ pub static KEYS: &[Key] = &[
         reloads: true,
         set: |config, value| {
             value.duration(ms(100), ms(300_000)).map(|time| config.ovs.vswitchd_timeout = time)
+        },
+    },
+    Key {
+        name: "ovn.southbound",
+        default: "\"none\"",
+        shape: "\"none\", \"ovn-remote\", or remotes with commas, each tcp:IP:PORT or ssl:IP:PORT",
+        doc: "OVN's Southbound database, which says what logical switch a port is on, whose OpenStack project it is, and \
+              which chassis an address belongs to. \"ovn-remote\" asks where ovn-controller does: \
+              external_ids:ovn-remote in Open vSwitch. With ssl: the keys of Open vSwitch's own daemons are used. \
+              Nothing depends on it.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| {
+            config.ovn.southbound = match value.string()? {
+                "none" => SouthboundSetting::None,
+                "ovn-remote" => SouthboundSetting::OvnRemote,
+                remotes => {
+                    crate::daemon::southbound_remotes(remotes)?;
+                    SouthboundSetting::At(remotes.to_owned())
+                }
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "ovn.publish",
+        default: "\"no\"",
+        shape: "\"yes\" or \"no\"",
+        doc: "Whether this node's row in the Southbound database's table Chassis says in other_config:offloadd-* what it \
+              can offload: version, mode, NICs in switchdev mode and rules they take. It needs ovn.southbound.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| {
+            value.one_of(&[("yes", true), ("no", false)]).map(|publish| config.ovn.publish = publish)
         },
     },
     Key {
@@ -393,6 +427,8 @@ mod tests {
             ("ovs.database", "\"unix:/x\""),
             ("ovs.rundir", "\"/x\""),
             ("ovs.vswitchd-timeout", "\"1 s\""),
+            ("ovn.southbound", "\"tcp:192.0.2.1:6642\""),
+            ("ovn.publish", "\"yes\""),
             ("control.socket", "\"/x\""),
             ("log.level", "\"warn\""),
             ("log.format", "\"json\""),

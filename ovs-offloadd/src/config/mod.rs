@@ -145,6 +145,8 @@ pub struct Config {
     pub mode: ModeSetting,
     /// Where Open vSwitch is.
     pub ovs: Ovs,
+    /// OVN's Southbound database.
+    pub ovn: Ovn,
     /// The control socket.
     pub control: Control,
     /// Logging.
@@ -174,6 +176,27 @@ pub struct Ovs {
     pub rundir: Option<PathBuf>,
     /// Longest wait for an answer of ovs-vswitchd's main thread.
     pub vswitchd_timeout: Duration,
+}
+
+/// OVN's Southbound database.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ovn {
+    /// Where it is.
+    pub southbound: SouthboundSetting,
+    /// Whether this node's row of Chassis says what it can offload.
+    pub publish: bool,
+}
+
+/// Where OVN's Southbound database is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SouthboundSetting {
+    /// It is not asked.
+    #[default]
+    None,
+    /// Where ovn-controller finds it: `Open_vSwitch.external_ids:ovn-remote`.
+    OvnRemote,
+    /// These remotes, with commas.
+    At(String),
 }
 
 /// The control socket.

@@ -195,6 +195,10 @@ pub struct PortView {
     pub workload: Option<String>,
     /// Who plugged it, a word of a closed set.
     pub orchestrator: Option<&'static str>,
+    /// Whose it is.
+    pub tenant: Option<String>,
+    /// OVN's logical switch or router that it is on.
+    pub logical_switch: Option<String>,
     /// Flows that come in by it.
     pub flows: u64,
     /// Those of them in hardware.
@@ -409,6 +413,8 @@ pub(crate) mod sample {
             iface_id: None,
             workload: None,
             orchestrator: None,
+            tenant: None,
+            logical_switch: None,
             flows: 3,
             flows_hardware: 1,
             traffic: split(7, 1),

@@ -117,6 +117,8 @@ fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec
                 iface_id: facts.iface_id.clone(),
                 workload: facts.workload.as_ref().map(ToString::to_string),
                 orchestrator: facts.workload.as_ref().map(|workload| workload.orchestrator.word()),
+                tenant: facts.workload.as_ref().and_then(|workload| workload.tenant.clone()),
+                logical_switch: facts.workload.as_ref().and_then(|workload| workload.logical_switch.clone()),
                 flows,
                 flows_hardware,
                 traffic: split(port.totals),

@@ -23,6 +23,7 @@ mod journal;
 mod ovsdb;
 mod query;
 mod settings;
+mod southbound;
 mod startup;
 mod tc;
 mod unfit;
@@ -37,6 +38,7 @@ use crate::event_log::Recorder;
 
 pub(crate) use ovsdb::ovsdb_tls;
 pub(crate) use settings::engine_settings;
+pub(crate) use southbound::remotes as southbound_remotes;
 pub use startup::{Options, PROGRAM, check, run};
 pub(crate) use vswitchd::version_in;
 
@@ -101,6 +103,10 @@ struct Daemon {
     // Of the process that runs; OVSDB has what the package wrote at its start, if it did.
     vswitchd_version: Option<String>,
     ovs_version: Option<String>,
+    /// What OVSDB told last of interfaces and tunnels.
+    interfaces: BTreeMap<String, inventory::OvsInterface>,
+    tunnels: BTreeMap<IpAddr, String>,
+    southbound: southbound::Link,
     /// The chassis that tunnels lead to, as the engine was told.
     chassis: BTreeMap<IpAddr, String>,
     kernel: String,
@@ -116,6 +122,7 @@ struct Daemon {
 struct Channels {
     said: mpsc::Receiver<vswitchd::Said>,
     ovsdb: mpsc::Receiver<ovsdb::News>,
+    southbound: mpsc::Receiver<southbound::News>,
     asked: mpsc::Receiver<Ask>,
 }
 
@@ -126,6 +133,7 @@ enum Happened {
     Discovery(discovery::Ready),
     Said(vswitchd::Said),
     Ovsdb(ovsdb::News),
+    Southbound(southbound::News),
     Asked(Ask),
     Look,
     Alive,
@@ -151,6 +159,7 @@ impl Daemon {
                 ready = self.discovery.ready() => Happened::Discovery(ready.map_err(broken)?),
                 Some(said) = channels.said.recv() => Happened::Said(said),
                 Some(news) = channels.ovsdb.recv() => Happened::Ovsdb(news),
+                Some(news) = channels.southbound.recv() => Happened::Southbound(news),
                 Some(ask) = channels.asked.recv() => Happened::Asked(ask),
                 _ = look.tick() => Happened::Look,
                 _ = alive.tick() => Happened::Alive,
@@ -190,6 +199,11 @@ impl Daemon {
             }
             Happened::Said(said) => self.take_said(said, &mut events)?,
             Happened::Ovsdb(news) => self.take_news(news, &mut events)?,
+            Happened::Southbound(news) => {
+                if self.southbound.take(news) {
+                    self.tell_interfaces(&mut events);
+                }
+            }
             Happened::Asked(ask) => self.take_ask(ask, &mut events),
             Happened::Look => {
                 let mut told = Vec::new();
@@ -299,11 +313,9 @@ impl Daemon {
                 let changed = self.config.take_external_ids(
                     state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
                 );
-                self.inventory.interfaces_are(state.interfaces);
-                if self.chassis != state.chassis {
-                    events.push(Event::Chassis(state.chassis.clone()));
-                    self.chassis = state.chassis;
-                }
+                (self.interfaces, self.tunnels) = (state.interfaces, state.chassis);
+                self.southbound.found(&state.external_ids, &self.interfaces);
+                self.tell_interfaces(events);
                 self.ovs_settings = Some(state.settings);
                 self.ovs_version = state.version;
                 self.tell_ovs(events);
@@ -314,6 +326,22 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Tells of interfaces and chassis what both databases know.
+    fn tell_interfaces(&mut self, events: &mut Vec<Event>) {
+        let mut interfaces = self.interfaces.clone();
+        for row in interfaces.values_mut() {
+            if let Some(workload) = &mut row.workload {
+                self.southbound.known.complete(row.iface_id.as_deref(), workload);
+            }
+        }
+        self.inventory.interfaces_are(interfaces);
+        let chassis = self.southbound.known.chassis_beside(&self.tunnels);
+        if self.chassis != chassis {
+            events.push(Event::Chassis(chassis.clone()));
+            self.chassis = chassis;
+        }
     }
 
     /// Tells what is set in OVSDB and what version runs: as ovs-vswitchd says it, else as OVSDB has it.
@@ -350,6 +378,7 @@ impl Daemon {
         let config = self.config.config();
         self.level.set(config.log.level);
         self.vswitchd_limit.send_replace(config.ovs.vswitchd_timeout);
+        self.southbound.configure(&config.ovn);
         events.push(Event::Settings(Box::new(settings::engine_settings(config))));
         events.push(Event::Policy(Box::new(config.rules.clone())));
         for key in self.config.restart_needed() {
@@ -359,7 +388,9 @@ impl Daemon {
 
     fn alive(&mut self) {
         startup::notify_alive();
-        let promotions = self.engine.status(now()).tally.promotions;
+        let status = self.engine.status(now());
+        self.southbound.publish(&status);
+        let promotions = status.tally.promotions;
         let past = self.pace.at.elapsed();
         if past >= Duration::from_secs(1) {
             let done = promotions.saturating_sub(self.pace.promotions) as f64;

@@ -175,12 +175,15 @@ impl Daemon {
             losses: connection.losses,
         };
         let overruns = self.tc.overruns + self.datapath.overruns + self.discovery.overruns;
-        vec![
+        let mut connections = vec![
             view("ovsdb", &self.ovsdb_connection),
             view("vswitchd", &self.vswitchd_connection),
             // Without its netlink sockets the daemon ends.
             ConnectionView { name: "netlink", up: true, detail: None, losses: overruns },
-        ]
+        ];
+        connections
+            .extend(self.southbound.connection.as_ref().map(|connection| view("southbound", connection)));
+        connections
     }
 
     fn notes(&self) -> Vec<String> {
@@ -188,6 +191,7 @@ impl Daemon {
         if !self.datapath.is_there() {
             notes.push("there is no kernel datapath: the module openvswitch is not loaded".to_owned());
         }
+        notes.extend(self.southbound.note.clone());
         if let Some(why) = &self.journal_error {
             notes.push(format!("the journal cannot be written: {why}"));
         }

@@ -96,6 +96,7 @@ async fn start(
     serve_metrics(&settings, control).await?;
     let (vswitchd_limit, limit) = watch::channel(settings.ovs.vswitchd_timeout);
     let (vswitchd, said) = vswitchd::Vswitchd::start(rundir.clone(), limit);
+    let (link, southbound) = super::southbound::Link::start(&settings.ovn);
     let journal = Journal::at(&rundir);
     let buffer = usize::try_from(settings.limits.socket_buffer).unwrap_or(usize::MAX);
     let in_flight = usize::try_from(settings.limits.requests_in_flight).unwrap_or(usize::MAX);
@@ -124,6 +125,9 @@ async fn start(
         ovs_settings: None,
         vswitchd_version: None,
         ovs_version: None,
+        interfaces: std::collections::BTreeMap::new(),
+        tunnels: std::collections::BTreeMap::new(),
+        southbound: link,
         chassis: std::collections::BTreeMap::new(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         started: Instant::now(),
@@ -141,7 +145,7 @@ async fn start(
     daemon.events.push_back(Event::JournalFound(in_flight));
     daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));
     daemon.events.push_back(Event::Peer { peer: Peer::Netlink, up: true });
-    daemon.run(Channels { said, ovsdb, asked }, signals).await
+    daemon.run(Channels { said, ovsdb, southbound, asked }, signals).await
 }
 
 /// Refuses to start without the capability that the mode may come to need.

@@ -1,0 +1,59 @@
+#!/bin/bash
+# OVN beside an Open vSwitch of ovs.sh: ovn.sh VERB DIRECTORY [OVS-DIRECTORY]
+#
+#   central        makes both databases and starts their servers and ovn-northd; the Southbound one listens on
+#                  unix:DIRECTORY/sb.sock too
+#   controller     starts ovn-controller on the Open vSwitch of OVS-DIRECTORY, whose external_ids say the rest
+#   southbound     starts the Southbound server (again) on the database that is there
+#   stop           stops all of them, as far as they run
+#
+# ovn-nbctl and ovn-sbctl find the databases with OVN_RUNDIR=DIRECTORY. Logs are in DIRECTORY too.
+set -eu
+
+usage() {
+	sed -n 's/^# \{0,1\}//; 2,11p' "$0" >&2
+	exit 2
+}
+[ $# -ge 2 ] || usage
+verb=$1
+dir=$2
+export OVN_RUNDIR=$dir OVN_LOGDIR=$dir
+
+start_server() { # nb|sb
+	ovsdb-server "$dir/$1.db" --remote="punix:$dir/$1.sock" --pidfile="$dir/$1.pid" --unixctl="$dir/$1.ctl" \
+		--log-file="$dir/$1.log" --detach --no-chdir -vconsole:off
+}
+
+stop_all() {
+	local daemon pid
+	for daemon in ovn-controller ovn-northd sb nb; do
+		pid=$(cat "$dir/$daemon.pid" 2>/dev/null) || continue
+		# ovn-controller takes its chassis and tunnels away when it is asked to end.
+		kill -TERM "$pid" 2>/dev/null || continue
+		for _ in $(seq 100); do
+			[ -e "/proc/$pid" ] || continue 2
+			sleep 0.1
+		done
+		kill -KILL "$pid"
+	done
+}
+
+case $verb in
+central)
+	mkdir -p "$dir"
+	ovsdb-tool create "$dir/nb.db" /usr/share/ovn/ovn-nb.ovsschema
+	ovsdb-tool create "$dir/sb.db" /usr/share/ovn/ovn-sb.ovsschema
+	start_server nb
+	start_server sb
+	ovn-northd --ovnnb-db="unix:$dir/nb.sock" --ovnsb-db="unix:$dir/sb.sock" --pidfile="$dir/ovn-northd.pid" \
+		--unixctl="$dir/ovn-northd.ctl" --log-file="$dir/ovn-northd.log" --detach --no-chdir -vconsole:off
+	;;
+controller)
+	[ $# -eq 3 ] || usage
+	OVS_RUNDIR=$3 ovn-controller "unix:$3/db.sock" --pidfile="$dir/ovn-controller.pid" \
+		--unixctl="$dir/ovn-controller.ctl" --log-file="$dir/ovn-controller.log" --detach --no-chdir -vconsole:off
+	;;
+southbound) start_server sb ;;
+stop) stop_all ;;
+*) usage ;;
+esac

@@ -10,7 +10,7 @@ SEEDS = {
     "tc_filter": [TC / "*.hex"],
     "ovs_flow": [WIRE / "ovs_flow*.hex"],
     "link": [WIRE / "link*.hex"],
-    "devlink": [WIRE / "devlink*.hex"],
+    "devlink": [WIRE / "devlink*.hex", WIRE / "ethtool-*.hex"],
     "netlink_message": [WIRE / "*.hex", TC / "refused.hex", TC / "no-such-filter.hex", TC / "nic-*.hex"],
 }
 

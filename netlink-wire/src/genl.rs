@@ -13,6 +13,12 @@ pub const GENL_ID_CTRL: FamilyId = FamilyId(0x10);
 /// Bytes of `struct genlmsghdr`.
 pub const GENL_HDRLEN: usize = 4;
 
+/// The controller's multicast group, which tells of families that come and go. Its number is fixed, see
+/// `genl_init` of the kernel's `net/netlink/genetlink.c`.
+pub const CONTROL_GROUP: MulticastGroup = MulticastGroup(0x10);
+
+const CTRL_CMD_NEWFAMILY: u8 = 1;
+const CTRL_CMD_DELFAMILY: u8 = 2;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
@@ -112,6 +118,35 @@ impl FamilyReport {
         let id = id.ok_or_else(|| attrs.missing(CTRL_ATTR_FAMILY_ID))?;
         let name = name.ok_or_else(|| attrs.missing(CTRL_ATTR_FAMILY_NAME))?;
         Ok(Self { name, id, version, groups })
+    }
+}
+
+/// What the group [`CONTROL_GROUP`] tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FamilyEvent {
+    /// A family is there from now on.
+    New(FamilyReport),
+    /// A family is gone.
+    Gone(FamilyReport),
+    /// A family's multicast groups changed.
+    Other,
+}
+
+impl FamilyEvent {
+    /// Reads a notification of the group.
+    ///
+    /// # Errors
+    /// A message that is no such notification.
+    pub fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
+        if message.header.kind != GENL_ID_CTRL.0 {
+            return Err(message.wrong_type(Family::Control));
+        }
+        let (command, [], _) = split::<0>(message, Family::Control)?;
+        Ok(match command.number {
+            CTRL_CMD_NEWFAMILY => Self::New(FamilyReport::decode(message)?),
+            CTRL_CMD_DELFAMILY => Self::Gone(FamilyReport::decode(message)?),
+            _ => Self::Other,
+        })
     }
 }
 

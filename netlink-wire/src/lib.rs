@@ -12,8 +12,9 @@
 //! | [`genl`] | generic netlink and the resolution of a family by its name |
 //! | [`ovs_datapath`], [`ovs_vport`], [`ovs_flow`] | the Open vSwitch kernel datapath |
 //! | [`link`] | rtnetlink's links |
-//! | [`devlink`] | devlink instances, eswitch and ports |
+//! | [`devlink`] | devlink instances, eswitch, ports, health, resources, versions |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
+//! | [`uevent`] | devices that come, change and go |
 
 extern crate alloc;
 
@@ -31,8 +32,8 @@ pub mod masked;
 pub mod message;
 pub mod ovs_datapath;
 pub mod ovs_flow;
-
 pub mod ovs_vport;
+pub mod uevent;
 pub mod ufid;
 pub mod writer;
 

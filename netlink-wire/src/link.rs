@@ -18,6 +18,8 @@ pub const RTM_GETLINK: u16 = 18;
 /// `RTNLGRP_LINK`: the multicast group that reports links.
 pub const RTNLGRP_LINK: u32 = 1;
 
+/// `AF_BRIDGE` of `linux/socket.h`.
+const AF_BRIDGE: u8 = 7;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -38,7 +40,15 @@ const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BOND_MODE: u16 = 1;
+const IFLA_BOND_ACTIVE_SLAVE: u16 = 2;
+const IFLA_BOND_SLAVE_STATE: u16 = 1;
+const IFLA_BOND_SLAVE_MII_STATUS: u16 = 2;
+/// What `IFLA_INFO_KIND` and `IFLA_INFO_SLAVE_KIND` say of bonds.
+const BOND: &str = "bond";
 /// `RTEXT_FILTER_SKIP_STATS`: leave the counters out of the answer.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
@@ -178,11 +188,54 @@ impl fmt::Display for OperState {
     }
 }
 
+/// A bond's own settings and state: `IFLA_INFO_DATA` of kind `bond`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Bond {
+    /// `IFLA_BOND_MODE`: `BOND_MODE_*` of `linux/if_bonding.h`.
+    pub mode: BondMode,
+    /// `IFLA_BOND_ACTIVE_SLAVE`: the member that is used, in the modes that use one.
+    pub active: Option<Ifindex>,
+}
+
+/// `IFLA_BOND_MODE`. Displayed as `ip` does: `active-backup`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct BondMode(pub u8);
+
+impl fmt::Display for BondMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 7] = [
+            "balance-rr",
+            "active-backup",
+            "balance-xor",
+            "broadcast",
+            "802.3ad",
+            "balance-tlb",
+            "balance-alb",
+        ];
+        match NAMES.get(usize::from(self.0)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "mode {}", self.0),
+        }
+    }
+}
+
+/// A member of a bond: `IFLA_INFO_SLAVE_DATA` of kind `bond`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct BondMember {
+    /// `IFLA_BOND_SLAVE_STATE`: whether it may send and receive (`BOND_STATE_ACTIVE`) or waits (`BOND_STATE_BACKUP`).
+    pub active: bool,
+    /// `IFLA_BOND_SLAVE_MII_STATUS` is `BOND_LINK_UP`: the bond takes its link to be up.
+    pub link_up: bool,
+}
+
 /// A network device as rtnetlink reports it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Link {
     /// Whether this reports that the device is gone (`RTM_DELLINK`).
     pub deleted: bool,
+    /// Whether a Linux bridge tells of its port (`ifi_family` is `AF_BRIDGE`): that it joined, changed or left, in the
+    /// words of a device that came or went, and with a part of its attributes.
+    pub of_bridge: bool,
     /// The message's sequence number.
     pub seq: Seq,
     /// The message's port id.
@@ -201,6 +254,10 @@ pub struct Link {
     pub kind: Option<Box<str>>,
     /// `IFLA_INFO_SLAVE_KIND`: what its master is, `openvswitch` or `bond`.
     pub master_kind: Option<Box<str>>,
+    /// What a bond says of itself; none for other kinds.
+    pub bond: Option<Bond>,
+    /// What its bond says of it; none for what is no member of a bond.
+    pub bond_member: Option<BondMember>,
     /// `IFLA_MTU`, in bytes.
     pub mtu: Option<u32>,
     /// `IFLA_OPERSTATE`
@@ -242,10 +299,11 @@ impl Link {
         };
         // struct ifinfomsg: family, pad, type, index, flags, change.
         let (header, attrs) = message.split::<16>(Family::Link)?;
+        let of_bridge = header[0] == AF_BRIDGE;
         let mut fields = Fields(&header[4..]);
         let (ifindex, flags) = (Ifindex(fields.u32()), LinkFlags(fields.u32()));
         let (seq, portid) = (message.header.seq, message.header.portid);
-        let mut link = Self { deleted, seq, portid, ifindex, flags, ..Self::default() };
+        let mut link = Self { deleted, of_bridge, seq, portid, ifindex, flags, ..Self::default() };
         for attr in attrs {
             link.take(&attr?)?;
         }
@@ -261,16 +319,7 @@ impl Link {
             IFLA_LINK => self.lower = Some(Ifindex(attr.u32()?)),
             IFLA_MASTER => self.master = Some(Ifindex(attr.u32()?)),
             IFLA_OPERSTATE => self.operstate = OperState::from_number(attr.u8()?),
-            IFLA_LINKINFO => {
-                for info in attr.nested() {
-                    let info = info?;
-                    match info.kind() {
-                        IFLA_INFO_KIND => self.kind = Some(Box::from(info.text()?)),
-                        IFLA_INFO_SLAVE_KIND => self.master_kind = Some(Box::from(info.text()?)),
-                        _ => {}
-                    }
-                }
-            }
+            IFLA_LINKINFO => self.take_info(attr)?,
             IFLA_IFALIAS => self.alias = text()?,
             IFLA_CARRIER => self.carrier = Some(attr.u8()? != 0),
             IFLA_PHYS_SWITCH_ID => self.switch_id = Some(SwitchId(ShortBytes::decode(attr)?)),
@@ -291,6 +340,61 @@ impl Link {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Link {
+    fn take_info(&mut self, attr: &Attr<'_>) -> Result<(), Malformed> {
+        // The kind comes before the data that it gives a meaning to, as in rtnl_link_fill.
+        let (mut of_bond, mut in_bond) = (false, false);
+        for info in attr.nested() {
+            let info = info?;
+            match info.kind() {
+                IFLA_INFO_KIND => {
+                    self.kind = Some(Box::from(info.text()?));
+                    of_bond = info.text()? == BOND;
+                }
+                IFLA_INFO_SLAVE_KIND => {
+                    self.master_kind = Some(Box::from(info.text()?));
+                    in_bond = info.text()? == BOND;
+                }
+                IFLA_INFO_DATA if of_bond => self.bond = Some(Bond::decode(&info)?),
+                IFLA_INFO_SLAVE_DATA if in_bond => self.bond_member = Some(BondMember::decode(&info)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Bond {
+    fn decode(data: &Attr<'_>) -> Result<Self, Malformed> {
+        let mut bond = Self::default();
+        for attr in data.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                IFLA_BOND_MODE => bond.mode = BondMode(attr.u8()?),
+                IFLA_BOND_ACTIVE_SLAVE => bond.active = Some(Ifindex(attr.u32()?)),
+                _ => {}
+            }
+        }
+        Ok(bond)
+    }
+}
+
+impl BondMember {
+    fn decode(data: &Attr<'_>) -> Result<Self, Malformed> {
+        let mut member = Self::default();
+        for attr in data.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                // BOND_STATE_ACTIVE and BOND_LINK_UP are both 0.
+                IFLA_BOND_SLAVE_STATE => member.active = attr.u8()? == 0,
+                IFLA_BOND_SLAVE_MII_STATUS => member.link_up = attr.u8()? == 0,
+                _ => {}
+            }
+        }
+        Ok(member)
     }
 }
 

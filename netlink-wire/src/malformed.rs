@@ -24,6 +24,8 @@ pub enum Family {
     Devlink,
     /// `ethtool`
     Ethtool,
+    /// The kernel's device events.
+    Uevent,
 }
 
 impl Family {
@@ -39,6 +41,7 @@ impl Family {
             Self::Tc => "tc",
             Self::Devlink => "devlink",
             Self::Ethtool => "ethtool",
+            Self::Uevent => "uevent",
         }
     }
 }

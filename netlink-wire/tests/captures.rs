@@ -5,8 +5,8 @@
 mod hex;
 
 use hex::Capture;
-use netlink_wire::devlink::{EswitchMode, Event, PortFlavour, Report};
-use netlink_wire::ethtool::{Feature, Features};
+use netlink_wire::devlink::{EswitchMode, Event, HealthState, PortFlavour, PortIndex, Report};
+use netlink_wire::ethtool::{Feature, FeatureBit, FeatureBits, Features, HW_TC_OFFLOAD};
 use netlink_wire::genl::FamilyReport;
 use netlink_wire::link::{Link, OperState};
 use netlink_wire::ovs_datapath::{Change, Datapath};
@@ -146,7 +146,7 @@ fn devlink_tells_instances_ports_and_the_eswitch() {
     assert_eq!(functions.len(), 2);
     assert_eq!((functions[1].pf, functions[1].vf, functions[1].external), (Some(0), Some(1), false));
     assert_eq!(functions[1].netdev.as_deref(), Some("sn0pf0vf1"));
-    assert!(functions[1].function.unwrap().hw_addr.unwrap().mac().is_some());
+    assert!(functions[1].function.as_ref().unwrap().hw_addr.unwrap().mac().is_some());
     let eswitch = reports.iter().find_map(|report| match &report.event {
         Event::Eswitch(eswitch) => Some(eswitch),
         _ => None,
@@ -191,4 +191,127 @@ fn a_list_with_bytes_too_few_for_an_action_is_empty() {
     let actions = flow.actions.unwrap();
     assert!(actions.is_empty() && actions.iter().next().is_none());
     assert_eq!(actions.to_string(), "drop");
+}
+
+/// What the events of a capture say, one after the other.
+fn events<T>(name: &str, pick: impl Fn(Event) -> Option<T>) -> Vec<T> {
+    decode(&hex::read(name), Report::decode).into_iter().filter_map(|report| pick(report.event)).collect()
+}
+
+#[test]
+fn an_error_and_the_recovery_from_it_are_told_and_read_alike() {
+    let health = |name| {
+        events(name, |event| match event {
+            Event::Health(reporter) => Some(reporter),
+            _ => None,
+        })
+    };
+    let told = health("devlink-health-told");
+    let [error, recovered] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&*error.name, error.port, error.state), ("dummy", None, HealthState::Error));
+    assert_eq!((error.errors, error.recoveries, error.auto_recover), (1, 0, Some(true)));
+    assert_eq!((recovered.state, recovered.errors, recovered.recoveries), (HealthState::Healthy, 1, 1));
+    let read = health("devlink-health");
+    assert!(read.contains(recovered), "{read:?}");
+    let empty = read.iter().find(|reporter| &*reporter.name == "empty").unwrap();
+    assert_eq!((empty.errors, empty.state), (0, HealthState::Healthy));
+}
+
+#[test]
+fn resources_have_parts_sizes_and_how_much_is_used() {
+    let found = events("devlink-resources", |event| match event {
+        Event::Resources(resources) => Some(resources),
+        _ => None,
+    });
+    let all: Vec<_> = found.iter().flat_map(|resources| &resources.resources).collect();
+    assert_eq!(found[0].handle.to_string(), "netdevsim/netdevsim7");
+    assert_eq!(all.iter().map(|resource| &*resource.name).collect::<Vec<_>>(), ["IPv4", "IPv6", "nexthops"]);
+    let fib = &all[0].parts[0];
+    assert_eq!(
+        (&*fib.name, fib.id, fib.size, fib.size_new, fib.used),
+        ("fib", 2, u64::MAX, Some(64), Some(3))
+    );
+    assert_eq!((all[0].used, all[0].size_valid, all[0].parts.len()), (None, Some(true), 2));
+    assert!(fib.parts.is_empty() && fib.size_valid.is_none());
+}
+
+#[test]
+fn an_instance_says_which_driver_and_which_firmware_it_has() {
+    let infos = events("devlink-info", |event| match event {
+        Event::Info(info) => Some(info),
+        _ => None,
+    });
+    let [info] = &infos[..] else { panic!("{infos:?}") };
+    assert_eq!((info.driver.as_deref(), info.serial.as_deref()), (Some("netdevsim"), None));
+    assert_eq!((info.firmware(), &info.running), (Some("10.20.30"), &info.stored));
+    assert!(info.fixed.is_empty());
+}
+
+#[test]
+fn ports_of_functions_are_told_from_uplinks() {
+    let ports = events("devlink-ports", |event| match event {
+        Event::Port(port) => Some(port),
+        _ => None,
+    });
+    let vfs: Vec<_> = ports.iter().filter(|port| port.flavour == Some(PortFlavour::PciVf)).collect();
+    assert_eq!(vfs.len(), 2);
+    assert_eq!(
+        (vfs[1].index, vfs[1].pf, vfs[1].vf, vfs[1].controller),
+        (PortIndex(129), Some(0), Some(1), Some(0))
+    );
+    assert!(!vfs[1].external && vfs[1].ifindex.is_some());
+    let eswitches = events("devlink-ports", |event| match event {
+        Event::Eswitch(eswitch) => Some(eswitch),
+        _ => None,
+    });
+    assert_eq!((eswitches[0].mode, eswitches[0].inline_mode), (Some(EswitchMode::Switchdev), None));
+}
+
+#[test]
+fn features_are_told_as_bits_whose_names_are_asked_for_once() {
+    let names = hex::read("ethtool-names");
+    let message = Message::first(&names.messages[0]).unwrap();
+    let bit = FeatureBit::find(&message, HW_TC_OFFLOAD).unwrap().unwrap();
+    assert_eq!(FeatureBit::find(&message, "no-such-feature"), Ok(None));
+    let links = links("link-bond");
+    let ifindex = |name: &str| {
+        links.iter().find(|link| link.name.as_deref() == Some(name)).map(|link| link.ifindex).unwrap()
+    };
+    let of = |capture: &str, name: &str| {
+        let all = decode(&hex::read(capture), FeatureBits::decode);
+        let found = all.into_iter().flatten().find(|bits| bits.ifindex == ifindex(name));
+        found.map(|bits| bits.feature(bit))
+    };
+    assert_eq!(of("ethtool-bits", "lo"), Some(Feature::Unsupported));
+    assert_eq!(of("ethtool-bits", "nsim1"), Some(Feature::Off));
+    assert_eq!(of("ethtool-told", "nsim1"), Some(Feature::On));
+    assert_eq!(of("ethtool-told", "nsim2"), None, "only what changed is told");
+    let verbose = hex::read("ethtool");
+    assert!(
+        FeatureBits::decode(&Message::first(&verbose.messages[0]).unwrap()).is_err(),
+        "names are no bits"
+    );
+}
+
+#[test]
+fn a_bond_has_a_mode_and_one_member_that_is_used() {
+    let links = links("link-bond");
+    let link = |name: &str| links.iter().find(|link| link.name.as_deref() == Some(name)).unwrap();
+    let bond = link("bond7").bond.unwrap();
+    assert_eq!((bond.mode.to_string().as_str(), bond.active), ("active-backup", Some(link("nsim2").ifindex)));
+    let state = |name: &str| link(name).bond_member.map(|member| (member.active, member.link_up));
+    assert_eq!(
+        (state("nsim1"), state("nsim2"), state("lo")),
+        (Some((false, true)), Some((true, true)), None)
+    );
+    assert_eq!(link("nsim1").parent_name.as_deref(), Some("netdevsim7"));
+    assert_eq!(link("nsim1").parent_bus.as_deref(), Some("netdevsim"));
+}
+
+fn links(capture: &str) -> Vec<Link> {
+    let links = decode(&hex::read(capture), |message| match message.control()? {
+        None => Link::decode(message).map(Some),
+        Some(_) => Ok(None),
+    });
+    links.into_iter().flatten().collect()
 }

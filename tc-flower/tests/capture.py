@@ -5,6 +5,7 @@
     capture.py tc OUT PROGRAM                    filters that tc makes, one file per line of tc-cases.txt
     capture.py ovs TC-OUT WIRE-OUT PROGRAM TITLE filters and megaflows that a running ovs-vswitchd made, links, ports
     capture.py nic TC-OUT WIRE-OUT DEVICE TITLE  filters of a device that has hardware, and its devlink
+    capture.py inventory WIRE-OUT                what devlink, ethtool and rtnetlink tell of netdevsim in a bond
 
 A file begins with the command that made the bytes and the kernel's version. Then come the messages as the kernel sent
 them, one attribute of a message per line; text after `#` is for the reader.
@@ -145,7 +146,7 @@ ACTION = {"*": {2: {5: {6: {}}, 11: TUNNEL_OPTIONS}, 4: {}}}
 TC = (20, {2: {3: ACTION, 84: TUNNEL_OPTIONS, 85: TUNNEL_OPTIONS}})
 KEYS = {1: {1: {}}, 16: {11: {}}}
 FLOW = (8, {1: KEYS, 7: KEYS, 2: {3: {}, 11: {}, 12: {6: {}}}})
-LINK = (16, {18: {}, 52: {}})
+LINK = (16, {18: {2: {}, 5: {}}, 52: {}})
 OTHER = (4, {})
 DATAPATH = (8, {})
 VPORT = (8, {4: {}})
@@ -387,6 +388,63 @@ def nic(tc_out, wire_out, device, script):
         write(f"{tc_out}/nic-{mark}.hex", title + f"RTM_NEWTFILTER of a port range, TCA_FLOWER_FLAGS {flags}", answer, TC)
 
 
+INVENTORY = """modprobe netdevsim; echo "7 2" > /sys/bus/netdevsim/new_device; udevadm settle
+n=1; for d in $(ls /sys/bus/netdevsim/devices/netdevsim7/net); do ip link set $d name nsim$n; n=$((n+1)); done
+echo 2 > /sys/bus/netdevsim/devices/netdevsim7/sriov_numvfs
+devlink dev eswitch set netdevsim/netdevsim7 mode switchdev
+devlink resource set netdevsim/netdevsim7 path IPv4/fib size 64
+ip link add bond7 type bond mode active-backup
+ip link set nsim1 master bond7; ip link set nsim2 master bond7
+ip link set bond7 up; ip link set bond7 type bond active_slave nsim2"""
+
+
+def inventory(out):
+    """Captures what says which devices there are and how they are, and the notifications of changes."""
+    for line in INVENTORY.splitlines():
+        run(line)
+    netlink, generic = Netlink(), Netlink(NETLINK_GENERIC)
+    devlink, _ = family(generic, "devlink")
+    ethtool, _ = family(generic, "ethtool")
+    title, handle = INVENTORY + "\n", text(1, "netdevsim") + text(2, "netdevsim7")
+    group = Netlink(NETLINK_GENERIC, groups=[group_of(generic, "devlink", "config"), group_of(generic, "ethtool", "monitor")])
+    ask = lambda number, command, body, flags=ACK: generic.ask(
+        generic.request(number, flags, struct.pack("=BBH", command, 1, 0) + body)
+    )
+    ports, eswitch = ask(devlink, 5, b"", DUMP)[:-1], ask(devlink, 29, handle)[:1]
+    write(f"{out}/devlink-ports.hex", title + "DEVLINK_CMD_PORT_GET, _ESWITCH_GET", ports + eswitch, (4, {145: {}}))
+    resources = [m for m in ask(devlink, 36, handle) if kind_of(m) not in (DONE, ERROR)]
+    generic.socket.recv(1 << 20)  # DONE is followed by the ack
+    nest = {64: {63: {64: {63: {64: {}}}}}}
+    write(f"{out}/devlink-resources.hex", title + "DEVLINK_CMD_RESOURCE_DUMP", resources, (4, {63: nest}))
+    versions = {n: {} for n in (100, 101, 102)}
+    write(f"{out}/devlink-info.hex", title + "DEVLINK_CMD_INFO_GET", ask(devlink, 51, b"", DUMP)[:-1], (4, versions))
+    broken = "echo broken > /sys/kernel/debug/netdevsim/netdevsim7/health/break_health"
+    run(broken)
+    told = [m for m in group.pending() if kind_of(m) == devlink]
+    write(f"{out}/devlink-health-told.hex", title + broken, told, (4, {114: {}}))
+    health = ask(devlink, 52, b"", DUMP)[:-1]
+    write(f"{out}/devlink-health.hex", title + broken + "\nDEVLINK_CMD_HEALTH_REPORTER_GET", health, (4, {114: {}}))
+    names = ask(ethtool, 1, attr(1 | 0x8000, b"") + attr(2 | 0x8000, attr(1 | 0x8000, attr(1, struct.pack("=I", 4)))))[:1]
+    write(f"{out}/ethtool-names.hex", "ETHTOOL_MSG_STRSET_GET of ETH_SS_FEATURES", names, (4, {2: {1: {3: {1: {}}}}}))
+    bits = (4, {1: {}, 2: {}, 3: {}, 4: {}, 5: {}})
+    found = ask(ethtool, 11, attr(1 | 0x8000, attr(3, struct.pack("=I", 1))), DUMP)[:-1]
+    write(f"{out}/ethtool-bits.hex", title + "ETHTOOL_MSG_FEATURES_GET, ETHTOOL_FLAG_COMPACT_BITSETS", found, bits)
+    on = "ethtool -K nsim1 hw-tc-offload on"
+    run(on)
+    told = [m for m in group.pending() if kind_of(m) == ethtool]
+    write(f"{out}/ethtool-told.hex", title + on, told, bits)
+    links = netlink.ask(netlink.request(18, DUMP, bytes(16) + attr(29, struct.pack("=I", 8))))
+    write(f"{out}/link-bond.hex", title + "RTM_GETLINK", links, LINK)
+
+
+def group_of(generic, name, wanted):
+    """The number of a family's multicast group."""
+    _, answer = family(generic, name)
+    found = answer.find(wanted.encode() + b"\0")
+    # CTRL_ATTR_MCAST_GRP_ID is in front of CTRL_ATTR_MCAST_GRP_NAME.
+    return struct.unpack_from("=I", answer, found - 8)[0]
+
+
 def main():
     match sys.argv[1:]:
         case ["tc", out, program]:
@@ -395,6 +453,8 @@ def main():
             sys.exit(ovs(tc_out, wire_out, program, script))
         case ["nic", tc_out, wire_out, device, script]:
             nic(tc_out, wire_out, device, script)
+        case ["inventory", out]:
+            inventory(out)
         case _:
             sys.exit(__doc__)
 

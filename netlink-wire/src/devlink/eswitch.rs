@@ -55,6 +55,81 @@ impl fmt::Display for EswitchMode {
     }
 }
 
+/// `DEVLINK_ATTR_ESWITCH_INLINE_MODE`: which headers of a packet a virtual function's driver has to repeat in its
+/// descriptors, so that the eswitch can match on them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum InlineMode {
+    /// `DEVLINK_ESWITCH_INLINE_MODE_NONE`
+    None,
+    /// `DEVLINK_ESWITCH_INLINE_MODE_LINK`: Ethernet.
+    Link,
+    /// `DEVLINK_ESWITCH_INLINE_MODE_NETWORK`: up to IP.
+    Network,
+    /// `DEVLINK_ESWITCH_INLINE_MODE_TRANSPORT`: up to TCP or UDP.
+    Transport,
+    /// A number newer than this crate.
+    Other(u8),
+}
+
+impl InlineMode {
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Link,
+            2 => Self::Network,
+            3 => Self::Transport,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// The word `devlink dev eswitch show` prints.
+impl fmt::Display for InlineMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Link => f.write_str("link"),
+            Self::Network => f.write_str("network"),
+            Self::Transport => f.write_str("transport"),
+            Self::Other(number) => write!(f, "mode {number}"),
+        }
+    }
+}
+
+/// `DEVLINK_ATTR_ESWITCH_ENCAP_MODE`: whether the eswitch puts packets into tunnels and takes them out.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum EncapMode {
+    /// `DEVLINK_ESWITCH_ENCAP_MODE_NONE`
+    None,
+    /// `DEVLINK_ESWITCH_ENCAP_MODE_BASIC`
+    Basic,
+    /// A number newer than this crate.
+    Other(u8),
+}
+
+impl EncapMode {
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::None,
+            1 => Self::Basic,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// The word `devlink dev eswitch show` prints.
+impl fmt::Display for EncapMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Basic => f.write_str("basic"),
+            Self::Other(number) => write!(f, "mode {number}"),
+        }
+    }
+}
+
 /// An instance's eswitch: `DEVLINK_CMD_ESWITCH_GET`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Eswitch {
@@ -63,9 +138,9 @@ pub struct Eswitch {
     /// `DEVLINK_ATTR_ESWITCH_MODE`
     pub mode: Option<EswitchMode>,
     /// `DEVLINK_ATTR_ESWITCH_INLINE_MODE`
-    pub inline_mode: Option<u8>,
+    pub inline_mode: Option<InlineMode>,
     /// `DEVLINK_ATTR_ESWITCH_ENCAP_MODE`: whether tunnels can be offloaded.
-    pub encap_mode: Option<u8>,
+    pub encap_mode: Option<EncapMode>,
 }
 
 pub(super) fn decode_eswitch(attrs: Attrs<'_>) -> Result<Eswitch, Malformed> {
@@ -75,8 +150,10 @@ pub(super) fn decode_eswitch(attrs: Attrs<'_>) -> Result<Eswitch, Malformed> {
         let attr = attr?;
         match attr.kind() {
             DEVLINK_ATTR_ESWITCH_MODE => eswitch.mode = Some(EswitchMode::from_number(attr.u16()?)),
-            DEVLINK_ATTR_ESWITCH_INLINE_MODE => eswitch.inline_mode = Some(attr.u8()?),
-            DEVLINK_ATTR_ESWITCH_ENCAP_MODE => eswitch.encap_mode = Some(attr.u8()?),
+            DEVLINK_ATTR_ESWITCH_INLINE_MODE => {
+                eswitch.inline_mode = Some(InlineMode::from_number(attr.u8()?))
+            }
+            DEVLINK_ATTR_ESWITCH_ENCAP_MODE => eswitch.encap_mode = Some(EncapMode::from_number(attr.u8()?)),
             _ => {}
         }
     }

@@ -1,8 +1,12 @@
-//! The generic netlink family `devlink` of `linux/devlink.h`: instances, their eswitch and their ports.
+//! The generic netlink family `devlink` of `linux/devlink.h`: instances, their eswitch, ports, health
+//! reporters, resources and versions.
 
 mod eswitch;
 mod handle;
+mod health;
+mod info;
 mod port;
+mod resource;
 
 use crate::genl::{self, Command, FamilyId};
 use crate::ids::{PortId, Seq};
@@ -10,9 +14,12 @@ use crate::malformed::{Family, Malformed};
 use crate::message::{Message, flags};
 use crate::writer::MessageWriter;
 
-pub use eswitch::{Eswitch, EswitchMode, get_eswitch, set_eswitch_mode};
+pub use eswitch::{EncapMode, Eswitch, EswitchMode, InlineMode, get_eswitch, set_eswitch_mode};
 pub use handle::{Handle, Instance, NotAHandle, dump_instances};
+pub use health::{HealthReporter, HealthState, dump_health};
+pub use info::{Info, Version, dump_info};
 pub use port::{Port, PortFlavour, PortFunction, PortIndex, dump_ports};
+pub use resource::{Resource, Resources, dump_resources};
 
 /// `DEVLINK_GENL_NAME`
 pub const FAMILY: &str = "devlink";
@@ -27,6 +34,10 @@ const DEVLINK_CMD_PORT_NEW: u8 = 7;
 const DEVLINK_CMD_PORT_DEL: u8 = 8;
 const DEVLINK_CMD_ESWITCH_GET: u8 = 29;
 const DEVLINK_CMD_ESWITCH_SET: u8 = 30;
+const DEVLINK_CMD_RESOURCE_DUMP: u8 = 36;
+const DEVLINK_CMD_INFO_GET: u8 = 51;
+const DEVLINK_CMD_HEALTH_REPORTER_GET: u8 = 52;
+const DEVLINK_CMD_HEALTH_REPORTER_RECOVER: u8 = 54;
 
 /// A message of the family that is understood here.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,7 +53,13 @@ pub enum Event {
     PortDeleted(Handle, PortIndex),
     /// The answer to [`get_eswitch`].
     Eswitch(Eswitch),
-    /// Something else of devlink: parameters, health reporters, traps.
+    /// A health reporter exists, reported an error, or recovered.
+    Health(HealthReporter),
+    /// Part of the answer to [`dump_resources`].
+    Resources(Resources),
+    /// Part of the answer to [`dump_info`].
+    Info(Info),
+    /// Something else of devlink: parameters, regions, traps.
     Other(u8),
 }
 
@@ -72,6 +89,11 @@ impl Report {
             DEVLINK_CMD_ESWITCH_GET | DEVLINK_CMD_ESWITCH_SET => {
                 Event::Eswitch(eswitch::decode_eswitch(attrs)?)
             }
+            DEVLINK_CMD_HEALTH_REPORTER_GET | DEVLINK_CMD_HEALTH_REPORTER_RECOVER => {
+                Event::Health(HealthReporter::decode(attrs)?)
+            }
+            DEVLINK_CMD_RESOURCE_DUMP => Event::Resources(Resources::decode(attrs)?),
+            DEVLINK_CMD_INFO_GET => Event::Info(Info::decode(attrs)?),
             other => Event::Other(other),
         };
         Ok(Self { seq: message.header.seq, portid: message.header.portid, event })

@@ -27,6 +27,7 @@ const DEVLINK_ATTR_PORT_PCI_SF_NUMBER: u16 = 164;
 const DEVLINK_PORT_FUNCTION_ATTR_HW_ADDR: u16 = 1;
 const DEVLINK_PORT_FN_ATTR_STATE: u16 = 2;
 const DEVLINK_PORT_FN_ATTR_OPSTATE: u16 = 3;
+const DEVLINK_PORT_FN_ATTR_DEVLINK: u16 = 5;
 
 /// `DEVLINK_ATTR_PORT_FLAVOUR`
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +35,10 @@ const DEVLINK_PORT_FN_ATTR_OPSTATE: u16 = 3;
 pub enum PortFlavour {
     /// `DEVLINK_PORT_FLAVOUR_PHYSICAL`: an uplink.
     Physical,
+    /// `DEVLINK_PORT_FLAVOUR_CPU`: of a switch chip, towards the host.
+    Cpu,
+    /// `DEVLINK_PORT_FLAVOUR_DSA`: of a switch chip, towards another.
+    Dsa,
     /// `DEVLINK_PORT_FLAVOUR_PCI_PF`: the representor of a physical function.
     PciPf,
     /// `DEVLINK_PORT_FLAVOUR_PCI_VF`: the representor of a virtual function.
@@ -42,6 +47,8 @@ pub enum PortFlavour {
     PciSf,
     /// `DEVLINK_PORT_FLAVOUR_VIRTUAL`: the function's own side.
     Virtual,
+    /// `DEVLINK_PORT_FLAVOUR_UNUSED`: nothing is connected to it.
+    Unused,
     /// Another number of `enum devlink_port_flavour`.
     Other(u16),
 }
@@ -50,9 +57,12 @@ impl PortFlavour {
     const fn from_number(number: u16) -> Self {
         match number {
             0 => Self::Physical,
+            1 => Self::Cpu,
+            2 => Self::Dsa,
             3 => Self::PciPf,
             4 => Self::PciVf,
             5 => Self::Virtual,
+            6 => Self::Unused,
             7 => Self::PciSf,
             other => Self::Other(other),
         }
@@ -64,10 +74,13 @@ impl fmt::Display for PortFlavour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Physical => f.write_str("physical"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Dsa => f.write_str("dsa"),
             Self::PciPf => f.write_str("pcipf"),
             Self::PciVf => f.write_str("pcivf"),
             Self::PciSf => f.write_str("pcisf"),
             Self::Virtual => f.write_str("virtual"),
+            Self::Unused => f.write_str("unused"),
             Self::Other(number) => write!(f, "flavour {number}"),
         }
     }
@@ -78,7 +91,7 @@ impl fmt::Display for PortFlavour {
 pub struct PortIndex(pub u32);
 
 /// A port's function: `DEVLINK_ATTR_PORT_FUNCTION`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PortFunction {
     /// `DEVLINK_PORT_FUNCTION_ATTR_HW_ADDR`: the address that the function will see as its own.
     pub hw_addr: Option<HardwareAddress>,
@@ -86,6 +99,8 @@ pub struct PortFunction {
     pub state: Option<u8>,
     /// `DEVLINK_PORT_FN_ATTR_OPSTATE`: 1 where a driver is attached.
     pub opstate: Option<u8>,
+    /// `DEVLINK_PORT_FN_ATTR_DEVLINK`: the function's own instance, as `auxiliary/mlx5_core.sf.4` (since Linux 6.7).
+    pub instance: Option<Handle>,
 }
 
 /// A port: `DEVLINK_CMD_PORT_NEW`, `DEVLINK_CMD_PORT_DEL`.
@@ -130,6 +145,7 @@ impl PortFunction {
                 }
                 DEVLINK_PORT_FN_ATTR_STATE => function.state = Some(attr.u8()?),
                 DEVLINK_PORT_FN_ATTR_OPSTATE => function.opstate = Some(attr.u8()?),
+                DEVLINK_PORT_FN_ATTR_DEVLINK => function.instance = Some(Handle::decode(attr.nested())?),
                 _ => {}
             }
         }
@@ -175,8 +191,12 @@ impl Port {
 
 /// Which port a message is about.
 pub(super) fn decode_index(attrs: Attrs<'_>) -> Result<PortIndex, Malformed> {
-    let index = attrs.find(DEVLINK_ATTR_PORT_INDEX)?;
-    Ok(PortIndex(index.ok_or_else(|| attrs.missing(DEVLINK_ATTR_PORT_INDEX))?.u32()?))
+    find_index(attrs)?.ok_or_else(|| attrs.missing(DEVLINK_ATTR_PORT_INDEX))
+}
+
+/// Which port a message is about, if it is about one.
+pub(super) fn find_index(attrs: Attrs<'_>) -> Result<Option<PortIndex>, Malformed> {
+    attrs.find(DEVLINK_ATTR_PORT_INDEX)?.map(|index| index.u32().map(PortIndex)).transpose()
 }
 
 /// `DEVLINK_CMD_PORT_GET`: asks for all ports of all instances of the network namespace.

@@ -5,118 +5,22 @@ use std::time::Duration;
 
 use netlink_wire::devlink::{self, Event, Instance, Port};
 use netlink_wire::ethtool::{self, Feature, Features};
-use netlink_wire::genl::{self, FamilyId, FamilyReport};
-use netlink_wire::message::{Control, flags};
+use netlink_wire::genl::FamilyId;
+use netlink_wire::message::flags;
 use netlink_wire::ovs_datapath::{self, Datapath};
-use netlink_wire::{Answer, Ifindex, Malformed, Message, MessageWriter, Messages, Seq, link};
+use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
-use tokio::time::timeout;
 
 use super::files;
-use crate::config::show_duration;
 use crate::doctor::{Fact, Filter, HwTcOffload, Link, Nic, role_of};
-use crate::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+use crate::io::netlink::{Asker, Protocol};
 use crate::io::sysfs::driver_of;
 
-/// Times that a dump is tried again when the table changed meanwhile.
-const TRIES: usize = 4;
 /// Filters of a port that are read. A dump begins with chain 0 and its lowest priority: what is in front is among them.
 const FILTERS_MAX: usize = 20_000;
 /// Anything else that is read.
 const PARTS_MAX: usize = 1 << 20;
-
-/// Asks the kernel, one question at a time.
-struct Asker {
-    socket: Socket,
-    limit: Duration,
-    seq: u32,
-    buffer: Vec<u8>,
-}
-
-/// What became of a question.
-enum Asked<T> {
-    All(Vec<T>),
-    Interrupted,
-}
-
-impl Asker {
-    fn open(protocol: Protocol, limit: Duration) -> Fact<Self> {
-        let socket =
-            Socket::open(protocol, 4 << 20).map_err(|error| format!("no netlink socket: {error}"))?;
-        Ok(Self { socket, limit, seq: 0, buffer: vec![0; DATAGRAM_BYTES_MAX] })
-    }
-
-    /// Asks, and reads what `part` makes of the messages of the answer, `most` at most.
-    async fn ask<T>(
-        &mut self,
-        most: usize,
-        request: impl Fn(Seq) -> Vec<u8>,
-        part: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
-    ) -> Fact<Vec<T>> {
-        for _ in 0..TRIES {
-            self.seq += 1;
-            let seq = Seq(self.seq);
-            self.socket.send(&request(seq)).map_err(|error| error.to_string())?;
-            let limit = self.limit;
-            let answer = timeout(limit, self.answer(most, seq, &part)).await;
-            match answer
-                .map_err(|_| format!("the kernel did not answer within {}", show_duration(limit)))??
-            {
-                Asked::All(parts) => return Ok(parts),
-                Asked::Interrupted => {}
-            }
-        }
-        Err("it changed each time it was read".to_owned())
-    }
-
-    async fn answer<T>(
-        &mut self,
-        most: usize,
-        seq: Seq,
-        part: &impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
-    ) -> Fact<Asked<T>> {
-        let (mut parts, mut interrupted) = (Vec::new(), false);
-        loop {
-            let received = self.socket.receive(&mut self.buffer).await.map_err(|error| error.to_string())?;
-            let Received::Bytes(length) = received else { return Ok(Asked::Interrupted) };
-            for message in Messages::new(&self.buffer[..length]) {
-                let message = message.map_err(|malformed| malformed.to_string())?;
-                if message.header.seq != seq {
-                    continue;
-                }
-                interrupted |= message.header.dump_was_interrupted();
-                match message.control().map_err(|malformed| malformed.to_string())? {
-                    Some(Control::Answer(answer) | Control::Done(answer)) => {
-                        refused(&answer)?;
-                        return Ok(if interrupted { Asked::Interrupted } else { Asked::All(parts) });
-                    }
-                    Some(_) => {}
-                    // A message that is not understood is left out; the others are good.
-                    None => parts.extend(part(&message).ok().flatten()),
-                }
-                if parts.len() >= most {
-                    return Ok(Asked::All(parts));
-                }
-            }
-        }
-    }
-
-    async fn family(&mut self, name: &str) -> Fact<FamilyId> {
-        let found =
-            self.ask(1, |seq| genl::get_family(name, seq), |message| FamilyReport::decode(message).map(Some));
-        let found = found.await.map_err(|why| format!("no family {name}: {why}"))?;
-        found.first().map(|family| family.id).ok_or_else(|| format!("no family {name}"))
-    }
-}
-
-fn refused(answer: &Answer) -> Fact<()> {
-    match (&answer.errno, &answer.extack.text) {
-        (None, _) => Ok(()),
-        (Some(errno), Some(text)) => Err(format!("{errno}: {text}")),
-        (Some(errno), None) => Err(errno.to_string()),
-    }
-}
 
 /// What devlink says.
 pub(super) struct Devlink {
@@ -164,7 +68,7 @@ async fn nic(asker: &mut Asker, family: FamilyId, instance: Instance) -> Option<
     let (mode, encap) = match found.map(|mut found| found.pop()) {
         Ok(Some(eswitch)) => {
             let mode = eswitch.mode.map(|mode| mode.to_string()).ok_or_else(|| "it has none".to_owned());
-            (mode, eswitch.encap_mode.map(|mode| mode != 0))
+            (mode, eswitch.encap_mode.map(|mode| mode != devlink::EncapMode::None))
         }
         Ok(None) => return None,
         Err(why) if why.starts_with("EOPNOTSUPP") => return None,

@@ -2,8 +2,10 @@
 //!
 //! Messages are cut and read by `netlink-wire`; this knows sockets, sequence numbers and groups.
 
+mod asker;
 mod pipeline;
 mod socket;
 
+pub use asker::Asker;
 pub use pipeline::{InFlight, Pipeline};
 pub use socket::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};

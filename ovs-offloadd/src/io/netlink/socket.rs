@@ -16,6 +16,8 @@ pub enum Protocol {
     Route,
     /// Generic netlink: the Open vSwitch datapath, devlink.
     Generic,
+    /// The kernel's device events.
+    Uevent,
 }
 
 impl Protocol {
@@ -23,6 +25,7 @@ impl Protocol {
         match self {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
+            Self::Uevent => netlink_sys::protocols::NETLINK_KOBJECT_UEVENT,
         }
     }
 }

@@ -51,7 +51,7 @@ central)
 controller)
 	[ $# -eq 3 ] || usage
 	OVS_RUNDIR=$3 ovn-controller "unix:$3/db.sock" --pidfile="$dir/ovn-controller.pid" \
-		--unixctl="$dir/ovn-controller.ctl" --log-file="$dir/ovn-controller.log" --detach --no-chdir -vconsole:off
+		--log-file="$dir/ovn-controller.log" --detach --no-chdir -vconsole:off
 	;;
 southbound) start_server sb ;;
 stop) stop_all ;;

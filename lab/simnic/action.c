@@ -9,6 +9,7 @@
 
 #include "action.h"
 #include "simnic.h"
+#include "tunnel.h"
 
 #define SIMNIC_CSUM_FLAGS	(TCA_CSUM_UPDATE_FLAG_IPV4HDR | TCA_CSUM_UPDATE_FLAG_ICMP | \
 				 TCA_CSUM_UPDATE_FLAG_TCP | TCA_CSUM_UPDATE_FLAG_UDP)
@@ -26,6 +27,8 @@ static const char * const simnic_action_names[] = {
 	[SIMNIC_ACT_MANGLE]		= "pedit",
 	[SIMNIC_ACT_ADD]		= "pedit_add",
 	[SIMNIC_ACT_CSUM]		= "csum",
+	[SIMNIC_ACT_TUNNEL_SET]		= "tunnel_set",
+	[SIMNIC_ACT_TUNNEL_UNSET]	= "tunnel_unset",
 };
 
 static_assert(ARRAY_SIZE(simnic_action_names) == SIMNIC_ACT_KINDS);
@@ -49,6 +52,33 @@ bool simnic_action_edits(enum simnic_action_kind kind)
 	default:
 		return false;
 	}
+}
+
+static bool simnic_action_outputs(const struct simnic_action *action)
+{
+	return action->kind == SIMNIC_ACT_REDIRECT || action->kind == SIMNIC_ACT_MIRROR;
+}
+
+/* Gives back what simnic_actions_parse() took, or the part that it came to. */
+void simnic_actions_release(struct simnic_action *actions, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		if (simnic_action_outputs(&actions[i]) && actions[i].out.encap)
+			simnic_encap_put(actions[i].out.encap);
+}
+
+/* Whether a packet may turn out to be the host's after the rule has been hit. */
+bool simnic_actions_may_miss(const struct simnic_action *actions, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		if (actions[i].kind == SIMNIC_ACT_GOTO ||
+		    (simnic_action_outputs(&actions[i]) && actions[i].out.encap))
+			return true;
+	return false;
 }
 
 static bool simnic_action_is_last(enum simnic_action_kind kind)
@@ -83,8 +113,9 @@ static struct simnic_port *simnic_action_port(struct simnic *nic, const struct n
 	return priv->port;
 }
 
-/* What a rewrite changes, so that the checksums after it can be demanded. */
+/* What actions have changed so far, so that what it needs after it can be demanded. */
 struct simnic_rewrites {
+	const struct ip_tunnel_info *tunnel;	/* of the last tunnel_key set */
 	bool ipv4_header;
 	bool pseudo_header;	/* addresses, part of every L4 checksum */
 	bool tcp, udp;
@@ -250,21 +281,47 @@ static int simnic_vlan_mangle_parse(const struct flow_action_entry *entry,
 	return simnic_vlan_parse(entry, action, extack);
 }
 
-static int simnic_output_parse(struct simnic *nic, const struct flow_action_entry *entry,
-			       struct simnic_action *action, struct netlink_ext_ack *extack)
+/* Into a tunnel device, that is, with an outer header to the wire. */
+static int simnic_encap_parse(struct simnic *nic, struct net_device *dev,
+			      const struct ip_tunnel_info *info, struct simnic_action *action,
+			      struct netlink_ext_ack *extack)
 {
-	action->port = simnic_action_port(nic, entry->dev, extack);
-	return action->port ? 0 : -EOPNOTSUPP;
+	struct simnic_encap *encap;
+
+	if (!simnic_tunnels_allowed(nic, extack))
+		return -EOPNOTSUPP;
+	if (!info) {
+		NL_SET_ERR_MSG_MOD(extack, "output to a tunnel device without tunnel_key set");
+		return -EOPNOTSUPP;
+	}
+	encap = simnic_encap_get(nic, dev, info, extack);
+	if (IS_ERR(encap))
+		return PTR_ERR(encap);
+	action->out.port = simnic_uplink(nic);
+	action->out.encap = encap;
+	return 0;
+}
+
+static int simnic_output_parse(struct simnic *nic, const struct flow_action_entry *entry,
+			       const struct ip_tunnel_info *info, struct simnic_action *action,
+			       struct netlink_ext_ack *extack)
+{
+	enum simnic_tunnel_kind kind;
+
+	if (entry->dev && simnic_tunnel_kind_of(entry->dev, &kind))
+		return simnic_encap_parse(nic, entry->dev, info, action, extack);
+	if (info) {
+		NL_SET_ERR_MSG_MOD(extack, "tunnel_key set needs output to a tunnel device");
+		return -EOPNOTSUPP;
+	}
+	action->out.port = simnic_action_port(nic, entry->dev, extack);
+	return action->out.port ? 0 : -EOPNOTSUPP;
 }
 
 static int simnic_action_unsupported(const struct flow_action_entry *entry,
 				     struct netlink_ext_ack *extack)
 {
 	switch (entry->id) {
-	case FLOW_ACTION_TUNNEL_ENCAP:
-	case FLOW_ACTION_TUNNEL_DECAP:
-		NL_SET_ERR_MSG_MOD(extack, "tunnel actions are not supported");
-		break;
 	case FLOW_ACTION_CT:
 	case FLOW_ACTION_CT_METADATA:
 		NL_SET_ERR_MSG_MOD(extack, "conntrack action is not supported");
@@ -311,10 +368,18 @@ static int simnic_action_parse(struct simnic *nic, const struct flow_action_entr
 		return 0;
 	case FLOW_ACTION_REDIRECT:
 		action->kind = SIMNIC_ACT_REDIRECT;
-		return simnic_output_parse(nic, entry, action, extack);
+		return simnic_output_parse(nic, entry, done->tunnel, action, extack);
 	case FLOW_ACTION_MIRRED:
 		action->kind = SIMNIC_ACT_MIRROR;
-		return simnic_output_parse(nic, entry, action, extack);
+		return simnic_output_parse(nic, entry, done->tunnel, action, extack);
+	case FLOW_ACTION_TUNNEL_ENCAP:
+		action->kind = SIMNIC_ACT_TUNNEL_SET;
+		done->tunnel = entry->tunnel;
+		return 0;
+	case FLOW_ACTION_TUNNEL_DECAP:
+		action->kind = SIMNIC_ACT_TUNNEL_UNSET;
+		done->tunnel = NULL;
+		return 0;
 	case FLOW_ACTION_VLAN_POP:
 		action->kind = SIMNIC_ACT_VLAN_POP;
 		return 0;
@@ -360,7 +425,10 @@ static int simnic_actions_check_end(const struct simnic_action *actions, unsigne
 	return 0;
 }
 
-/* Fills one action per entry. The NIC's mode cannot change meanwhile. */
+/*
+ * Fills one action per entry. The NIC's mode cannot change meanwhile. Whatever
+ * comes of it, simnic_actions_release() is to be called some time.
+ */
 int simnic_actions_parse(struct simnic *nic, const struct flow_rule *flow,
 			 const struct simnic_shape *shape, struct simnic_action *actions,
 			 struct netlink_ext_ack *extack)

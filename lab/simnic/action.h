@@ -11,6 +11,7 @@
 #include "key.h"
 
 struct simnic;
+struct simnic_encap;
 struct simnic_port;
 
 enum simnic_action_kind {
@@ -26,13 +27,18 @@ enum simnic_action_kind {
 	SIMNIC_ACT_MANGLE,
 	SIMNIC_ACT_ADD,
 	SIMNIC_ACT_CSUM,
+	SIMNIC_ACT_TUNNEL_SET,
+	SIMNIC_ACT_TUNNEL_UNSET,
 	SIMNIC_ACT_KINDS,
 };
 
 struct simnic_action {
 	enum simnic_action_kind kind;
 	union {
-		struct simnic_port *port;	/* redirect, mirror */
+		struct {
+			struct simnic_port *port;
+			struct simnic_encap *encap;	/* NULL: as it is */
+		} out;				/* redirect, mirror */
 		u32 chain;			/* goto */
 		struct {
 			__be16 proto;
@@ -60,6 +66,8 @@ const char *simnic_action_name(enum simnic_action_kind kind);
 int simnic_actions_parse(struct simnic *nic, const struct flow_rule *flow,
 			 const struct simnic_shape *shape, struct simnic_action *actions,
 			 struct netlink_ext_ack *extack);
+void simnic_actions_release(struct simnic_action *actions, unsigned int count);
+bool simnic_actions_may_miss(const struct simnic_action *actions, unsigned int count);
 bool simnic_action_edits(enum simnic_action_kind kind);
 
 #endif /* SIMNIC_ACTION_H */

@@ -7,6 +7,7 @@
 
 #include "key.h"
 #include "simnic.h"
+#include "tunnel.h"
 
 /* Protects the list of devices and the wires between them. */
 DEFINE_MUTEX(simnic_bus_lock);
@@ -239,9 +240,12 @@ static int __init simnic_init(void)
 
 	simnic_key_init();
 	simnic_debugfs_init();
-	err = bus_register(&simnic_bus);
+	err = simnic_encap_init();
 	if (err)
 		goto err_debugfs;
+	err = bus_register(&simnic_bus);
+	if (err)
+		goto err_encap;
 	err = driver_register(&simnic_vf_driver);
 	if (err)
 		goto err_bus;
@@ -259,6 +263,8 @@ err_vf_driver:
 	driver_unregister(&simnic_vf_driver);
 err_bus:
 	bus_unregister(&simnic_bus);
+err_encap:
+	simnic_encap_exit();
 err_debugfs:
 	simnic_debugfs_exit();
 	return err;
@@ -276,6 +282,7 @@ static void __exit simnic_exit(void)
 	driver_unregister(&simnic_sf_driver);
 	driver_unregister(&simnic_vf_driver);
 	bus_unregister(&simnic_bus);
+	simnic_encap_exit();
 	simnic_debugfs_exit();
 	rcu_barrier();	/* call_rcu() callbacks are in this module's text */
 }

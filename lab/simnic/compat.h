@@ -8,6 +8,9 @@
 #include <linux/netdevice.h>
 #include <net/devlink.h>
 
+/* IFLA_GENEVE_PORT_RANGE, which came with 6.16; before, nobody sends it. */
+#define SIMNIC_IFLA_GENEVE_PORT_RANGE	15
+
 /*
  * dev_set_mac_address() takes a struct sockaddr up to 6.15 and a struct
  * sockaddr_storage since. The former is the latter's beginning.

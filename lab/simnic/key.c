@@ -33,6 +33,13 @@ const struct simnic_key_kind simnic_key_kinds[] = {
 	KIND(ICMP, icmp, icmp, "icmp"),
 	KIND(ARP, arp, arp, "arp"),
 	KIND(MPLS, mpls, mpls, "mpls"),
+	KIND(ENC_KEYID, enc_keyid, keyid, "enc_keyid"),
+	KIND(ENC_CONTROL, enc_control, control, "enc_control"),
+	KIND(ENC_IPV4_ADDRS, enc_ipv4, ipv4_addrs, "enc_ipv4"),
+	KIND(ENC_IPV6_ADDRS, enc_ipv6, ipv6_addrs, "enc_ipv6"),
+	KIND(ENC_PORTS, enc_ports, ports, "enc_ports"),
+	KIND(ENC_IP, enc_ip, ip, "enc_ip"),
+	KIND(ENC_OPTS, enc_opts, enc_opts, "enc_opts"),
 };
 
 const unsigned int simnic_key_kinds_count = ARRAY_SIZE(simnic_key_kinds);
@@ -51,7 +58,10 @@ void simnic_key_init(void)
 	skb_flow_dissector_init(&simnic_dissector, keys, ARRAY_SIZE(keys));
 }
 
-/* The packet is as a netdev's ingress sees it; skb->dev is that netdev. */
+/*
+ * The packet is as a netdev's ingress sees it; skb->dev is that netdev. What
+ * came out of a tunnel has its outer header as metadata, as in the host.
+ */
 void simnic_key_dissect(const struct sk_buff *skb, struct simnic_key *key)
 {
 	memset(key, 0, sizeof(*key));
@@ -59,6 +69,8 @@ void simnic_key_dissect(const struct sk_buff *skb, struct simnic_key *key)
 	key->basic.n_proto = skb_protocol(skb, false);
 	key->meta.ingress_ifindex = skb->dev->ifindex;
 	key->meta.ingress_iftype = skb->dev->type;
+	if (skb_dst(skb))
+		skb_flow_dissect_tunnel_info(skb, &simnic_dissector, key);
 	skb_flow_dissect(skb, &simnic_dissector, key, FLOW_DISSECTOR_F_STOP_BEFORE_ENCAP);
 	/* Nobody can match on it, and it is not the packet's. */
 	key->control.thoff = 0;
@@ -67,6 +79,14 @@ void simnic_key_dissect(const struct sk_buff *skb, struct simnic_key *key)
 bool simnic_key_uses(const struct simnic_key *mask, const struct simnic_key_kind *kind)
 {
 	return memchr_inv((const u8 *)mask + kind->offset, 0, kind->size);
+}
+
+/* Whether anything of the outer header is matched. */
+bool simnic_key_has_tunnel(const struct simnic_key *mask)
+{
+	const size_t from = offsetof(struct simnic_key, enc_keyid);
+
+	return memchr_inv((const u8 *)mask + from, 0, sizeof(*mask) - from);
 }
 
 static const struct simnic_key_kind *simnic_key_kind_of(enum flow_dissector_key_id id)
@@ -85,15 +105,6 @@ static int simnic_key_unsupported(enum flow_dissector_key_id id, struct netlink_
 	case FLOW_DISSECTOR_KEY_CT:
 		NL_SET_ERR_MSG_MOD(extack, "match on conntrack state is not supported");
 		break;
-	case FLOW_DISSECTOR_KEY_ENC_KEYID:
-	case FLOW_DISSECTOR_KEY_ENC_IPV4_ADDRS:
-	case FLOW_DISSECTOR_KEY_ENC_IPV6_ADDRS:
-	case FLOW_DISSECTOR_KEY_ENC_CONTROL:
-	case FLOW_DISSECTOR_KEY_ENC_PORTS:
-	case FLOW_DISSECTOR_KEY_ENC_IP:
-	case FLOW_DISSECTOR_KEY_ENC_OPTS:
-		NL_SET_ERR_MSG_MOD(extack, "match on tunnel is not supported");
-		break;
 	case FLOW_DISSECTOR_KEY_PORTS_RANGE:
 		NL_SET_ERR_MSG_MOD(extack, "match on port ranges is not supported");
 		break;
@@ -109,7 +120,13 @@ static int simnic_key_check(const struct simnic_key *mask, struct netlink_ext_ac
 	if (!flow_rule_is_supp_control_flags(FLOW_DIS_IS_FRAGMENT | FLOW_DIS_FIRST_FRAG,
 					     mask->control.flags, extack))
 		return -EOPNOTSUPP;
-	if (mask->control.thoff) {
+	if (!flow_rule_is_supp_enc_control_flags(FLOW_DIS_F_TUNNEL_CSUM |
+						 FLOW_DIS_F_TUNNEL_DONT_FRAGMENT |
+						 FLOW_DIS_F_TUNNEL_OAM |
+						 FLOW_DIS_F_TUNNEL_CRIT_OPT,
+						 mask->enc_control.flags, extack))
+		return -EOPNOTSUPP;
+	if (mask->control.thoff || mask->enc_control.thoff) {
 		NL_SET_ERR_MSG_MOD(extack, "match on transport offset is not supported");
 		return -EOPNOTSUPP;
 	}
@@ -126,13 +143,35 @@ static int simnic_key_check(const struct simnic_key *mask, struct netlink_ext_ac
 
 /*
  * cls_flower keeps both families' addresses in one place and declares both keys
- * when either is matched. The control key, which comes first, tells which it is.
+ * when either is matched. The control key tells which it is.
  */
-static bool simnic_key_is_other_family(const struct simnic_key *key, enum flow_dissector_key_id id)
+static bool simnic_key_is_other_family(const struct flow_rule *flow, enum flow_dissector_key_id id)
 {
-	if (id != FLOW_DISSECTOR_KEY_IPV4_ADDRS && id != FLOW_DISSECTOR_KEY_IPV6_ADDRS)
+	struct flow_dissector *dissector = flow->match.dissector;
+	enum flow_dissector_key_id control_id, family;
+	const struct flow_dissector_key_control *control;
+
+	switch (id) {
+	case FLOW_DISSECTOR_KEY_IPV4_ADDRS:
+	case FLOW_DISSECTOR_KEY_IPV6_ADDRS:
+		control_id = FLOW_DISSECTOR_KEY_CONTROL;
+		family = id;
+		break;
+	case FLOW_DISSECTOR_KEY_ENC_IPV4_ADDRS:
+		control_id = FLOW_DISSECTOR_KEY_ENC_CONTROL;
+		family = FLOW_DISSECTOR_KEY_IPV4_ADDRS;
+		break;
+	case FLOW_DISSECTOR_KEY_ENC_IPV6_ADDRS:
+		control_id = FLOW_DISSECTOR_KEY_ENC_CONTROL;
+		family = FLOW_DISSECTOR_KEY_IPV6_ADDRS;
+		break;
+	default:
 		return false;
-	return key->control.addr_type != id;
+	}
+	if (!dissector_uses_key(dissector, control_id))
+		return true;
+	control = skb_flow_dissector_target(dissector, control_id, flow->match.key);
+	return control->addr_type != family;
 }
 
 int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
@@ -143,11 +182,10 @@ int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
 	const struct simnic_key_kind *kind;
 	unsigned int i;
 
-	BUILD_BUG_ON(FLOW_DISSECTOR_KEY_CONTROL != 0);
 	memset(key, 0, sizeof(*key));
 	memset(mask, 0, sizeof(*mask));
 	for (i = 0; i < FLOW_DISSECTOR_KEY_MAX; i++) {
-		if (!dissector_uses_key(dissector, i) || simnic_key_is_other_family(key, i))
+		if (!dissector_uses_key(dissector, i) || simnic_key_is_other_family(flow, i))
 			continue;
 		kind = simnic_key_kind_of(i);
 		if (!kind)

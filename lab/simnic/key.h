@@ -28,6 +28,14 @@ struct simnic_key {
 	struct flow_dissector_key_icmp icmp;
 	struct flow_dissector_key_arp arp;
 	struct flow_dissector_key_mpls mpls;
+	/* The outer header, of packets that came out of a tunnel. */
+	struct flow_dissector_key_keyid enc_keyid;
+	struct flow_dissector_key_control enc_control;
+	struct flow_dissector_key_ipv4_addrs enc_ipv4;
+	struct flow_dissector_key_ipv6_addrs enc_ipv6;
+	struct flow_dissector_key_ports enc_ports;
+	struct flow_dissector_key_ip enc_ip;
+	struct flow_dissector_key_enc_opts enc_opts;
 } __aligned(sizeof(u64));
 
 #define SIMNIC_KEY_WORDS	(sizeof(struct simnic_key) / sizeof(u64))
@@ -45,6 +53,7 @@ extern const unsigned int simnic_key_kinds_count;
 
 void simnic_key_init(void);
 void simnic_key_dissect(const struct sk_buff *skb, struct simnic_key *key);
+bool simnic_key_has_tunnel(const struct simnic_key *mask);
 int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
 		     struct simnic_key *mask, struct netlink_ext_ack *extack);
 bool simnic_key_uses(const struct simnic_key *mask, const struct simnic_key_kind *kind);

@@ -14,6 +14,7 @@
 #include "reload.h"
 #include "simnic.h"
 #include "table.h"
+#include "tunnel.h"
 
 static void simnic_carrier_set(struct net_device *dev, bool on)
 {
@@ -198,7 +199,12 @@ int simnic_nic_set_switchdev(struct simnic *nic, struct netlink_ext_ack *extack)
 	if (err)
 		return err;
 	err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
-	if (!err)
+	if (err)
+		return err;
+	err = simnic_tunnels_start(nic);
+	if (err)
+		simnic_reps_destroy(nic, 1, nic->vfs + 1);
+	else
 		simnic_set_mode(nic, true);
 	return err;
 }
@@ -217,6 +223,7 @@ int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack)
 		return -EBUSY;
 	}
 	simnic_set_mode(nic, false);
+	simnic_tunnels_stop(nic);
 	simnic_sfs_destroy(nic);
 	simnic_reps_destroy(nic, 1, nic->vfs + 1);
 	/* A rule may have come in between the check and the mode change. */
@@ -313,7 +320,10 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 	nic->bus_dev = bus_dev;
 	nic->id = bus_dev->dev.id;
 	nic->link = true;
+	nic->encap_mode = DEVLINK_ESWITCH_ENCAP_MODE_BASIC;
 	INIT_LIST_HEAD(&nic->block_cbs);
+	INIT_LIST_HEAD(&nic->tunnels);
+	INIT_LIST_HEAD(&nic->tunnel_cbs);
 	nic->table = simnic_table_create();
 	nic->faults = simnic_faults_create();
 	if (!nic->table || !nic->faults || simnic_ports_init(nic)) {
@@ -344,6 +354,8 @@ int simnic_nic_up(struct simnic *nic, struct netlink_ext_ack *extack)
 		goto err_down;
 	if (switchdev) {
 		err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
+		if (!err)
+			err = simnic_tunnels_start(nic);
 		if (err)
 			goto err_down;
 	}
@@ -360,6 +372,7 @@ err_down:
 void simnic_nic_down(struct simnic *nic)
 {
 	devl_assert_locked(nic->devlink);
+	simnic_tunnels_stop(nic);
 	simnic_sfs_destroy(nic);
 	simnic_reps_destroy(nic, 1, nic->vfs + 1);
 	simnic_netdevs_detach(nic, SIMNIC_UPLINK, 0, 1);

@@ -13,6 +13,7 @@
 #include "pipeline.h"
 #include "simnic.h"
 #include "table.h"
+#include "tunnel.h"
 
 #define SIMNIC_HOPS_MAX	16	/* chains that one packet may visit */
 
@@ -26,10 +27,13 @@ struct simnic_hit {
 /* One packet's pass through the switch. */
 struct simnic_pass {
 	struct simnic_port *port;
+	struct simnic_tunnel *tunnel;	/* whose rules apply; NULL: the port's */
 	struct sk_buff *skb;		/* NULL once it is consumed */
-	struct sk_buff *original;	/* as it came, if it has been edited since */
+	struct sk_buff *original;	/* as it came, if it is another by now */
+	bool edited;			/* by an action */
 	struct sk_buff_head copies;	/* mirrored, not out yet */
 	struct simnic_port *out;
+	const struct simnic_path *path;	/* the tunnel to go out by */
 	u32 chain;
 	unsigned int hops;
 	struct simnic_hit hits[SIMNIC_HOPS_MAX];
@@ -68,17 +72,22 @@ static void simnic_push_mac(struct sk_buff *skb)
 	skb_push(skb, skb->mac_len);
 }
 
-static void simnic_output(struct simnic_port *from, struct simnic_port *to, struct sk_buff *skb)
+static void simnic_output(struct simnic_port *to, const struct simnic_path *path,
+			  struct sk_buff *skb)
 {
+	skb_dst_drop(skb);	/* a tunnel's metadata does not go over the bus */
 	simnic_push_mac(skb);
-	if (simnic_port_is_uplink(to))
+	if (path)
+		simnic_outer_send(path, skb);
+	else if (simnic_port_is_uplink(to))
 		simnic_to_wire(to->nic, skb, SIMNIC_OUT_HW);
 	else
 		simnic_to_vf(to, skb, SIMNIC_OUT_HW);
 }
 
 /* A copy that cannot be had is lost, as on a congested port. */
-static void simnic_mirror(struct simnic_pass *pass, struct simnic_port *out)
+static void simnic_mirror(struct simnic_pass *pass, struct simnic_port *out,
+			  const struct simnic_path *path)
 {
 	struct sk_buff *copy = skb_clone(pass->skb, GFP_ATOMIC);
 
@@ -87,15 +96,15 @@ static void simnic_mirror(struct simnic_pass *pass, struct simnic_port *out)
 		return;
 	}
 	simnic_cb(copy)->out = out;
+	simnic_cb(copy)->path = path;
 	__skb_queue_tail(&pass->copies, copy);
 }
 
 static int simnic_pass_edit(struct simnic_pass *pass, const struct simnic_rule *rule,
 			    const struct simnic_action *action)
 {
-	bool may_miss = rule->actions[rule->nactions - 1].kind == SIMNIC_ACT_GOTO;
-
-	if (may_miss && !pass->original) {
+	pass->edited = true;
+	if (rule->may_miss && !pass->original) {
 		pass->original = skb_clone(pass->skb, GFP_ATOMIC);
 		if (!pass->original)
 			return -ENOMEM;
@@ -103,19 +112,40 @@ static int simnic_pass_edit(struct simnic_pass *pass, const struct simnic_rule *
 	return simnic_edit(pass->skb, action);
 }
 
+/* False: the tunnel has no way just now, or none for so long a packet. */
+static bool simnic_pass_route(struct simnic_pass *pass, const struct simnic_action *action,
+			      const struct simnic_path **path)
+{
+	*path = NULL;
+	if (!action->out.encap)
+		return true;
+	*path = simnic_encap_path(action->out.encap, pass->skb);
+	return *path;
+}
+
 static enum simnic_verdict simnic_run(struct simnic_pass *pass, const struct simnic_rule *rule)
 {
 	const struct simnic_action *action;
+	const struct simnic_path *path;
 	unsigned int i;
 
 	for (i = 0; i < rule->nactions; i++) {
 		action = &rule->actions[i];
 		switch (action->kind) {
 		case SIMNIC_ACT_REDIRECT:
-			pass->out = action->port;
+			if (!simnic_pass_route(pass, action, &pass->path))
+				return SIMNIC_MISS;
+			pass->out = action->out.port;
 			return SIMNIC_OUTPUT;
 		case SIMNIC_ACT_MIRROR:
-			simnic_mirror(pass, action->port);
+			if (!simnic_pass_route(pass, action, &path))
+				return SIMNIC_MISS;
+			simnic_mirror(pass, action->out.port, path);
+			break;
+		case SIMNIC_ACT_TUNNEL_SET:
+			break;	/* part of the outputs after it */
+		case SIMNIC_ACT_TUNNEL_UNSET:
+			skb_dst_drop(pass->skb);
 			break;
 		case SIMNIC_ACT_DROP:
 			return SIMNIC_DROP;
@@ -145,7 +175,7 @@ static enum simnic_verdict simnic_classify(struct simnic_pass *pass)
 		if (pass->hops == SIMNIC_HOPS_MAX)
 			return SIMNIC_DROP;
 		simnic_key_dissect(pass->skb, &key);
-		rule = simnic_table_lookup(table, pass->port, pass->chain,
+		rule = simnic_table_lookup(table, pass->port, pass->tunnel, pass->chain,
 					   skb_protocol(pass->skb, false), &key);
 		if (!rule)
 			return SIMNIC_MISS;
@@ -160,7 +190,7 @@ static void simnic_copies_out(struct simnic_pass *pass)
 	struct sk_buff *copy;
 
 	while ((copy = __skb_dequeue(&pass->copies)))
-		simnic_output(pass->port, simnic_cb(copy)->out, copy);
+		simnic_output(simnic_cb(copy)->out, simnic_cb(copy)->path, copy);
 }
 
 /* Undoes everything; the packet as it came. */
@@ -182,20 +212,47 @@ static struct sk_buff *simnic_finish(struct simnic_pass *pass, enum simnic_verdi
 		return simnic_miss(pass);
 
 	simnic_hits_commit(pass);
-	if (verdict == SIMNIC_TO_HOST && !pass->original && skb_queue_empty(&pass->copies))
-		return skb;
+	if (verdict == SIMNIC_TO_HOST && !pass->edited && skb_queue_empty(&pass->copies))
+		return simnic_miss(pass);
 
 	/* Counted as it came in, whatever it is by now. */
 	simnic_count_skb(port, SIMNIC_IN_HW, pass->original ?: skb);
 	kfree_skb(pass->original);
 	simnic_copies_out(pass);
 	if (verdict == SIMNIC_OUTPUT) {
-		simnic_output(port, pass->out, skb);
+		simnic_output(pass->out, pass->path, skb);
 	} else {
 		simnic_count_skb(port, SIMNIC_DROP_RULE, skb);
 		kfree_skb(skb);
 	}
 	return NULL;
+}
+
+/* An outer VLAN tag is kept beside the packet. NULL: there was no memory for it. */
+static struct sk_buff *simnic_untag(struct simnic_port *port, struct sk_buff *skb)
+{
+	if (!eth_type_vlan(skb->protocol))
+		return skb;
+	skb = skb_vlan_untag(skb);
+	if (!skb)
+		simnic_count(port, SIMNIC_DROP_BAD, 1, 0);
+	return skb;
+}
+
+/* What came in a tunnel is tried by the rules of the tunnel device. */
+static enum simnic_verdict simnic_classify_inner(struct simnic_pass *pass)
+{
+	struct sk_buff *inner;
+
+	inner = simnic_decap(pass->port->nic, pass->skb, &pass->tunnel);
+	if (!inner)
+		return SIMNIC_MISS;
+	inner = simnic_untag(pass->port, inner);
+	if (!inner)
+		return SIMNIC_MISS;
+	pass->original = pass->skb;
+	pass->skb = inner;
+	return simnic_classify(pass);
 }
 
 /*
@@ -207,17 +264,18 @@ struct sk_buff *simnic_pipeline(struct simnic_port *port, struct sk_buff *skb)
 	struct simnic_pass pass = {
 		.port = port,
 	};
+	enum simnic_verdict verdict;
 
 	if (!simnic_table_count(port->nic->table))
 		return skb;
-	if (eth_type_vlan(skb->protocol)) {
-		skb = skb_vlan_untag(skb);
-		if (!skb) {
-			simnic_count(port, SIMNIC_DROP_BAD, 1, 0);
-			return NULL;
-		}
-	}
+	skb = simnic_untag(port, skb);
+	if (!skb)
+		return NULL;
 	pass.skb = skb;
 	__skb_queue_head_init(&pass.copies);
-	return simnic_finish(&pass, simnic_classify(&pass));
+	verdict = simnic_classify(&pass);
+	/* The uplink's own rules come first, as in the host. */
+	if (verdict == SIMNIC_MISS && !pass.hops && simnic_port_is_uplink(port))
+		verdict = simnic_classify_inner(&pass);
+	return simnic_finish(&pass, verdict);
 }

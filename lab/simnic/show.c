@@ -7,6 +7,7 @@
 
 #include "simnic.h"
 #include "table.h"
+#include "tunnel.h"
 
 static const char *simnic_name_of(const struct simnic_port *port, char *name, size_t size)
 {
@@ -22,7 +23,10 @@ static void simnic_action_show(const struct simnic_action *action, struct seq_fi
 	switch (action->kind) {
 	case SIMNIC_ACT_REDIRECT:
 	case SIMNIC_ACT_MIRROR:
-		seq_printf(seq, ":%s", simnic_name_of(action->port, name, sizeof(name)));
+		seq_printf(seq, ":%s", simnic_name_of(action->out.port, name, sizeof(name)));
+		if (action->out.encap)
+			seq_puts(seq, simnic_encap_is_resolved(action->out.encap) ?
+				      "/tunnel" : "/tunnel(unresolved)");
 		break;
 	case SIMNIC_ACT_GOTO:
 		seq_printf(seq, ":%u", action->chain);
@@ -52,8 +56,9 @@ static void simnic_rule_show(const struct simnic_rule *rule, struct seq_file *se
 	bool any = false;
 
 	seq_printf(seq, "port %s chain %u prio %u protocol %04x match ",
-		   simnic_name_of(rule->port, name, sizeof(name)), group->chain->index,
-		   group->prio, ntohs(group->protocol));
+		   rule->tunnel ? rule->tunnel->dev->name :
+				  simnic_name_of(rule->port, name, sizeof(name)),
+		   group->chain->index, group->prio, ntohs(group->protocol));
 	for (i = 0; i < simnic_key_kinds_count; i++) {
 		if (!simnic_key_uses(&group->mask, &simnic_key_kinds[i]))
 			continue;

@@ -28,6 +28,7 @@
 
 struct simnic;
 struct simnic_faults;
+struct simnic_path;
 struct simnic_table;
 
 /*
@@ -150,6 +151,8 @@ struct simnic {
 	struct simnic_table *table;
 	struct dentry *debugfs;
 	struct list_head block_cbs;	/* under rtnl */
+	struct list_head tunnels;	/* devices with a block, RCU */
+	struct list_head tunnel_cbs;	/* their blocks */
 	struct simnic_port ports[] __counted_by(nports);
 };
 
@@ -163,6 +166,7 @@ enum simnic_queued {
 struct simnic_cb {
 	enum simnic_queued queued;
 	struct simnic_port *out;	/* of a mirrored copy that waits */
+	const struct simnic_path *path;	/* the same, into a tunnel */
 };
 
 static inline struct simnic_cb *simnic_cb(struct sk_buff *skb)

@@ -11,10 +11,12 @@
 
 #include "simnic.h"
 #include "table.h"
+#include "tunnel.h"
 
-static u32 simnic_chain_hash(const struct simnic_port *port, u32 index)
+static u32 simnic_chain_hash(const struct simnic_port *port, const struct simnic_tunnel *tunnel,
+			     u32 index)
 {
-	return jhash_2words(port->index, index, 0);
+	return jhash_3words(port->index, index, tunnel ? hash_ptr(tunnel, 32) : 0, 0);
 }
 
 static u32 simnic_rule_hash(const struct simnic_table *table, const struct simnic_group *group,
@@ -25,13 +27,14 @@ static u32 simnic_rule_hash(const struct simnic_table *table, const struct simni
 }
 
 static struct simnic_chain *simnic_chain_find(struct simnic_table *table,
-					      const struct simnic_port *port, u32 index)
+					      const struct simnic_port *port,
+					      const struct simnic_tunnel *tunnel, u32 index)
 {
+	u32 hash = simnic_chain_hash(port, tunnel, index);
 	struct simnic_chain *chain;
 
-	hash_for_each_possible_rcu(table->chains, chain, node, simnic_chain_hash(port, index),
-				   lockdep_is_held(&table->lock))
-		if (chain->port == port && chain->index == index)
+	hash_for_each_possible_rcu(table->chains, chain, node, hash, lockdep_is_held(&table->lock))
+		if (chain->port == port && chain->tunnel == tunnel && chain->index == index)
 			return chain;
 	return NULL;
 }
@@ -41,7 +44,8 @@ static struct simnic_chain *simnic_chain_find(struct simnic_table *table,
  * while TC replaces a filter the new one wins from one packet to the next.
  */
 struct simnic_rule *simnic_table_lookup(struct simnic_table *table, struct simnic_port *port,
-					u32 index, __be16 protocol, const struct simnic_key *key)
+					const struct simnic_tunnel *tunnel, u32 index,
+					__be16 protocol, const struct simnic_key *key)
 {
 	u64 words[SIMNIC_KEY_WORDS];
 	struct simnic_group *group;
@@ -49,7 +53,7 @@ struct simnic_rule *simnic_table_lookup(struct simnic_table *table, struct simni
 	struct simnic_rule *rule;
 	unsigned int i;
 
-	chain = simnic_chain_find(table, port, index);
+	chain = simnic_chain_find(table, port, tunnel, index);
 	if (!chain)
 		return NULL;
 	list_for_each_entry_rcu(group, &chain->groups, list) {
@@ -69,21 +73,23 @@ struct simnic_rule *simnic_table_lookup(struct simnic_table *table, struct simni
 }
 
 static struct simnic_rule *simnic_rule_find(struct simnic_table *table,
-					    const struct simnic_port *port, unsigned long cookie)
+					    const struct simnic_port *port,
+					    const struct simnic_tunnel *tunnel,
+					    unsigned long cookie)
 {
 	struct simnic_rule *rule;
 
 	lockdep_assert_held(&table->lock);
 	hash_for_each_possible(table->by_cookie, rule, cookie_node, cookie)
-		if (rule->cookie == cookie && rule->port == port)
+		if (rule->cookie == cookie && rule->port == port && rule->tunnel == tunnel)
 			return rule;
 	return NULL;
 }
 
 static struct simnic_chain *simnic_chain_get(struct simnic_table *table, struct simnic_port *port,
-					     u32 index)
+					     const struct simnic_tunnel *tunnel, u32 index)
 {
-	struct simnic_chain *chain = simnic_chain_find(table, port, index);
+	struct simnic_chain *chain = simnic_chain_find(table, port, tunnel, index);
 
 	if (chain)
 		return chain;
@@ -92,8 +98,9 @@ static struct simnic_chain *simnic_chain_get(struct simnic_table *table, struct 
 		return NULL;
 	INIT_LIST_HEAD(&chain->groups);
 	chain->port = port;
+	chain->tunnel = tunnel;
 	chain->index = index;
-	hash_add_rcu(table->chains, &chain->node, simnic_chain_hash(port, index));
+	hash_add_rcu(table->chains, &chain->node, simnic_chain_hash(port, tunnel, index));
 	return chain;
 }
 
@@ -160,7 +167,7 @@ static int simnic_rule_insert(struct simnic_table *table, struct simnic_rule *ru
 	struct simnic_group *group;
 
 	lockdep_assert_held(&table->lock);
-	chain = simnic_chain_get(table, rule->port, index);
+	chain = simnic_chain_get(table, rule->port, rule->tunnel, index);
 	if (!chain)
 		return -ENOMEM;
 	group = simnic_group_get(chain, prio, protocol, mask);
@@ -174,6 +181,8 @@ static int simnic_rule_insert(struct simnic_table *table, struct simnic_rule *ru
 	hash_add_rcu(table->by_key, &rule->key_node,
 		     simnic_rule_hash(table, group, (const u64 *)&rule->key));
 	atomic_inc(&rule->port->rules);
+	if (rule->tunnel)
+		atomic_inc(&rule->tunnel->rules);
 	table->count++;
 	table->installs++;
 	return 0;
@@ -185,9 +194,13 @@ static void simnic_rule_delete(struct simnic_table *table, struct simnic_rule *r
 	hash_del_rcu(&rule->key_node);
 	hash_del(&rule->cookie_node);
 	atomic_dec(&rule->port->rules);
+	if (rule->tunnel)
+		atomic_dec(&rule->tunnel->rules);
 	table->count--;
 	rule->group->rules--;
 	simnic_group_put(rule->group);
+	/* A packet on its way may still use them: they go when RCU lets them. */
+	simnic_actions_release(rule->actions, rule->nactions);
 	kfree_rcu(rule, rcu);
 }
 
@@ -221,8 +234,16 @@ static void simnic_rule_set_user_cookie(struct simnic_rule *rule, const struct f
 	}
 }
 
+/* Of a rule that has not been in the table. */
+static void simnic_rule_free(struct simnic_rule *rule)
+{
+	simnic_actions_release(rule->actions, rule->nactions);
+	kfree(rule);
+}
+
 /* A rule as the filter wants it, not in the table yet. */
 static struct simnic_rule *simnic_rule_parse(struct simnic_port *port,
+					     struct simnic_tunnel *tunnel,
 					     struct flow_cls_offload *cls,
 					     struct simnic_key *mask)
 {
@@ -238,8 +259,11 @@ static struct simnic_rule *simnic_rule_parse(struct simnic_port *port,
 		return ERR_PTR(-ENOMEM);
 	rule->nactions = flow->action.num_entries;
 	rule->port = port;
+	rule->tunnel = tunnel;
 	rule->cookie = cls->cookie;
 	err = simnic_key_parse(flow, &rule->key, mask, extack);
+	if (!err)
+		err = simnic_tunnel_check_match(tunnel, &rule->key, mask, extack);
 	if (err)
 		goto err_free;
 	simnic_shape_of(&rule->key, mask, &shape);
@@ -250,10 +274,11 @@ static struct simnic_rule *simnic_rule_parse(struct simnic_port *port,
 	if (err)
 		goto err_free;
 	simnic_rule_set_user_cookie(rule, flow);
+	rule->may_miss = simnic_actions_may_miss(rule->actions, rule->nactions);
 	return rule;
 
 err_free:
-	kfree(rule);
+	simnic_rule_free(rule);
 	return ERR_PTR(err);
 }
 
@@ -267,7 +292,8 @@ static void simnic_install_delay(struct simnic_table *table)
 }
 
 /* Adds a rule. One that replaces another is added before that one is removed. */
-int simnic_table_install(struct simnic_port *port, struct flow_cls_offload *cls)
+int simnic_table_install(struct simnic_port *port, struct simnic_tunnel *tunnel,
+			 struct flow_cls_offload *cls)
 {
 	struct simnic_table *table = port->nic->table;
 	struct simnic_rule *rule;
@@ -276,7 +302,7 @@ int simnic_table_install(struct simnic_port *port, struct flow_cls_offload *cls)
 
 	mutex_lock(&table->install_lock);
 	simnic_install_delay(table);
-	rule = simnic_rule_parse(port, cls, &mask);
+	rule = simnic_rule_parse(port, tunnel, cls, &mask);
 	err = PTR_ERR_OR_ZERO(rule);
 	mutex_lock(&table->lock);
 	if (!err && table->count >= table->max) {
@@ -284,7 +310,7 @@ int simnic_table_install(struct simnic_port *port, struct flow_cls_offload *cls)
 				       "hardware table is full (%u rules)", table->max);
 		err = -ENOSPC;
 	}
-	if (!err && simnic_rule_find(table, port, cls->cookie))
+	if (!err && simnic_rule_find(table, port, tunnel, cls->cookie))
 		err = -EEXIST;
 	if (!err)
 		err = simnic_rule_insert(table, rule, cls->common.chain_index, cls->common.prio,
@@ -292,20 +318,21 @@ int simnic_table_install(struct simnic_port *port, struct flow_cls_offload *cls)
 	if (err) {
 		table->refusals++;
 		if (!IS_ERR(rule))
-			kfree(rule);
+			simnic_rule_free(rule);
 	}
 	mutex_unlock(&table->lock);
 	mutex_unlock(&table->install_lock);
 	return err;
 }
 
-int simnic_table_remove(struct simnic_port *port, unsigned long cookie)
+int simnic_table_remove(struct simnic_port *port, const struct simnic_tunnel *tunnel,
+			unsigned long cookie)
 {
 	struct simnic_table *table = port->nic->table;
 	struct simnic_rule *rule;
 
 	mutex_lock(&table->lock);
-	rule = simnic_rule_find(table, port, cookie);
+	rule = simnic_rule_find(table, port, tunnel, cookie);
 	if (rule)
 		simnic_rule_delete(table, rule);
 	mutex_unlock(&table->lock);
@@ -320,7 +347,8 @@ static void simnic_tally_read(struct simnic_rule *rule, struct simnic_tally *tal
 }
 
 /* What TC does not know yet, as of the last counter query. */
-int simnic_table_stats(struct simnic_port *port, struct flow_cls_offload *cls)
+int simnic_table_stats(struct simnic_port *port, const struct simnic_tunnel *tunnel,
+		       struct flow_cls_offload *cls)
 {
 	struct simnic_table *table = port->nic->table;
 	enum flow_action_hw_stats type = FLOW_ACTION_HW_STATS_DELAYED;
@@ -328,7 +356,7 @@ int simnic_table_stats(struct simnic_port *port, struct flow_cls_offload *cls)
 	int err = -ENOENT;
 
 	mutex_lock(&table->lock);
-	rule = simnic_rule_find(table, port, cls->cookie);
+	rule = simnic_rule_find(table, port, tunnel, cls->cookie);
 	if (rule) {
 		if (!table->counter_delay_ms) {
 			type = FLOW_ACTION_HW_STATS_IMMEDIATE;

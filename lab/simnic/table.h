@@ -15,6 +15,7 @@
 #include "refuse.h"
 
 struct simnic_port;
+struct simnic_tunnel;
 struct seq_file;
 
 #define SIMNIC_RULES_DEFAULT	65536
@@ -23,11 +24,12 @@ struct seq_file;
 #define SIMNIC_DELAY_MAX_US	(10 * USEC_PER_SEC)
 #define SIMNIC_DELAY_MAX_MS	(60 * MSEC_PER_SEC)
 
-/* Where a rule lives: the chains of one port are apart from another's. */
+/* Where a rule lives: the chains of one port, or tunnel, are apart from another's. */
 struct simnic_chain {
 	struct hlist_node node;
 	struct list_head groups;	/* by priority, then age */
 	struct simnic_port *port;
+	const struct simnic_tunnel *tunnel;	/* NULL: the port's own */
 	u32 index;
 	struct rcu_head rcu;
 };
@@ -56,6 +58,7 @@ struct simnic_rule {
 	struct hlist_node cookie_node;
 	struct simnic_group *group;
 	struct simnic_port *port;
+	struct simnic_tunnel *tunnel;	/* of a rule on a tunnel device */
 	struct simnic_key key;
 	unsigned long cookie;		/* cls_flower's name of the filter */
 	u8 user_cookie[SIMNIC_COOKIE_MAX];
@@ -66,6 +69,7 @@ struct simnic_rule {
 	struct simnic_tally cached;	/* as of the last counter query */
 	struct simnic_tally reported;	/* told to TC */
 	struct rcu_head rcu;
+	bool may_miss;			/* the packet's way may end in the host */
 	unsigned int nactions;
 	struct simnic_action actions[] __counted_by(nactions);
 };
@@ -95,11 +99,16 @@ void simnic_table_stats_get(struct simnic_table *table, u64 *data);
 void simnic_table_set_counter_delay(struct simnic_table *table, u32 delay_ms);
 void simnic_table_show(struct simnic_table *table, struct seq_file *seq);
 
-int simnic_table_install(struct simnic_port *port, struct flow_cls_offload *cls);
-int simnic_table_remove(struct simnic_port *port, unsigned long cookie);
-int simnic_table_stats(struct simnic_port *port, struct flow_cls_offload *cls);
+/* A rule on a tunnel device is the uplink's, and the tunnel's. */
+int simnic_table_install(struct simnic_port *port, struct simnic_tunnel *tunnel,
+			 struct flow_cls_offload *cls);
+int simnic_table_remove(struct simnic_port *port, const struct simnic_tunnel *tunnel,
+			unsigned long cookie);
+int simnic_table_stats(struct simnic_port *port, const struct simnic_tunnel *tunnel,
+		       struct flow_cls_offload *cls);
 
 struct simnic_rule *simnic_table_lookup(struct simnic_table *table, struct simnic_port *port,
-					u32 chain, __be16 protocol, const struct simnic_key *key);
+					const struct simnic_tunnel *tunnel, u32 chain,
+					__be16 protocol, const struct simnic_key *key);
 
 #endif /* SIMNIC_TABLE_H */

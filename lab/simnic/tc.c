@@ -28,11 +28,11 @@ static int simnic_setup_flower(struct simnic_netdev *priv, struct flow_cls_offlo
 			NL_SET_ERR_MSG_MOD(cls->common.extack, "firmware does not answer");
 			return -EIO;
 		}
-		return simnic_table_install(port, cls);
+		return simnic_table_install(port, NULL, cls);
 	case FLOW_CLS_DESTROY:
-		return simnic_table_remove(port, cls->cookie);
+		return simnic_table_remove(port, NULL, cls->cookie);
 	case FLOW_CLS_STATS:
-		return simnic_table_stats(port, cls);
+		return simnic_table_stats(port, NULL, cls);
 	default:
 		return -EOPNOTSUPP;
 	}

@@ -10,6 +10,7 @@ mod rig;
 mod same_as_software;
 mod sriov;
 mod tcp;
+mod tunnel;
 
 use crate::harness::{Need, Test};
 use forwarding::*;
@@ -19,6 +20,7 @@ use life::*;
 use same_as_software::*;
 use sriov::*;
 use tcp::*;
+use tunnel::*;
 
 const SIMNIC: &[Need] = &[Need::Simnic];
 
@@ -70,6 +72,12 @@ pub(crate) const TESTS: &[Test] = tests![
     a_reset_loses_rules_that_tc_believes_in,
     rules_keep_the_eswitch_in_switchdev_mode,
     tcp_passes_a_rewriting_switch_with_offloads_on,
+    encapsulated_frames_are_those_of_the_kernels_tunnels,
+    decapsulated_frames_are_those_of_the_kernels_tunnels,
+    a_tunnels_neighbour_and_route_are_followed,
+    what_a_tunnel_cannot_carry_or_does_not_know_goes_to_the_host,
+    a_tunnel_device_that_goes_takes_its_rules_out_of_use,
+    two_nics_tunnel_past_both_hosts,
     the_eswitch_mode_changes_under_traffic,
     everything_unloads_under_traffic_with_rules_bound,
 ];

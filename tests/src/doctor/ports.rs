@@ -73,7 +73,8 @@ fn filters(ovs: &Ovs, demo: &Demo<'_>, doctor: &Doctor<'_>) -> Outcome {
 
 /// A tunnel whose packets do not fit.
 fn tunnel(ovs: &Ovs, doctor: &Doctor<'_>) -> Outcome {
-    // A VF's own device stands for the host's port to the underlay. simnic has no encapsulation, and says so.
+    shell(ovs, "devlink dev eswitch set simnic/simnic0 encap-mode none")?;
+    // A VF's own device stands for the host's port to the underlay.
     shell(ovs, "ip address add 172.31.0.1/24 dev sn0v2 && ip link set sn0v2 up")?;
     shell(
         ovs,
@@ -84,7 +85,9 @@ fn tunnel(ovs: &Ovs, doctor: &Doctor<'_>) -> Outcome {
     let command = says.field("tunnel-mtu", "command")?;
     ensure!(command == "ip link set dev sn0v2 mtu 1550", "doctor says: {command}");
     shell(ovs, &command)?;
-    doctor.names(&[encap])?;
+    let says = doctor.names(&[encap])?;
+    shell(ovs, &says.field("eswitch-no-encap", "command")?)?;
+    doctor.is_content()?;
     shell(ovs, "ovs-vsctl del-port br0 gnv0")?;
     doctor.is_content()
 }

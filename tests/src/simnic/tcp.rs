@@ -27,7 +27,7 @@ fn serve(namespace: &str, address: &str) -> Outcome<TcpListener> {
 }
 
 /// Sends the pattern to `address` from one namespace and checks what the other receives.
-fn transfer(from: &str, to: &str, listen: &'static str, address: &'static str) -> Outcome {
+pub(super) fn transfer(from: &str, to: &str, listen: &'static str, address: &'static str) -> Outcome {
     let (ready, is_ready) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let server = scope.spawn(move || -> Outcome<Vec<u8>> {

@@ -1,0 +1,115 @@
+//! Two NICs, a tunnel between them, a VF on each: the hosts in between see nothing.
+
+use std::time::Duration;
+
+use super::super::tcp::transfer;
+use crate::harness::{Lab, Netns, Outcome, Simnic, ensure, run, wait_until};
+
+const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+
+/// A host: its NIC, its namespace, and the workload that has the VF.
+struct Host {
+    nic: Simnic,
+    netns: Netns,
+    pod: Netns,
+}
+
+impl Host {
+    /// Host `number`, 1 or 2, whose tunnel device is made of `kind`.
+    fn new(lab: &mut Lab, number: u32, kind: &str) -> Outcome<Self> {
+        let nic = Simnic::new(number - 1, 1)?;
+        nic.set_mode("switchdev")?;
+        let (netns, pod) = (Netns::new(lab, "host")?, Netns::new(lab, "pod")?);
+        for netns in [&netns, &pod] {
+            // Nothing is to be sent that the test does not send.
+            netns.run(&["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"])?;
+            netns.run(&["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])?;
+        }
+        let (uplink, rep) = (nic.uplink(), nic.representor(0));
+        netns.adopt(&uplink, &format!("172.31.0.{number}/24"))?;
+        run("ip", &["link", "set", &rep, "netns", netns.name()])?;
+        pod.adopt(&nic.vf(0), &format!("10.7.0.{number}/24"))?;
+        pod.run(&["ip", "link", "set", &nic.vf(0), "mtu", "1400"])?;
+        let host = Self { nic, netns, pod };
+        host.ip(&format!("link set {rep} up"))?;
+        host.ip(&format!("link add tun type {kind}"))?;
+        host.ip("link set tun up")?;
+        for device in [rep.as_str(), "tun"] {
+            host.tc(&format!("qdisc add dev {device} clsact"))?;
+        }
+        Ok(host)
+    }
+
+    fn ip(&self, words: &str) -> Outcome {
+        self.netns.run(&[&["ip"], &words.split_whitespace().collect::<Vec<_>>()[..]].concat()).map(drop)
+    }
+
+    fn tc(&self, words: &str) -> Outcome<String> {
+        self.netns.run(&[&["tc"], &words.split_whitespace().collect::<Vec<_>>()[..]].concat())
+    }
+
+    /// Everything from the VF into the tunnel to `far`, and back.
+    fn join(&self, near: u32, far: u32, set: &str, matches: &str) -> Outcome {
+        let rep = self.nic.representor(0);
+        self.tc(&format!(
+            "filter add dev {rep} ingress protocol all flower skip_sw action tunnel_key set src_ip 172.31.0.{near} \
+             dst_ip 172.31.0.{far} id 5 ttl 64 {set} pipe action mirred egress redirect dev tun"
+        ))?;
+        self.tc(&format!(
+            "filter add dev tun ingress protocol all flower enc_key_id 5 enc_src_ip 172.31.0.{far} \
+             enc_dst_ip 172.31.0.{near} {matches} action tunnel_key unset pipe action mirred egress redirect \
+             dev {rep}"
+        ))?;
+        Ok(())
+    }
+
+    fn counter(&self, device: &str, name: &str) -> Outcome<u64> {
+        let text = self.netns.run(&["ethtool", "-S", device])?;
+        let value =
+            text.lines().filter_map(|line| line.trim().split_once(": ")).find(|(key, _)| *key == name);
+        value
+            .and_then(|(_, value)| value.trim().parse().ok())
+            .ok_or_else(|| crate::harness::Failure::new(format!("{device} has no counter {name}")))
+    }
+
+    /// Packets that the representor saw, either way.
+    fn at_representor(&self) -> Outcome<u64> {
+        let rep = self.nic.representor(0);
+        Ok(self.counter(&rep, "vf_tx_slow_packets")? + self.counter(&rep, "vf_rx_slow_packets")?)
+    }
+}
+
+fn try_kind(lab: &mut Lab, kind: &str, set: &str, matches: &str) -> Outcome {
+    let (one, two) = (Host::new(lab, 1, kind)?, Host::new(lab, 2, kind)?);
+    one.nic.wire(&two.nic)?;
+    one.join(1, 2, set, matches)?;
+    two.join(2, 1, set, matches)?;
+    // The first packets find the neighbours, by way of the hosts.
+    wait_until("the pods reach each other", SETTLES_WITHIN, || Ok(one.pod.pings("10.7.0.2")))?;
+    let hosts = [&one, &two];
+    wait_until("both tunnels have a way", SETTLES_WITHIN, || {
+        Ok(!one.nic.rules()?.contains("unresolved") && !two.nic.rules()?.contains("unresolved"))
+    })?;
+    let seen = |host: &Host| -> Outcome<(u64, u64)> {
+        Ok((host.at_representor()?, host.counter(&host.nic.uplink(), "wire_rx_hw_packets")?))
+    };
+    let before = [seen(&one)?, seen(&two)?];
+    transfer(one.pod.name(), two.pod.name(), "10.7.0.2:5001", "10.7.0.2:5001")?;
+    for (host, before) in hosts.iter().zip(before) {
+        let (slow, hardware) = seen(host)?;
+        ensure!(slow == before.0, "{kind}: {} packets at {}", slow - before.0, host.nic.representor(0));
+        ensure!(hardware > before.1 + 100, "{kind}: only {} packets by hardware", hardware - before.1);
+    }
+    Ok(())
+}
+
+/// TCP with segmentation by the NIC through VXLAN and Geneve: all packets in hardware at both ends.
+pub(in super::super) fn two_nics_tunnel_past_both_hosts(lab: &mut Lab) -> Outcome {
+    try_kind(
+        lab,
+        "geneve external",
+        "dst_port 6081 csum geneve_opts 0102:80:00010002",
+        "enc_dst_port 6081 geneve_opts 0102:80:00010002",
+    )?;
+    try_kind(lab, "vxlan external dstport 4789", "dst_port 4789 nocsum", "enc_dst_port 4789")
+}

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 use netlink_wire::{DpPort, Ifindex};
-use tc_flower::Location;
+use tc_flower::action::{Mirred, MirredTarget};
+use tc_flower::{ActionKind, Location};
 
 /// One NIC with an embedded switch, numbered in order of discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +172,23 @@ impl Ports {
         self.ports.values().find(|port| port.location == location)
     }
 
+    /// The NIC that a filter on a tunnel would be placed in. TC offers it to every NIC (`flow_indr_dev_register()`), and
+    /// one takes it whose port its packets leave by. Where they leave by none, nothing tells two NICs apart, so it is the
+    /// only one there is, or none.
+    pub(crate) fn tunnel_nic<'a>(&self, actions: impl Iterator<Item = &'a ActionKind>) -> Option<NicId> {
+        let target = |action: &ActionKind| match action {
+            ActionKind::Mirred(Mirred { target: MirredTarget::Device(ifindex), .. }) => Some(*ifindex),
+            _ => None,
+        };
+        let nic_of = |ifindex| self.ports.get(&ifindex).and_then(PortFacts::offload_nic);
+        if let Some(nic) = actions.filter_map(target).find_map(nic_of) {
+            return Some(nic);
+        }
+        let mut nics = self.ports.values().filter_map(PortFacts::offload_nic);
+        let first = nics.next()?;
+        nics.all(|other| other == first).then_some(first)
+    }
+
     /// Every place OVS has filters at, each once.
     pub fn locations(&self) -> Vec<Location> {
         let mut all: Vec<_> = self.ports.values().map(|port| port.location).collect();
@@ -187,5 +205,67 @@ impl Ports {
     /// Every NIC, by number.
     pub fn nics(&self) -> impl Iterator<Item = &NicFacts> {
         self.nics.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tc_flower::action::Direction;
+
+    fn ports(of: &[(u32, PortKind, Option<u16>, bool)]) -> Ports {
+        let mut ports = Ports::default();
+        for &(ifindex, kind, nic, hw_tc_offload) in of {
+            let ifindex = Ifindex(ifindex);
+            ports.set(PortFacts {
+                name: String::new(),
+                ifindex,
+                location: Location::ingress(ifindex),
+                dp_port: None,
+                bridge: String::new(),
+                iface_id: None,
+                kind,
+                tunnel_kind: None,
+                workload: None,
+                nic: nic.map(NicId),
+                hw_tc_offload,
+            });
+        }
+        ports
+    }
+
+    fn output(ifindex: u32) -> [ActionKind; 1] {
+        let target = MirredTarget::Device(Ifindex(ifindex));
+        [ActionKind::Mirred(Mirred { direction: Direction::Egress, copy: false, target })]
+    }
+
+    #[test]
+    fn a_filter_on_a_tunnel_is_of_the_nic_that_its_packets_leave_by() {
+        let two = [
+            (1, PortKind::Tunnel, None, false),
+            (2, PortKind::Representor, Some(0), true),
+            (3, PortKind::Representor, Some(1), true),
+            (4, PortKind::Representor, Some(1), false),
+        ];
+        let ports = ports(&two);
+        assert_eq!(ports.tunnel_nic(output(2).iter()), Some(NicId(0)));
+        assert_eq!(ports.tunnel_nic(output(3).iter()), Some(NicId(1)));
+        assert_eq!(
+            ports.tunnel_nic(output(4).iter()),
+            None,
+            "its port takes no rules, and there are two NICs"
+        );
+        assert_eq!(ports.tunnel_nic([].iter()), None);
+    }
+
+    #[test]
+    fn where_there_is_one_nic_a_filter_on_a_tunnel_is_of_that_one() {
+        let one = [
+            (1, PortKind::Tunnel, None, false),
+            (2, PortKind::Representor, Some(0), true),
+            (3, PortKind::Uplink, Some(0), true),
+        ];
+        assert_eq!(ports(&one).tunnel_nic([].iter()), Some(NicId(0)));
+        assert_eq!(ports(&one[..1]).tunnel_nic([].iter()), None);
     }
 }

@@ -64,7 +64,7 @@ impl World {
             return Change::Nothing;
         }
         let stale_through = self.latest_round();
-        let (port, nic) = self.port_at(address.location);
+        let (port, nic) = self.place_of(&report);
         let entry = self.ledger.entry(ufid, now, Home::Tc(address));
         let quiet_for = now.since(entry.changed);
         entry.changed = now;
@@ -280,7 +280,7 @@ impl World {
             }
             self.filter_lost(now, holder);
         }
-        let (port, nic) = self.port_at(address.location);
+        let (port, nic) = self.place_of(&report);
         let entry = self.ledger.entry(ufid, now, Home::Tc(address));
         let resting = entry.is_resting();
         entry.port = port;

@@ -5,7 +5,7 @@ use crate::event::{Effect, OpId, Round};
 use crate::ledger::{Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
-use crate::ports::{NicId, PortFacts, Ports};
+use crate::ports::{NicId, PortFacts, PortKind, Ports};
 use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -205,10 +205,16 @@ impl World {
         }
     }
 
-    /// The port that packets of filters at `location` come in by, and the NIC that such rules would be placed in.
-    pub(crate) fn port_at(&self, location: Location) -> (Option<Ifindex>, Option<NicId>) {
-        let port = self.ports.at(location);
-        (port.map(|port| port.ifindex), port.and_then(PortFacts::offload_nic))
+    /// The port that packets of a filter come in by, and the NIC that its rule would be placed in.
+    pub(crate) fn place_of(&self, report: &FilterReport) -> (Option<Ifindex>, Option<NicId>) {
+        let port = self.ports.at(report.address.location);
+        let nic = match port {
+            Some(port) if port.kind == PortKind::Tunnel => {
+                self.ports.tunnel_nic(report.actions.iter().map(|reported| &reported.action.kind))
+            }
+            _ => port.and_then(PortFacts::offload_nic),
+        };
+        (port.map(|port| port.ifindex), nic)
     }
 
     /// Adds what a megaflow moved to every total it belongs to.

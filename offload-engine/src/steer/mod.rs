@@ -104,7 +104,9 @@ impl Placing for Steer {
         let moved: Vec<_> = world
             .ledger
             .iter()
-            .filter_map(|(ufid, entry)| Some((ufid, entry.nic, world.port_at(entry.address()?.location).1)))
+            .filter_map(|(ufid, entry)| {
+                Some((ufid, entry.nic, world.place_of(&entry.filter.as_ref()?.live).1))
+            })
             .filter(|(_, before, after)| before != after)
             .collect();
         for (ufid, before, after) in moved {

@@ -6,6 +6,7 @@ mod promotion;
 mod recording;
 mod restarts;
 mod totals;
+mod tunnels;
 mod workload;
 
 use std::time::Duration;
@@ -35,6 +36,7 @@ use totals::{
     openflow_counters_of_promoted_flows_go_on_and_never_fall,
     totals_are_what_was_sent_across_promotions_demotions_and_restarts,
 };
+use tunnels::a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent;
 use workload::a_rule_follows_the_namespace_that_the_database_gives_a_port;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -53,6 +55,9 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_port_that_is_removed_and_added_again_has_its_flows_promoted_again).needs(NEEDS).per_release(),
     fact!(rules_that_the_nic_lost_in_a_reset_are_noticed_and_placed_again).needs(NEEDS).per_release(),
     fact!(totals_are_what_was_sent_across_promotions_demotions_and_restarts).needs(NEEDS).per_release(),
+    fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent)
+        .needs(NEEDS)
+        .per_release(),
 ];
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon];

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Daemon {
     config: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
-    rundir: PathBuf,
+    ovs: Ovs,
 }
 
 impl Daemon {
@@ -33,13 +33,16 @@ impl Daemon {
 
     /// The same, with more `arguments` than the configuration file.
     pub fn start_with(lab: &Lab, ovs: &Ovs, config: &str, arguments: &[&str]) -> Outcome<Self> {
-        let path = lab.dir().join("offloadd.toml");
+        // Beside Open vSwitch's, since another test host may have both too.
+        let name =
+            ovs.rundir().file_name().unwrap_or_default().to_string_lossy().replacen("ovs", "offloadd", 1);
+        let path = lab.dir().join(format!("{name}.toml"));
         fs::write(&path, config)?;
-        let log = lab.dir().join("offloadd.log");
-        let rundir = ovs.rundir().to_path_buf();
+        let log = lab.dir().join(format!("{name}.log"));
+        let ovs = ovs.as_running();
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let child = spawn(&path, &arguments, &log, &rundir)?;
-        let mut daemon = Self { child, config: path, arguments, log, rundir };
+        let child = spawn(&path, &arguments, &log, &ovs)?;
+        let mut daemon = Self { child, config: path, arguments, log, ovs };
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -51,13 +54,13 @@ impl Daemon {
 
     /// Starts it again, after [`Daemon::signal`] ended it.
     pub fn restart(&mut self) -> Outcome {
-        self.child = spawn(&self.config, &self.arguments, &self.log, &self.rundir)?;
+        self.child = spawn(&self.config, &self.arguments, &self.log, &self.ovs)?;
         self.wait_ready()
     }
 
     fn wait_ready(&mut self) -> Outcome {
         let deadline_text = "ovs-offloadd answers";
-        let rundir = self.rundir.clone();
+        let rundir = self.ovs.rundir().to_path_buf();
         let child = &mut self.child;
         let ready = wait_until(deadline_text, READY_WITHIN, || {
             if let Some(status) = child.try_wait()? {
@@ -72,7 +75,7 @@ impl Daemon {
 
     /// `ovs-offloadctl ARGUMENTS`.
     pub fn ctl(&self, arguments: &[&str]) -> Outcome<String> {
-        output(ctl(&self.rundir).args(arguments))
+        output(ctl(self.ovs.rundir()).args(arguments))
     }
 
     /// What `ovs-offloadctl ARGUMENTS --output json` answers.
@@ -83,7 +86,7 @@ impl Daemon {
 
     /// `ovs-offloadctl ARGUMENTS`, which goes on until it is interrupted.
     pub fn start_ctl(&self, arguments: &[&str]) -> Outcome<RunningCtl> {
-        let mut command = ctl(&self.rundir);
+        let mut command = ctl(self.ovs.rundir());
         let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         Ok(RunningCtl { child })
     }
@@ -162,16 +165,21 @@ impl Drop for RunningCtl {
     }
 }
 
-fn ctl(rundir: &PathBuf) -> Command {
+fn ctl(rundir: &Path) -> Command {
     let mut command = Command::new("ovs-offloadctl");
     command.env("OVS_RUNDIR", rundir);
     command
 }
 
-fn spawn(config: &PathBuf, arguments: &[String], log: &PathBuf, rundir: &PathBuf) -> Outcome<Child> {
+fn spawn(config: &PathBuf, arguments: &[String], log: &PathBuf, ovs: &Ovs) -> Outcome<Child> {
     let out = File::options().create(true).append(true).open(log)?;
     let err = out.try_clone()?;
-    let mut command = Command::new("ovs-offloadd");
-    command.arg("--config").arg(config).args(arguments).env("OVS_RUNDIR", rundir).env("RUST_BACKTRACE", "1");
+    let mut command = ovs.in_netns("ovs-offloadd");
+    command
+        .arg("--config")
+        .arg(config)
+        .args(arguments)
+        .env("OVS_RUNDIR", ovs.rundir())
+        .env("RUST_BACKTRACE", "1");
     Ok(command.stdin(Stdio::null()).stdout(out).stderr(err).spawn()?)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Failure, Lab, Outcome, output, run, wait_until};
+use super::{Failure, Lab, Netns, Outcome, output, run, wait_until};
 
 /// The longest a daemon may take to end after a signal.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -14,6 +14,8 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Ovs {
     dir: PathBuf,
+    /// The namespace it has its ports in, if not the guest's own.
+    netns: Option<String>,
     started_here: bool,
 }
 
@@ -38,7 +40,17 @@ impl OvsDaemon {
 impl Ovs {
     /// Starts both with `other_config` in the Open_vSwitch table, each like `hw-offload=true`.
     pub fn start(lab: &Lab, other_config: &[&str]) -> Outcome<Self> {
-        let ovs = Self { dir: lab.dir().join("ovs"), started_here: true };
+        Self::start_at(lab, None, other_config)
+    }
+
+    /// The same with its ports in `netns`, beside one that has them in the guest's own namespace, or in another.
+    pub fn start_in(lab: &Lab, netns: &Netns, other_config: &[&str]) -> Outcome<Self> {
+        Self::start_at(lab, Some(netns.name().to_owned()), other_config)
+    }
+
+    fn start_at(lab: &Lab, netns: Option<String>, other_config: &[&str]) -> Outcome<Self> {
+        let name = netns.as_ref().map_or_else(|| "ovs".to_owned(), |netns| format!("ovs-{netns}"));
+        let ovs = Self { dir: lab.dir().join(name), netns, started_here: true };
         let settings = other_config.iter().map(|setting| format!("other_config:{setting}"));
         output(ovs.script("start").args(settings))?;
         Ok(ovs)
@@ -46,7 +58,7 @@ impl Ovs {
 
     /// The Open vSwitch that runs with this run directory.
     pub fn running(rundir: &Path) -> Self {
-        Self { dir: rundir.to_path_buf(), started_here: false }
+        Self { dir: rundir.to_path_buf(), netns: None, started_here: false }
     }
 
     /// Starts both as the daemon's mode steer wants them.
@@ -55,9 +67,22 @@ impl Ovs {
     }
 
     fn script(&self, verb: &str) -> Command {
-        let mut command = Command::new("ovs.sh");
+        let mut command = self.in_netns("ovs.sh");
         command.arg(verb).arg(&self.dir);
         command
+    }
+
+    /// The same Open vSwitch, which this value does not stop.
+    pub(super) fn as_running(&self) -> Self {
+        Self { dir: self.dir.clone(), netns: self.netns.clone(), started_here: false }
+    }
+
+    /// `program`, to be run where its ports are.
+    pub(super) fn in_netns(&self, program: &str) -> Command {
+        match &self.netns {
+            Some(netns) => Netns::existing(netns).command(program),
+            None => Command::new(program),
+        }
     }
 
     /// The run directory, `OVS_RUNDIR`.

@@ -20,6 +20,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod faults;
+mod inventory;
 mod io;
 mod lab;
 mod ovn;
@@ -45,6 +46,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("replay", replay::TESTS),
     ("doctor", doctor::TESTS),
     ("ovn", ovn::TESTS),
+    ("inventory", inventory::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -114,14 +114,27 @@ pub enum FlowQuery {
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum PortQuery {
     /// List ports with their NIC and their packets by placement
-    List,
+    List(PortListArgs),
+}
+
+/// Which ports to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Args)]
+pub struct PortListArgs {
+    /// List representors instead: what is behind them, their port of Open vSwitch, and ports whose representor is gone
+    #[arg(long)]
+    pub representors: bool,
 }
 
 /// About NICs.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum NicQuery {
-    /// List NICs with entries used, capacity, installs, most installs per second and refusals
+    /// List NICs with mode, firmware, functions, entries used, refusals and health
     List,
+    /// Show all of one NIC: versions, health reporters, resources, uplinks, bonds and representors
+    Show {
+        /// Its number, its devlink handle, its device or its uplink: `0`, `pci/0000:03:00.0`, `0000:03:00.0`, `ens1f0`
+        nic: String,
+    },
 }
 
 /// About refusals.
@@ -326,8 +339,11 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Status => ("status", Vec::new()),
         Query::Flow(FlowQuery::List(list)) => ("flow/list", list_params(list)),
         Query::Flow(FlowQuery::Why { ufid }) => ("flow/why", vec![ufid.to_string()]),
-        Query::Port(PortQuery::List) => ("port/list", Vec::new()),
+        Query::Port(PortQuery::List(list)) => {
+            ("port/list", list.representors.then(|| "--representors".to_owned()).into_iter().collect())
+        }
         Query::Nic(NicQuery::List) => ("nic/list", Vec::new()),
+        Query::Nic(NicQuery::Show { nic }) => ("nic/show", vec![nic.clone()]),
         Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
         Query::Policy(PolicyQuery::Check { file }) => {
             ("policy/check", file.iter().map(|file| file.display().to_string()).collect())
@@ -433,7 +449,10 @@ mod tests {
             "flow why ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01",
             "flow why a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01",
             "port list",
+            "port list --representors",
             "nic list",
+            "nic show 0",
+            "nic show pci/0000:03:00.0",
             "refusal list",
             "policy show",
             "policy test --flow tcp.dst=443,inport=a",
@@ -466,6 +485,7 @@ mod tests {
                 "flow/list",
                 "flow/why",
                 "nic/list",
+                "nic/show",
                 "policy/show",
                 "policy/test",
                 "port/list",

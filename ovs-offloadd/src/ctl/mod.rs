@@ -3,12 +3,14 @@
 //! A command `flow list --limit 5` is the unixctl method `flow/list` with the parameters `--limit`, `5`.
 
 mod args;
+pub mod inventory;
+pub mod inventory_text;
 pub mod policy;
 pub mod text;
 pub mod views;
 
 pub use args::{
     Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, Local, NicQuery, NotACommand, OutputFormat,
-    PlacementFilter, PolicyQuery, PolicyTestArgs, PortQuery, Query, RecordingQuery, RefusalQuery, Verb,
-    methods, parse_request, to_request,
+    PlacementFilter, PolicyQuery, PolicyTestArgs, PortListArgs, PortQuery, Query, RecordingQuery,
+    RefusalQuery, Verb, methods, parse_request, to_request,
 };

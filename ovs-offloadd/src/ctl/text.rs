@@ -116,6 +116,10 @@ pub fn status(view: &StatusView) -> String {
     for nic in &view.nics {
         line(&format!("nic {}", nic.nic), nic_line(nic));
     }
+    if view.inventory.stale_ports > 0 {
+        let stale = number(view.inventory.stale_ports);
+        line("stale", format!("{stale} ports without their device: ovs-offloadctl port list --representors"));
+    }
     line("placing", deeds(&view.done));
     const REFUSALS_SHOWN: usize = 5;
     for (index, refusal) in view.refused.iter().take(REFUSALS_SHOWN).enumerate() {
@@ -194,6 +198,17 @@ fn traffic(rate: &Split, since_start: &Split) -> String {
 }
 
 fn nic_line(nic: &NicView) -> String {
+    let ill = match (nic.reload_failed, nic.health) {
+        (true, _) => "   RELOAD FAILED",
+        (false, Some("error")) => "   HEALTH ERROR",
+        (false, _) => "",
+    };
+    if nic.switch_id.is_empty() {
+        return format!("{} {}   {}: takes no rules{ill}", nic.driver, nic.devlink, nic.eswitch_mode);
+    }
+    if let Some(first) = nic.shares_entries_with {
+        return format!("{} {}   counted with nic {first}{ill}", nic.driver, nic.devlink);
+    }
     let capacity = match (nic.capacity, nic.capacity_learned) {
         (Some(capacity), false) => number(capacity),
         (Some(capacity), true) => format!("{} (learned)", number(capacity)),
@@ -204,7 +219,7 @@ fn nic_line(nic: &NicView) -> String {
         foreign => format!("   {} of others", number(foreign)),
     };
     format!(
-        "{} {}   entries {} of {capacity}{others}   waiting {}",
+        "{} {}   entries {} of {capacity}{others}   waiting {}{ill}",
         nic.driver,
         nic.devlink,
         number(nic.entries),
@@ -363,46 +378,6 @@ pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
     table(&head, width, rows)
 }
 
-/// NICs in rows.
-pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
-    let head = [
-        ("nic", false),
-        ("driver", false),
-        ("devlink", false),
-        ("eswitch", false),
-        ("switch id", false),
-        ("entries", true),
-        ("capacity", true),
-        ("of others", true),
-        ("waiting", true),
-        ("in flight", true),
-        ("installs", true),
-        ("most per s", true),
-        ("refusals", true),
-    ];
-    let rows = nics.iter().map(|nic| {
-        let learned = |learned| if learned { " (learned)" } else { "" };
-        let capacity = nic.capacity.map_or_else(|| "unknown".to_owned(), number);
-        let most = nic.installs_per_s_max.map_or_else(|| "-".to_owned(), number);
-        vec![
-            nic.nic.to_string(),
-            nic.driver.clone(),
-            nic.devlink.clone(),
-            nic.eswitch_mode.clone(),
-            nic.switch_id.clone(),
-            number(nic.entries),
-            format!("{capacity}{}", learned(nic.capacity_learned)),
-            number(nic.foreign),
-            number(nic.waiting),
-            number(nic.in_flight),
-            number(nic.promotions),
-            format!("{most}{}", learned(nic.installs_learned)),
-            number(nic.refusals.values().sum()),
-        ]
-    });
-    table(&head, width, rows)
-}
-
 /// Refusals in rows.
 pub fn refusal_list(refusals: &[RefusalView], width: Option<u16>) -> String {
     let head = [("reason", false), ("flows", true), ("rate", true), ("in its words", false)];
@@ -448,7 +423,8 @@ ovs-offloadd 0.1.0   mode steer   up 3d 4h   OVS 3.5.0   kernel 6.12.117
 connections   ovsdb ok   vswitchd DOWN (lost 2 times): not running   netlink ok (0 overruns)
 flows         48,211: 1,020 in hardware; 47,191 in software (47,112 cold, 79 table full)
 traffic       97.4% of 8.00 Mbit/s and 97.4% of 1.00 kpkt/s in hardware; since start 96.8% of bytes and 96.8% of packets
-nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   waiting 12
+nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   waiting 12   HEALTH ERROR
+stale         1 ports without their device: ovs-offloadctl port list --representors
 placing       5,000 promotions (41/s of 1,000/s), 3,980 demotions
 refused       18 flows, 90.0 Mbit/s: chain out of range
 configuration the old one is in force: c.toml:1:1: unknown key x
@@ -484,21 +460,7 @@ configuration the old one is in force: c.toml:1:1: unknown key x
     }
 
     #[test]
-    fn a_nic_list_says_which_numbers_were_learned() {
-        let learned = sample::status().nics;
-        let row = |nics: &[NicView]| nic_list(nics, None).lines().last().map(str::to_owned).unwrap();
-        assert!(row(&learned).contains("1,024 (learned)"), "{}", row(&learned));
-        assert!(row(&learned).ends_with("5,000  480 (learned)        58"), "{}", row(&learned));
-        let configured =
-            NicView { installs_per_s_max: Some(1_000), installs_learned: false, ..learned[0].clone() };
-        assert!(row(&[configured]).ends_with("5,000       1,000        58"));
-        let idle = NicView { installs_per_s_max: None, installs_learned: false, ..learned[0].clone() };
-        assert!(row(&[idle]).ends_with("5,000           -        58"));
-    }
-
-    #[test]
     fn an_empty_list_is_its_head() {
-        assert_eq!(nic_list(&[], None).lines().count(), 1);
         assert_eq!(refusal_list(&[], None).lines().count(), 1);
         assert_eq!(port_list(&[], None).lines().count(), 1);
     }

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::inventory::{HealthSum, ResourceView};
 use super::policy::RuleView;
 use std::collections::BTreeMap;
 
@@ -105,7 +106,7 @@ pub struct RefusalView {
 }
 
 /// A NIC.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct NicView {
     /// Its number.
     pub nic: u16,
@@ -139,6 +140,61 @@ pub struct NicView {
     pub demotions: u64,
     /// Promotions that came to nothing since start, by reason.
     pub refusals: BTreeMap<&'static str, u64>,
+    /// Its PCI address; none for what is not on PCI.
+    pub pci_address: Option<String>,
+    /// Its eswitch's inline mode.
+    pub inline_mode: Option<String>,
+    /// Its eswitch's encap mode: whether it does tunnels.
+    pub encap_mode: Option<String>,
+    /// Version of the firmware that runs.
+    pub firmware: Option<String>,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Virtual functions there are.
+    pub vfs: u32,
+    /// Virtual functions there can be.
+    pub vfs_max: Option<u32>,
+    /// Sub-functions there are.
+    pub sfs: u32,
+    /// Ports of its eswitch: uplinks and representors.
+    pub ports: u32,
+    /// Those of them whose function is on another host.
+    pub external_ports: u32,
+    /// Representors by state: `up`, `no_carrier`, `down`, and `absent` where it has no network device here.
+    pub representors: BTreeMap<&'static str, u64>,
+    /// `healthy`, or `error` where a health reporter is in error; none where it has none.
+    pub health: Option<&'static str>,
+    /// What its health reporters have counted, by name.
+    pub health_errors: BTreeMap<String, HealthSum>,
+    /// Its last reload failed and it does not work.
+    pub reload_failed: bool,
+    /// The NIC that its entries are counted with, where that has the same switch id.
+    pub shares_entries_with: Option<u16>,
+    /// Its resources; `nic show` has them with their parts.
+    #[serde(skip)]
+    pub resources: Vec<ResourceView>,
+}
+
+/// What the inventory of NICs, ports and links was made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InventoryView {
+    /// How long it took to read everything after the start, in milliseconds; none before that.
+    pub complete_after_ms: Option<u64>,
+    /// Questions asked of the kernel since start.
+    pub questions: u64,
+    /// Notifications by who tells them.
+    pub heard: BTreeMap<&'static str, HeardView>,
+    /// Ports of Open vSwitch without their network device.
+    pub stale_ports: u64,
+}
+
+/// What was heard of one source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct HeardView {
+    /// Notifications.
+    pub notifications: u64,
+    /// Rows that they wrote or removed.
+    pub updates: u64,
 }
 
 /// What was done since the start.
@@ -298,6 +354,8 @@ pub struct StatusView {
     pub rules: Vec<RuleView>,
     /// NICs.
     pub nics: Vec<NicView>,
+    /// What the inventory was made from.
+    pub inventory: InventoryView,
     /// What was refused, the most flows first.
     pub refused: Vec<RefusalView>,
     /// What was done since start.
@@ -381,7 +439,35 @@ pub(crate) mod sample {
                 promotions: 5_000,
                 demotions: 3_980,
                 refusals: [("driver", 18), ("table_full", 40)].into(),
+                pci_address: Some("0000:03:00.0".into()),
+                inline_mode: Some("none".into()),
+                encap_mode: Some("basic".into()),
+                firmware: Some("22.39.1002".into()),
+                serial: Some("MT2116X".into()),
+                vfs: 8,
+                vfs_max: Some(127),
+                sfs: 0,
+                ports: 9,
+                external_ports: 0,
+                representors: [("up", 7), ("down", 1)].into(),
+                health: Some("error"),
+                health_errors: [("fw".to_owned(), HealthSum { errors: 3, recoveries: 2, in_error: 1 })]
+                    .into(),
+                reload_failed: false,
+                shares_entries_with: None,
+                resources: vec![ResourceView {
+                    resource: "max_local_SFs".into(),
+                    size: 256,
+                    size_new: None,
+                    used: Some(4),
+                }],
             }],
+            inventory: InventoryView {
+                complete_after_ms: Some(41),
+                questions: 12,
+                heard: [("link", HeardView { notifications: 5, updates: 4 })].into(),
+                stale_ports: 1,
+            },
             refused: vec![RefusalView {
                 reason: "driver",
                 text: "chain out of range".into(),

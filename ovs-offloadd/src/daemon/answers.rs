@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use netlink_wire::{Ifindex, Ufid};
-use offload_engine::{Engine, FlowView as EngineFlow, Micros, Mode, Placement, Traffic};
+use offload_engine::{Engine, FlowView as EngineFlow, Micros, Mode, NicId, Placement, Traffic};
 use policies::RuleId;
 use policies::language::{Locality, Truth};
 use policies::planner::{Because, Explanation, Terms, Verdict, WaitingFor};
@@ -15,6 +15,7 @@ use crate::ctl::views::{
     Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicView, PortView, ReasonCount, RefusalView, Split,
 };
 use crate::ctl::{FlowListArgs, FlowOrder, PlacementFilter};
+use crate::inventory::{Nic, Snapshot};
 
 /// Distinct texts of refusals; further ones are summed up under their reason.
 const REFUSAL_TEXTS_MAX: usize = 64;
@@ -128,16 +129,24 @@ fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec
         .collect()
 }
 
-/// NICs.
-pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
+/// NICs: what the engine counts of each, and what the inventory knows of it.
+pub(crate) fn nics(engine: &Engine, snapshot: &Snapshot) -> Vec<NicView> {
+    let counts: BTreeMap<NicId, NicView> = counts_of_nics(engine);
+    snapshot.nics.iter().map(|nic| nic_view(nic, &counts)).collect()
+}
+
+/// One NIC. Where several have one switch id, the first has the counts.
+pub(crate) fn nic_view(nic: &Nic, counts: &BTreeMap<NicId, NicView>) -> NicView {
+    let own = nic.switch.filter(|switch| *switch == nic.number);
+    own.and_then(|switch| counts.get(&switch)).cloned().unwrap_or_default().with(nic)
+}
+
+/// What the engine counts of NICs.
+pub(crate) fn counts_of_nics(engine: &Engine) -> BTreeMap<NicId, NicView> {
     let views = engine.nics().into_iter().map(|nic| {
         let counts = nic.planner.unwrap_or_default();
-        NicView {
+        let view = NicView {
             nic: nic.facts.id.0,
-            driver: nic.facts.driver.clone(),
-            devlink: nic.facts.devlink.clone(),
-            switch_id: nic.facts.switch_id.clone(),
-            eswitch_mode: nic.facts.eswitch_mode.clone(),
             entries: nic.entries.into(),
             capacity: counts.capacity.map(u64::from),
             capacity_learned: counts.capacity_is_learned,
@@ -149,7 +158,9 @@ pub(crate) fn nics(engine: &Engine) -> Vec<NicView> {
             promotions: nic.tally.promotions,
             demotions: nic.tally.demotions,
             refusals: nic.tally.refusals,
-        }
+            ..NicView::default()
+        };
+        (nic.facts.id, view)
     });
     views.collect()
 }

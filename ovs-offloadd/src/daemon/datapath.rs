@@ -1,11 +1,12 @@
 //! The kernel datapath of Open vSwitch: its ports and flows, by dump and by notification.
 //!
-//! The families appear with the module `openvswitch`; until then every dump is empty.
+//! The families come with the module `openvswitch`, which generic netlink's controller tells of; until then every dump is
+//! empty. Nothing is asked for by a timer, but for what could not be read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
-use netlink_wire::genl::{self, FamilyId, FamilyReport};
+use netlink_wire::genl::{self, FamilyEvent, FamilyId, FamilyReport, GENL_ID_CTRL};
 use netlink_wire::message::Control;
 use netlink_wire::ovs_datapath::{self, Change, Datapath};
 use netlink_wire::ovs_flow::{self, Megaflow, Omit};
@@ -71,6 +72,8 @@ pub(crate) struct KernelDatapath {
     // Whether all datapaths of a round could be read whole.
     rounds_incomplete: BTreeSet<Round>,
     ports_interrupted: bool,
+    // What was asked could not be read whole.
+    look_again: bool,
     waiting: VecDeque<Step>,
     running: Option<Running>,
     next_seq: u32,
@@ -90,17 +93,20 @@ pub(crate) enum Ready {
 const FAMILIES: [&str; 3] = [ovs_datapath::FAMILY, ovs_vport::FAMILY, ovs_flow::FAMILY];
 
 impl KernelDatapath {
-    /// Opens the sockets; [`look`](Self::look) finds the families.
+    /// Opens the sockets and hears of families from here on; [`look`](Self::look) finds those there are.
     pub(crate) fn open(receive_bytes: usize) -> io::Result<Self> {
+        let notifications = Socket::open(Protocol::Generic, receive_bytes)?;
+        notifications.join(genl::CONTROL_GROUP.0)?;
         Ok(Self {
             requests: Socket::open(Protocol::Generic, 1 << 20)?,
-            notifications: Socket::open(Protocol::Generic, receive_bytes)?,
+            notifications,
             found: BTreeMap::new(),
             families: None,
             datapaths: BTreeMap::new(),
             ports: Vec::new(),
             rounds_incomplete: BTreeSet::new(),
             ports_interrupted: false,
+            look_again: false,
             waiting: VecDeque::new(),
             running: None,
             next_seq: 1,
@@ -116,7 +122,14 @@ impl KernelDatapath {
         self.families.is_some()
     }
 
-    /// Finds what there is: the families first, then datapaths and ports. To be called from time to time.
+    /// Looks again where what there is could not be read whole. To be called from time to time.
+    pub(crate) fn retry(&mut self, told: &mut Vec<Told>) {
+        if std::mem::take(&mut self.look_again) {
+            self.look(told);
+        }
+    }
+
+    /// Finds what there is: the families first, then datapaths and ports.
     pub(crate) fn look(&mut self, told: &mut Vec<Told>) {
         let busy =
             |step: &Step| matches!(step, Step::Family(_) | Step::Datapaths | Step::Ports(_) | Step::PortsEnd);
@@ -182,8 +195,9 @@ impl KernelDatapath {
                 }
                 (Step::PortsEnd, _) => {
                     let ports = std::mem::take(&mut self.ports);
-                    if !std::mem::take(&mut self.ports_interrupted) {
-                        told.push(Told::PortsComplete(ports));
+                    match std::mem::take(&mut self.ports_interrupted) {
+                        false => told.push(Told::PortsComplete(ports)),
+                        true => self.look_again = true,
                     }
                     continue;
                 }
@@ -328,16 +342,41 @@ impl KernelDatapath {
                 return;
             }
         };
-        let Some(families) = self.families else { return };
         let buffer = std::mem::take(&mut self.notification_buffer);
         for message in Messages::new(&buffer[..length]) {
-            let outcome = message.and_then(|message| self.notified(&message, families, told));
+            let outcome = message.and_then(|message| match self.families {
+                _ if message.header.kind == GENL_ID_CTRL.0 => self.take_family(&message, told),
+                Some(families) => self.notified(&message, families, told),
+                None => Ok(()),
+            });
             if let Err(malformed) = outcome {
                 debug!(%malformed, "datapath notification dropped");
                 self.dropped.0 += 1;
             }
         }
         self.notification_buffer = buffer;
+    }
+
+    /// A family came or went.
+    fn take_family(
+        &mut self,
+        message: &Message<'_>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), netlink_wire::Malformed> {
+        match FamilyEvent::decode(message)? {
+            // It is registered last of those that are needed.
+            FamilyEvent::New(family) if *family.name == *ovs_flow::FAMILY => self.look(told),
+            FamilyEvent::Gone(family) if *family.name == *ovs_flow::FAMILY => {
+                self.families = None;
+                self.found.clear();
+                self.datapaths.clear();
+                told.push(Told::PortsComplete(Vec::new()));
+                told.push(Told::Event(Event::DatapathOverrun));
+                info!("the kernel datapath is gone");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn notified(

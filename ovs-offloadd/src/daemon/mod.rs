@@ -18,10 +18,11 @@ mod answers;
 mod control;
 mod datapath;
 mod discovery;
-mod inventory;
+mod groups;
 mod journal;
 mod ovsdb;
 mod query;
+mod reader;
 mod settings;
 mod southbound;
 mod startup;
@@ -30,11 +31,11 @@ mod unfit;
 mod vswitchd;
 
 use control::Ask;
-use inventory::Inventory;
 use journal::Journal;
 use settings::ConfigState;
 
 use crate::event_log::Recorder;
+use crate::inventory::Inventory;
 
 pub(crate) use ovsdb::ovsdb_tls;
 pub(crate) use settings::engine_settings;
@@ -42,8 +43,6 @@ pub(crate) use southbound::remotes as southbound_remotes;
 pub use startup::{Options, PROGRAM, check, run};
 pub(crate) use vswitchd::version_in;
 
-/// Time between two looks for datapaths and ports that no notification told of.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Events handed to the engine before sockets and timers get their turn again.
 const EVENTS_PER_TURN: usize = 8_192;
 
@@ -104,7 +103,7 @@ struct Daemon {
     vswitchd_version: Option<String>,
     ovs_version: Option<String>,
     /// What OVSDB told last of interfaces and tunnels.
-    interfaces: BTreeMap<String, inventory::OvsInterface>,
+    interfaces: BTreeMap<String, crate::inventory::OvsInterface>,
     tunnels: BTreeMap<IpAddr, String>,
     southbound: southbound::Link,
     /// The chassis that tunnels lead to, as the engine was told.
@@ -113,6 +112,8 @@ struct Daemon {
     started: Instant,
     pace: Pace,
     recorder: Option<Recorder>,
+    // Questions that wait for how much of their resources NICs use, and since when.
+    deferred: Vec<(Ask, Instant)>,
     draining: bool,
     ready: bool,
     ending: bool,
@@ -135,7 +136,6 @@ enum Happened {
     Ovsdb(ovsdb::News),
     Southbound(southbound::News),
     Asked(Ask),
-    Look,
     Alive,
     Wake,
     Reload,
@@ -146,8 +146,11 @@ enum Happened {
 impl Daemon {
     /// Runs until it is told to end.
     async fn run(mut self, mut channels: Channels, mut signals: startup::Signals) -> Result<(), String> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = Vec::new();
+        self.datapath.look(&mut told);
+        let mut events = Vec::new();
+        self.take_told(told, &mut events);
+        self.events.extend(events);
         let mut alive = tokio::time::interval(startup::watchdog_interval());
         alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.ending {
@@ -161,7 +164,6 @@ impl Daemon {
                 Some(news) = channels.ovsdb.recv() => Happened::Ovsdb(news),
                 Some(news) = channels.southbound.recv() => Happened::Southbound(news),
                 Some(ask) = channels.asked.recv() => Happened::Asked(ask),
-                _ = look.tick() => Happened::Look,
                 _ = alive.tick() => Happened::Alive,
                 _ = signals.reload.recv() => Happened::Reload,
                 _ = signals.terminate.recv() => Happened::End,
@@ -196,6 +198,7 @@ impl Daemon {
             }
             Happened::Discovery(ready) => {
                 self.discovery.take(ready, &mut self.inventory, &mut events).map_err(broken)?;
+                self.answer_deferred(&mut events);
             }
             Happened::Said(said) => self.take_said(said, &mut events)?,
             Happened::Ovsdb(news) => self.take_news(news, &mut events)?,
@@ -204,13 +207,15 @@ impl Daemon {
                     self.tell_interfaces(&mut events);
                 }
             }
-            Happened::Asked(ask) => self.take_ask(ask, &mut events),
-            Happened::Look => {
+            Happened::Asked(ask) => self.take_or_defer(ask, &mut events),
+            Happened::Alive => {
+                self.alive();
                 let mut told = Vec::new();
-                self.datapath.look(&mut told);
+                self.datapath.retry(&mut told);
                 self.take_told(told, &mut events);
+                self.discovery.retry(&mut self.inventory);
+                self.answer_deferred(&mut events);
             }
-            Happened::Alive => self.alive(),
             Happened::Wake => events.push(Event::Wake),
             Happened::Reload => {
                 startup::notify_reloading();
@@ -409,7 +414,7 @@ fn take_told(inventory: &mut Inventory, told: Vec<datapath::Told>, events: &mut 
         match told {
             datapath::Told::Event(event) => events.push(event),
             datapath::Told::Port(port) => inventory.vport(port),
-            datapath::Told::PortGone(port) => inventory.vport_gone(&port),
+            datapath::Told::PortGone(port) => inventory.vport_gone((port.dp, port.port)),
             datapath::Told::PortsComplete(ports) => inventory.vports_are(ports),
         }
     }

@@ -9,7 +9,7 @@ use ovsdb_client::{Client, Config, Monitor, Notice, Remote, Tables, Tls, TlsFile
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::inventory::OvsInterface;
+use crate::inventory::OvsInterface;
 use crate::workload::{self, TunnelRow};
 
 ovsdb_client::table! {
@@ -23,6 +23,7 @@ ovsdb_client::table! {
 ovsdb_client::table! {
     struct Bridge in "Bridge" {
         name: String,
+        datapath_type: String,
         ports: Vec<Uuid>,
     }
 }
@@ -37,6 +38,9 @@ ovsdb_client::table! {
 ovsdb_client::table! {
     struct Interface in "Interface" {
         name: String,
+        kind: String => "type",
+        ifindex: Option<i64> = None,
+        error: Option<String> = None,
         external_ids: BTreeMap<String, String>,
         options: BTreeMap<String, String>,
     }
@@ -170,6 +174,9 @@ fn state(tables: &Tables) -> State {
                 let row = OvsInterface {
                     bridge: bridge.name.clone(),
                     iface_id: interface.external_ids.get("iface-id").cloned(),
+                    is_netdev: bridge.datapath_type != "netdev" && matches!(&*interface.kind, "" | "system"),
+                    ifindex: interface.ifindex.and_then(|ifindex| u32::try_from(ifindex).ok()),
+                    error: interface.error.clone(),
                     workload: workload::of_interface(&interface.external_ids, &port.external_ids),
                 };
                 state.interfaces.insert(interface.name.clone(), row);

@@ -1,18 +1,60 @@
 //! Answers to what the control socket and Prometheus ask.
 
+use std::time::{Duration, Instant};
+
+use netlink_wire::Ifindex;
 use offload_engine::Event;
 use serde::Serialize;
 
 use super::control::Ask;
+use super::groups::Heard;
 use super::{Connection, Daemon, answers, now};
-use crate::ctl::views::{ConnectionView, Deeds, PortView, Split, StatusView};
+use crate::ctl::inventory::{Entries, nic_detail, representors};
+use crate::ctl::views::{ConnectionView, Deeds, HeardView, InventoryView, PortView, Split, StatusView};
 use crate::ctl::{
-    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortQuery, Query, RefusalQuery, policy, text,
+    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, Query, RefusalQuery,
+    inventory_text, policy, text,
 };
+use crate::inventory::Nic;
 use crate::metrics;
 use crate::recording;
 
+/// Longest wait for how much of their resources NICs use, where it is asked for.
+const RESOURCES_WAIT: Duration = Duration::from_secs(1);
+/// Questions that wait for it at most; further ones are answered at once.
+const DEFERRED_MAX: usize = 64;
+
 impl Daemon {
+    /// Answers, or asks the kernel first for what nobody tells it of: the use of NICs' resources.
+    pub(super) fn take_or_defer(&mut self, ask: Ask, events: &mut Vec<Event>) {
+        let of_resources = match &ask {
+            Ask::Metrics(_) => true,
+            Ask::Query(asked, _) => matches!(asked.query, Query::Nic(NicQuery::Show { .. })),
+            Ask::Level(..) | Ask::Exit(_) => false,
+        };
+        let waits = of_resources
+            && self.deferred.len() < DEFERRED_MAX
+            && self.discovery.want_resources(&mut self.inventory);
+        match waits {
+            true => self.deferred.push((ask, Instant::now())),
+            false => self.take_ask(ask, events),
+        }
+    }
+
+    /// Answers what waited for resources, once they are read or it has waited long enough.
+    pub(super) fn answer_deferred(&mut self, events: &mut Vec<Event>) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let all = self.discovery.resources_are_read();
+        let is_due = |(_, since): &(Ask, Instant)| all || since.elapsed() >= RESOURCES_WAIT;
+        let (due, waiting) = std::mem::take(&mut self.deferred).into_iter().partition(is_due);
+        self.deferred = waiting;
+        for (ask, _) in due {
+            self.take_ask(ask, events);
+        }
+    }
+
     pub(super) fn take_ask(&mut self, ask: Ask, events: &mut Vec<Event>) {
         // A client that is gone meanwhile does not want its answer any more.
         match ask {
@@ -61,13 +103,28 @@ impl Daemon {
                 })?;
                 Ok(print(output, &why, text::flow_why))
             }
-            Query::Port(PortQuery::List) => {
+            Query::Port(PortQuery::List(PortListArgs { representors: true })) => {
+                let ports = answers::summary(&self.engine, now()).ports;
+                let representors = representors(&self.inventory.snapshot(), &entries_of(&ports));
+                Ok(print(output, &representors, |ports| inventory_text::representor_list(ports, width)))
+            }
+            Query::Port(PortQuery::List(_)) => {
                 let ports = answers::summary(&self.engine, now()).ports;
                 Ok(print(output, &ports, |ports| text::port_list(ports, width)))
             }
             Query::Nic(NicQuery::List) => {
-                let nics = answers::nics(&self.engine);
-                Ok(print(output, &nics, |nics| text::nic_list(nics, width)))
+                let nics = answers::nics(&self.engine, &self.inventory.snapshot());
+                Ok(print(output, &nics, |nics| inventory_text::nic_list(nics, width)))
+            }
+            Query::Nic(NicQuery::Show { nic }) => {
+                let ports = answers::summary(&self.engine, now()).ports;
+                let (snapshot, counts) = (self.inventory.snapshot(), answers::counts_of_nics(&self.engine));
+                let view = |nic: &Nic| answers::nic_view(nic, &counts);
+                let detail = nic_detail(&snapshot, nic, view, &entries_of(&ports));
+                let detail = detail.ok_or_else(|| {
+                    format!("there is no NIC {nic} with an eswitch (ovs-offloadctl nic list shows those there are)")
+                })?;
+                Ok(print(output, &detail, |detail| inventory_text::nic_show(detail, width)))
             }
             Query::Refusal(RefusalQuery::List) => {
                 let refused = answers::summary(&self.engine, now()).refused;
@@ -118,7 +175,7 @@ impl Daemon {
         })
     }
 
-    fn status(&self) -> (StatusView, Vec<PortView>) {
+    fn status(&mut self) -> (StatusView, Vec<PortView>) {
         let at = now();
         let summary = answers::summary(&self.engine, at);
         let status = self.engine.status(at);
@@ -126,7 +183,8 @@ impl Daemon {
         let tally = status.tally;
         let mut flows = summary.flows;
         flows.untracked = tally.megaflows_left_out;
-        let nics = answers::nics(&self.engine);
+        let snapshot = self.inventory.snapshot();
+        let nics = answers::nics(&self.engine, &snapshot);
         let installs_per_s_max = nics.iter().filter_map(|nic| nic.installs_per_s_max).max();
         let view = StatusView {
             version: env!("CARGO_PKG_VERSION"),
@@ -144,6 +202,7 @@ impl Daemon {
             namespaces: answers::namespaces(&self.engine),
             rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
             nics,
+            inventory: self.inventory_view(snapshot.stale.len()),
             refused: summary.refused,
             done: Deeds {
                 promotions: tally.promotions,
@@ -165,6 +224,20 @@ impl Daemon {
             notes: self.notes(),
         };
         (view, summary.ports)
+    }
+
+    fn inventory_view(&self, stale_ports: usize) -> InventoryView {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let heard = self.discovery.heard().into_iter().map(|(source, heard)| {
+            let Heard { notifications, updates } = heard;
+            (source.name(), HeardView { notifications, updates })
+        });
+        InventoryView {
+            complete_after_ms: self.discovery.complete_after().map(ms),
+            questions: self.discovery.asked(),
+            heard: heard.collect(),
+            stale_ports: stale_ports as u64,
+        }
     }
 
     fn connections(&self) -> Vec<ConnectionView> {
@@ -197,6 +270,11 @@ impl Daemon {
         }
         notes
     }
+}
+
+/// Flows in hardware by the device they come in by.
+fn entries_of(ports: &[PortView]) -> Entries {
+    ports.iter().map(|port| (Ifindex(port.ifindex), port.flows_hardware)).collect()
 }
 
 fn print<T: Serialize + ?Sized>(output: OutputFormat, view: &T, text: impl FnOnce(&T) -> String) -> String {

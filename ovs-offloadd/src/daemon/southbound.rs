@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::Connection;
-use super::inventory::OvsInterface;
 use crate::config::{Ovn, SouthboundSetting};
+use crate::inventory::OvsInterface;
 use crate::workload::{LogicalPort, Southbound};
 
 ovsdb_client::table! {

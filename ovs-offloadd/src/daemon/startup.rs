@@ -107,13 +107,15 @@ async fn start(
             .map_err(|error| format!("cannot write the event log {}: {error}", path.display()))
     });
     let recorder = recorder.transpose()?;
+    let mut inventory = super::Inventory::default();
+    let discovery = super::discovery::Discovery::open(buffer, &mut inventory).await.map_err(netlink)?;
     let mut daemon = Daemon {
         engine: Engine::new(started, engine_settings(&settings)),
         events: std::collections::VecDeque::new(),
         tc: tc::Tc::open(buffer, in_flight).map_err(netlink)?,
         datapath: super::datapath::KernelDatapath::open(buffer).map_err(netlink)?,
-        discovery: super::discovery::Discovery::open(buffer).map_err(netlink)?,
-        inventory: super::Inventory::default(),
+        discovery,
+        inventory,
         vswitchd,
         vswitchd_limit,
         config,
@@ -133,6 +135,7 @@ async fn start(
         started: Instant::now(),
         pace: Pace { at: Instant::now(), promotions: 0, per_s: 0 },
         recorder,
+        deferred: Vec::new(),
         draining: false,
         ready: false,
         ending: false,

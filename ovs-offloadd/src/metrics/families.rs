@@ -35,14 +35,19 @@ pub struct Family {
     pub labels: &'static [&'static str],
     /// One sentence.
     pub help: &'static str,
-    samples: fn(&StatusView, &[PortView], &mut Samples<'_>),
+    pub(super) samples: fn(&StatusView, &[PortView], &mut Samples<'_>),
 }
 
 /// Most ports that get series of their own; the rest is summed up as port `other`.
 const PORTS_MAX: usize = 1_000;
 
-/// Every family there is.
-pub static FAMILIES: &[Family] = &[
+/// Every family there is, in the order of a scrape.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(super::inventory::FAMILIES)
+}
+
+/// Those about flows, and the daemon itself.
+static FAMILIES: &[Family] = &[
     Family {
         name: "offloadd_info",
         kind: Kind::Gauge,
@@ -370,14 +375,16 @@ pub static FAMILIES: &[Family] = &[
     },
 ];
 
-struct Samples<'o> {
+/// Where a family's values go.
+pub(super) struct Samples<'o> {
     out: &'o mut String,
     name: &'static str,
     labels: &'static [&'static str],
 }
 
 impl Samples<'_> {
-    fn put(&mut self, values: &[&str], value: impl Display) {
+    /// One value, with those of the labels.
+    pub(super) fn put(&mut self, values: &[&str], value: impl Display) {
         debug_assert_eq!(values.len(), self.labels.len(), "{}", self.name);
         self.out.push_str(self.name);
         for (index, (label, text)) in self.labels.iter().zip(values).enumerate() {
@@ -437,7 +444,7 @@ impl Samples<'_> {
 /// The text of a scrape (`text/plain; version=0.0.4`). Ports come in the order of their index.
 pub fn render(status: &StatusView, ports: &[PortView]) -> String {
     let mut out = String::with_capacity(4096 + ports.len() * 320);
-    for family in FAMILIES {
+    for family in families() {
         let _ = writeln!(out, "# HELP {} {}", family.name, family.help);
         let _ = writeln!(out, "# TYPE {} {}", family.name, family.kind.word());
         (family.samples)(
@@ -481,6 +488,13 @@ mod tests {
         let locality = "offloadd_locality_bytes_total{locality=\"cross-node\",placement=\"software\"}";
         assert_eq!(value(&text, locality).unwrap(), "20000");
         assert_eq!(value(&text, "offloadd_connection_up{peer=\"vswitchd\"}").unwrap(), "0");
+        let of_nic = |name: &str, more: &str| {
+            value(&text, &format!("offloadd_nic_{name}{{nic=\"0\",driver=\"mlx5_core\"{more}}}")).unwrap()
+        };
+        assert_eq!(of_nic("health_errors_total", ",reporter=\"fw\""), "3");
+        assert_eq!(of_nic("representors", ",state=\"down\""), "1");
+        assert_eq!(of_nic("resource_used_entries", ",resource=\"max_local_SFs\""), "4");
+        assert_eq!((of_nic("virtual_functions", ""), of_nic("switchdev", "")), ("8".into(), "1".into()));
         assert_eq!(value(&text, "offloadd_configuration_ok").unwrap(), "0");
     }
 
@@ -502,7 +516,7 @@ mod tests {
 
     #[test]
     fn names_carry_units_and_counters_end_in_total() {
-        for family in FAMILIES {
+        for family in families() {
             assert!(family.name.starts_with("offloadd_"));
             assert_eq!(family.name.ends_with("_total"), family.kind == Kind::Counter, "{}", family.name);
             assert!(!family.labels.contains(&"ufid"));

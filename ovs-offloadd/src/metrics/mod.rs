@@ -5,8 +5,9 @@
 
 mod families;
 mod http;
+mod inventory;
 
-pub use families::{FAMILIES, Family, Kind, render};
+pub use families::{Family, Kind, families, render};
 pub use http::{Scrape, serve};
 
 /// The reference page for people, in Markdown, written from the table of families.
@@ -19,7 +20,7 @@ pub fn reference_page() -> String {
          bridges, NICs, rules of the policy, closed lists of reasons; never from a flow. This page is written from the table in the code.\n\n\
          | name | kind | labels | meaning |\n|---|---|---|---|\n",
     );
-    for family in FAMILIES {
+    for family in families() {
         let labels = family.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let _ = writeln!(out, "| `{}` | {} | {labels} | {} |", family.name, family.kind.word(), family.help);
     }
@@ -28,7 +29,9 @@ pub fn reference_page() -> String {
          - Share of bytes in hardware: `sum(rate(offloadd_bytes_total{placement=\"hardware\"}[5m])) / \
          sum(rate(offloadd_bytes_total[5m]))`\n\
          - A full table: `offloadd_nic_entries / offloadd_nic_capacity_entries > 0.95`\n\
-         - Something is down: `offloadd_connection_up == 0`\n",
+         - Something is down: `offloadd_connection_up == 0`\n\
+         - A NIC is ill: `offloadd_nic_health_reporters_in_error > 0 or offloadd_nic_reload_failed == 1`\n\
+         - Workloads without a representor: `offloadd_stale_ports > 0`\n",
     );
     out
 }

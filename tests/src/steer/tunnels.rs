@@ -65,7 +65,7 @@ impl Host {
     }
 
     /// A tunnel of `kind` to the other host, and a rule of its own for the fast flow.
-    fn join(&self, kind: &str) -> Outcome {
+    fn join(&self, kind: &str, port: u16) -> Outcome {
         let remote = format!("options:remote_ip=172.31.0.{}", 3 - self.number);
         let tunnel = ["add-port", "br0", "tun0", "--", "set", "Interface", "tun0"];
         let options =
@@ -76,7 +76,7 @@ impl Host {
         self.ovs.ofctl(&[
             "add-flow",
             "br0",
-            &format!("priority=100,udp,tp_dst={FAST},actions=output:{out}"),
+            &format!("priority=100,udp,tp_dst={port},actions=output:{out}"),
         ])?;
         Ok(())
     }
@@ -86,8 +86,8 @@ impl Host {
     }
 
     /// The fast flow as the daemon has it, once it is in hardware.
-    fn placed(&self, daemon: &Daemon) -> Outcome<Value> {
-        let to = format!("udp(dst={FAST})");
+    fn placed(&self, daemon: &Daemon, port: u16) -> Outcome<Value> {
+        let to = format!("udp(dst={port})");
         wait_for(&format!("the flow is in hardware on host {}", self.number), PLACED_WITHIN, || {
             let flows = daemon.flows()?;
             let fast: Vec<_> = flows
@@ -122,12 +122,12 @@ fn packets(flow: &Value, part: &str) -> u64 {
     flow["traffic"][part]["packets"].as_u64().unwrap_or_default()
 }
 
-fn try_kind(hosts: [&Host; 2], daemons: [&Daemon; 2], kind: &str) -> Outcome {
+fn try_kind(hosts: [&Host; 2], daemons: [&Daemon; 2], kind: &str, port: u16) -> Outcome {
     for host in hosts {
-        host.join(kind)?;
+        host.join(kind, port)?;
     }
     wait_until("the pods reach each other", PLACED_WITHIN, || Ok(hosts[0].pod.pings("10.20.0.2")))?;
-    let to = format!("10.20.0.2:{FAST}");
+    let to = format!("10.20.0.2:{port}");
     let receiver = Receiver::start(&hosts[1].pod, &to)?;
     let stream = Stream {
         to: &to,
@@ -138,7 +138,7 @@ fn try_kind(hosts: [&Host; 2], daemons: [&Daemon; 2], kind: &str) -> Outcome {
         ..Stream::default()
     };
     let sender = Sender::start_stoppable(&hosts[0].pod, stream)?;
-    let flows = [hosts[0].placed(daemons[0])?, hosts[1].placed(daemons[1])?];
+    let flows = [hosts[0].placed(daemons[0], port)?, hosts[1].placed(daemons[1], port)?];
     let (rep, tunnel) = (&flows[0]["port"], &flows[1]["port"]);
     ensure!(*rep == hosts[0].nic.representor(0), "the flow into the tunnel comes in by {rep}");
     ensure!(
@@ -206,8 +206,9 @@ pub(super) fn a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_ar
         Daemon::start(lab, &one.ovs, &config(&one.ovs)?)?,
         Daemon::start(lab, &two.ovs, &config(&two.ovs)?)?,
     ];
-    for kind in ["geneve", "vxlan"] {
-        try_kind([&one, &two], [&daemons[0], &daemons[1]], kind)?;
+    // Another port each, so that it is another megaflow, with counters of its own.
+    for (kind, port) in [("geneve", FAST), ("vxlan", FAST + 1)] {
+        try_kind([&one, &two], [&daemons[0], &daemons[1]], kind, port)?;
     }
     Ok(())
 }

@@ -159,7 +159,16 @@ impl Engine {
             }
             Event::Nic(nic) => self.world.ports.set_nic(*nic),
             Event::NicGone(nic) => self.world.ports.remove_nic(nic),
-            Event::NicReset(nic) => self.placing.nic_reset(&mut self.world, now, nic, fx),
+            Event::NicReset(nic) => {
+                if self.world.probed.forget(nic) {
+                    self.placing.probed(&mut self.world, now);
+                }
+                self.placing.nic_reset(&mut self.world, now, nic, fx);
+            }
+            Event::Probed(refusals) => {
+                self.world.probed.are(refusals);
+                self.placing.probed(&mut self.world, now);
+            }
             Event::Port(port) => {
                 let (ifindex, location) = (port.ifindex, port.location);
                 let known = self.world.ports.get(ifindex).is_some_and(|known| known.is_named_like(&port));

@@ -11,6 +11,7 @@ use crate::counters::Count;
 use crate::dpctl::{FlowText, FlowTextError};
 use crate::ovs::OvsSettings;
 use crate::ports::{NicFacts, NicId, PortFacts};
+use crate::probed::ProbedRefusal;
 use crate::settings::Settings;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -144,6 +145,8 @@ pub enum Event {
     NicGone(NicId),
     /// A NIC lost all its rules, though TC may still say `in_hw`.
     NicReset(NicId),
+    /// What probes saw drivers refuse, all of it: what was told before holds no longer.
+    Probed(Vec<ProbedRefusal>),
     /// A port appeared or changed.
     Port(Box<PortFacts>),
     /// A port's netdev is gone.

@@ -44,6 +44,9 @@ pub(crate) trait Placing: core::fmt::Debug {
     /// A NIC lost all its rules.
     fn nic_reset(&mut self, _world: &mut World, _now: Micros, _nic: NicId, _fx: &mut Vec<Effect>) {}
 
+    /// What probes saw drivers refuse changed.
+    fn probed(&mut self, _world: &mut World, _now: Micros) {}
+
     /// ovs-vswitchd's control socket answers again.
     fn vswitchd_up(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
 

@@ -18,6 +18,8 @@ pub enum Refusal {
     DriverSilent,
     /// Others of its shape were refused, so that this one was not tried: what was said of them.
     Shape(String),
+    /// A probe saw the driver refuse a part of it by itself, so that it was not tried: which part, and the driver's words.
+    Probed(String),
     /// The kernel refused the request.
     Kernel {
         /// The error number.
@@ -72,6 +74,11 @@ impl Refusal {
         Self::Shape(bounded(&self.to_string()))
     }
 
+    /// A probe saw the driver refuse `what`, in these words.
+    pub(crate) fn probed(what: &str, why: &str) -> Self {
+        Self::Probed(bounded(&alloc::format!("{what}: {why}")))
+    }
+
     /// Whether it may be the shape of the rule that was refused, and not just this rule.
     pub(crate) fn blames_shape(&self) -> bool {
         match self {
@@ -95,6 +102,7 @@ impl Refusal {
             Self::Driver(_)
             | Self::DriverSilent
             | Self::Shape(_)
+            | Self::Probed(_)
             | Self::Kernel { .. }
             | Self::Unsupported(_)
             | Self::NoOffloadPort
@@ -115,6 +123,7 @@ impl Refusal {
             Self::Driver(_) => "driver",
             Self::DriverSilent => "driver_silent",
             Self::Shape(_) => "shape",
+            Self::Probed(_) => "probed",
             Self::Kernel { .. } => "kernel",
             Self::Unsupported(_) => "unsupported",
             Self::NoOffloadPort => "no_offload_port",
@@ -131,6 +140,7 @@ impl fmt::Display for Refusal {
             Self::Driver(text) => write!(f, "the driver says: {text}"),
             Self::DriverSilent => f.write_str("the driver refused the rule without a reason"),
             Self::Shape(why) => write!(f, "not tried, since others of its shape were refused: {why}"),
+            Self::Probed(why) => write!(f, "not tried, since a probe saw the driver refuse {why}"),
             Self::Kernel { errno, text } if text.is_empty() => write!(f, "the kernel says: {errno}"),
             Self::Kernel { errno, text } => write!(f, "the kernel says: {errno}: {text}"),
             Self::Unsupported(what) => {

@@ -6,6 +6,7 @@ use crate::ledger::{Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, PortKind, Ports};
+use crate::probed::Probed;
 use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
@@ -88,6 +89,8 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     pub(crate) ovs: OvsSettings,
     pub(crate) ports: Ports,
+    /// What probes saw drivers refuse.
+    pub(crate) probed: Probed,
     pub(crate) ledger: Ledger,
     pub(crate) totals: Totals,
     pub(crate) tally: Tally,
@@ -113,6 +116,7 @@ impl World {
             policy: Policy::default(),
             ovs: OvsSettings::default(),
             ports: Ports::default(),
+            probed: Probed::default(),
             ledger: Ledger::default(),
             totals: Totals::default(),
             tally: Tally::default(),

@@ -22,7 +22,7 @@ use netlink_wire::Ufid;
 use policies::Micros;
 use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
 use shapes::Shapes;
-use tc_flower::Shape;
+use tc_flower::{Filter, Shape};
 
 /// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
 const LOST_AFTER: u8 = 2;
@@ -126,6 +126,23 @@ impl Placing for Steer {
         let lost = world.ledger.select(|entry| entry.nic == Some(nic) && entry.in_hw() && entry.is_resting());
         for ufid in lost {
             self.place_anew(world, now, ufid, fx);
+        }
+    }
+
+    fn probed(&mut self, world: &mut World, now: Micros) {
+        let kept_back =
+            world.ledger.select(|entry| matches!(entry.refusal, Some(Refusal::Probed(_))) && !entry.in_hw());
+        for ufid in kept_back {
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.refusal = None;
+                entry.refused_rule = None;
+            }
+            if let Some(planner) = self.planner_of(world, ufid) {
+                planner.unblock(now, ufid);
+            }
+        }
+        for ufid in world.ledger.select(|entry| entry.filter.is_some() && !entry.in_hw()) {
+            self.judge(world, now, ufid);
         }
     }
 
@@ -279,7 +296,7 @@ impl Steer {
         if matches!(verdict, Verdict::Software(_)) && self.waiting.remove(&ufid).is_some() {
             self.tell_unplaced(world, now, ufid);
         }
-        if !matches!(verdict, Verdict::Software(_)) {
+        if !matches!(verdict, Verdict::Software(_)) && !self.put_off_as_probed(world, now, ufid) {
             self.put_off_for_shape(world, now, ufid, false);
         }
     }
@@ -338,6 +355,26 @@ impl Steer {
         if let Some(planner) = self.planner_of(world, ufid) {
             planner.refused(now, ufid, told);
         }
+    }
+
+    /// Leaves a megaflow in software whose rule contains what a probe saw refused; whether it is so.
+    fn put_off_as_probed(&mut self, world: &mut World, now: Micros, ufid: Ufid) -> bool {
+        let entry = world.ledger.get(ufid).filter(|entry| !entry.in_hw() && entry.is_resting());
+        let Some(nic) = entry.and_then(|entry| entry.nic).filter(|nic| !world.probed.is_empty(*nic)) else {
+            return false;
+        };
+        let Some(filter) = hardware_rule_of(world, ufid) else { return false };
+        let Some(why) = world.probed.verdict(&world.ports, nic, &filter) else { return false };
+        // What the driver said of this very rule says more.
+        if world.ledger.get(ufid).is_some_and(|entry| entry.refusal.is_none()) {
+            hold_against(world, ufid, why);
+        }
+        self.waiting.remove(&ufid);
+        let until = now.plus(world.settings.planner.shape_retry_after);
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.put_off(now, ufid, until);
+        }
+        true
     }
 
     /// Leaves a megaflow in software whose rule is of a shape that was refused; whether it is so. If not, and it is to be
@@ -409,11 +446,16 @@ impl Steer {
     }
 }
 
+/// A megaflow's rule as hardware would get it.
+fn hardware_rule_of(world: &World, ufid: Ufid) -> Option<Filter> {
+    let entry = world.ledger.get(ufid)?;
+    Some(rule::into_hardware(&entry.filter.as_ref()?.owner, entry.address()?).ok()?.filter)
+}
+
 /// The shape of a megaflow's rule as hardware would get it, and its NIC.
 fn shape_of(world: &World, ufid: Ufid) -> Option<(NicId, Shape)> {
-    let entry = world.ledger.get(ufid)?;
-    let request = rule::into_hardware(&entry.filter.as_ref()?.owner, entry.address()?).ok()?;
-    Some((entry.nic?, Shape::of(&request.filter).ok()?))
+    let filter = hardware_rule_of(world, ufid)?;
+    Some((world.ledger.get(ufid)?.nic?, Shape::of(&filter).ok()?))
 }
 
 /// Notes why the rule that is there now is not in hardware.

@@ -56,8 +56,8 @@ impl Steer {
             self.tell_unplaced(world, now, ufid);
             return;
         }
-        // It may have been in line before others of its shape were refused.
-        if self.put_off_for_shape(world, now, ufid, true) {
+        // It may have been in line before others of its shape were refused, or a probe ran.
+        if self.put_off_as_probed(world, now, ufid) || self.put_off_for_shape(world, now, ufid, true) {
             return;
         }
         if self.needs_clean_promotion(world, ufid) {

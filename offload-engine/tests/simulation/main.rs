@@ -6,6 +6,7 @@ mod facts;
 mod kernel;
 mod ovs;
 mod policy;
+mod probed;
 mod recording;
 mod rng;
 mod rule;

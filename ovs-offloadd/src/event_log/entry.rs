@@ -14,6 +14,7 @@ use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location,
 use super::Setting;
 use super::policy::PolicyEntry;
 use super::port::PortEntry;
+use super::probed::ProbedEntry;
 use crate::config::{Assignment, Config, Origin, keys::KEYS};
 
 /// Messages of the kernel that events were read from, in the order of those events.
@@ -171,6 +172,7 @@ pub(crate) enum Entry {
     Nic(NicEntry),
     NicGone(u16),
     NicReset(u16),
+    Probed(Vec<ProbedEntry>),
     /// Address and name.
     Chassis(Vec<(String, String)>),
     #[serde(rename = "port")]
@@ -383,6 +385,7 @@ impl Entry {
             }),
             Event::NicGone(nic) => Self::NicGone(nic.0),
             Event::NicReset(nic) => Self::NicReset(nic.0),
+            Event::Probed(refusals) => Self::Probed(refusals.iter().map(ProbedEntry::of).collect()),
             Event::Chassis(chassis) => Self::Chassis(
                 chassis.iter().map(|(address, name)| (address.to_string(), name.clone())).collect(),
             ),
@@ -442,6 +445,9 @@ impl Entry {
             }
             Self::NicGone(nic) => Event::NicGone(NicId(nic)),
             Self::NicReset(nic) => Event::NicReset(NicId(nic)),
+            Self::Probed(refusals) => {
+                Event::Probed(refusals.into_iter().map(ProbedEntry::refusal).collect::<Result<_, _>>()?)
+            }
             Self::Chassis(chassis) => {
                 let told = |(address, name): (String, String)| match address.parse() {
                     Ok(address) => Ok((address, name)),

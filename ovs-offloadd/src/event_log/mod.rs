@@ -6,6 +6,7 @@
 mod entry;
 mod policy;
 mod port;
+mod probed;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};

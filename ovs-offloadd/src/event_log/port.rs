@@ -9,6 +9,11 @@ use super::entry::Place;
 const KINDS: [PortKind; 5] =
     [PortKind::Representor, PortKind::Uplink, PortKind::Tunnel, PortKind::Internal, PortKind::Other];
 
+pub(super) fn kind_of_port(word: &str) -> Result<PortKind, String> {
+    let kind = KINDS.into_iter().find(|kind| kind.as_str() == word);
+    kind.ok_or_else(|| format!("unknown kind of port {word}"))
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WorkloadEntry {
     orchestrator: String,
@@ -73,7 +78,7 @@ impl PortEntry {
     }
 
     pub(super) fn facts(self) -> Result<PortFacts, String> {
-        let kind = KINDS.into_iter().find(|kind| kind.as_str() == self.kind);
+        let kind = kind_of_port(&self.kind)?;
         Ok(PortFacts {
             name: self.name,
             ifindex: Ifindex(self.ifindex),
@@ -82,7 +87,7 @@ impl PortEntry {
             bridge: self.bridge,
             iface_id: self.iface_id,
             workload: self.workload.map(WorkloadEntry::workload).transpose()?,
-            kind: kind.ok_or_else(|| format!("unknown kind of port {}", self.kind))?,
+            kind,
             tunnel_kind: self.tunnel_kind,
             nic: self.nic.map(NicId),
             hw_tc_offload: self.hw_tc_offload,

@@ -57,6 +57,7 @@ impl ActionIndex {
 }
 
 const TCA_POLICE_TBF: u16 = 1;
+const TCA_POLICE_RATE: u16 = 2;
 const TCA_POLICE_AVRATE: u16 = 4;
 const TCA_POLICE_RESULT: u16 = 5;
 const TCA_POLICE_TM: u16 = 6;
@@ -65,6 +66,8 @@ const TCA_POLICE_RATE64: u16 = 8;
 const TCA_POLICE_PEAKRATE64: u16 = 9;
 const TCA_POLICE_PKTRATE64: u16 = 10;
 const TCA_POLICE_PKTBURST64: u16 = 11;
+/// `TC_RTAB_SIZE` of `linux/pkt_sched.h`.
+const RATE_TABLE: usize = 1024;
 /// Bytes of `struct tc_police`.
 const TBF: usize = 56;
 
@@ -137,6 +140,11 @@ impl Police {
         tbf[20..32].copy_from_slice(&self.rate.bytes());
         tbf[32..44].copy_from_slice(&self.peak_rate.bytes());
         writer.put(TCA_POLICE_TBF, &tbf);
+        if self.rate.rate != 0 && generic.index == ActionIndex(0) {
+            // The kernel wants a table of times and, where the rate tells the link layer, reads nothing in it
+            // (qdisc_get_rtab() of net/sched/sch_api.c).
+            writer.put(TCA_POLICE_RATE, &[0; RATE_TABLE]);
+        }
         if let Some(result) = self.result {
             writer.put_u32(TCA_POLICE_RESULT, result.number().cast_unsigned());
         }

@@ -109,3 +109,99 @@ pub(crate) const KEY_SPI: u16 = 108;
 pub(crate) const KEY_SPI_MASK: u16 = 109;
 pub(crate) const KEY_ENC_FLAGS: u16 = 110;
 pub(crate) const KEY_ENC_FLAGS_MASK: u16 = 111;
+
+/// The attribute that is the mask of this one, where it has one.
+pub(crate) const fn mask_of(attr: u16) -> Option<u16> {
+    Some(match attr {
+        KEY_ETH_DST => KEY_ETH_DST_MASK,
+        KEY_ETH_SRC => KEY_ETH_SRC_MASK,
+        KEY_IPV4_SRC => KEY_IPV4_SRC_MASK,
+        KEY_IPV4_DST => KEY_IPV4_DST_MASK,
+        KEY_IPV6_SRC => KEY_IPV6_SRC_MASK,
+        KEY_IPV6_DST => KEY_IPV6_DST_MASK,
+        KEY_ENC_IPV4_SRC => KEY_ENC_IPV4_SRC_MASK,
+        KEY_ENC_IPV4_DST => KEY_ENC_IPV4_DST_MASK,
+        KEY_ENC_IPV6_SRC => KEY_ENC_IPV6_SRC_MASK,
+        KEY_ENC_IPV6_DST => KEY_ENC_IPV6_DST_MASK,
+        KEY_TCP_SRC => KEY_TCP_SRC_MASK,
+        KEY_TCP_DST => KEY_TCP_DST_MASK,
+        KEY_UDP_SRC => KEY_UDP_SRC_MASK,
+        KEY_UDP_DST => KEY_UDP_DST_MASK,
+        KEY_SCTP_SRC => KEY_SCTP_SRC_MASK,
+        KEY_SCTP_DST => KEY_SCTP_DST_MASK,
+        KEY_ENC_UDP_SRC_PORT => KEY_ENC_UDP_SRC_PORT_MASK,
+        KEY_ENC_UDP_DST_PORT => KEY_ENC_UDP_DST_PORT_MASK,
+        KEY_FLAGS => KEY_FLAGS_MASK,
+        KEY_ICMPV4_CODE => KEY_ICMPV4_CODE_MASK,
+        KEY_ICMPV4_TYPE => KEY_ICMPV4_TYPE_MASK,
+        KEY_ICMPV6_CODE => KEY_ICMPV6_CODE_MASK,
+        KEY_ICMPV6_TYPE => KEY_ICMPV6_TYPE_MASK,
+        KEY_ARP_SIP => KEY_ARP_SIP_MASK,
+        KEY_ARP_TIP => KEY_ARP_TIP_MASK,
+        KEY_ARP_OP => KEY_ARP_OP_MASK,
+        KEY_ARP_SHA => KEY_ARP_SHA_MASK,
+        KEY_ARP_THA => KEY_ARP_THA_MASK,
+        KEY_TCP_FLAGS => KEY_TCP_FLAGS_MASK,
+        KEY_IP_TOS => KEY_IP_TOS_MASK,
+        KEY_IP_TTL => KEY_IP_TTL_MASK,
+        KEY_ENC_IP_TOS => KEY_ENC_IP_TOS_MASK,
+        KEY_ENC_IP_TTL => KEY_ENC_IP_TTL_MASK,
+        KEY_ENC_OPTS => KEY_ENC_OPTS_MASK,
+        KEY_CT_STATE => KEY_CT_STATE_MASK,
+        KEY_CT_ZONE => KEY_CT_ZONE_MASK,
+        KEY_CT_MARK => KEY_CT_MARK_MASK,
+        KEY_CT_LABELS => KEY_CT_LABELS_MASK,
+        KEY_HASH => KEY_HASH_MASK,
+        KEY_SPI => KEY_SPI_MASK,
+        KEY_ENC_FLAGS => KEY_ENC_FLAGS_MASK,
+        _ => return None,
+    })
+}
+
+/// Whether it is the mask of another one.
+pub(crate) const fn is_mask(attr: u16) -> bool {
+    matches!(
+        attr,
+        KEY_ETH_DST_MASK
+            | KEY_ETH_SRC_MASK
+            | KEY_IPV4_SRC_MASK
+            | KEY_IPV4_DST_MASK
+            | KEY_IPV6_SRC_MASK
+            | KEY_IPV6_DST_MASK
+            | KEY_ENC_IPV4_SRC_MASK
+            | KEY_ENC_IPV4_DST_MASK
+            | KEY_ENC_IPV6_SRC_MASK
+            | KEY_ENC_IPV6_DST_MASK
+            | KEY_TCP_SRC_MASK
+            | KEY_TCP_DST_MASK
+            | KEY_UDP_SRC_MASK
+            | KEY_UDP_DST_MASK
+            | KEY_SCTP_SRC_MASK
+            | KEY_SCTP_DST_MASK
+            | KEY_ENC_UDP_SRC_PORT_MASK
+            | KEY_ENC_UDP_DST_PORT_MASK
+            | KEY_FLAGS_MASK
+            | KEY_ICMPV4_CODE_MASK
+            | KEY_ICMPV4_TYPE_MASK
+            | KEY_ICMPV6_CODE_MASK
+            | KEY_ICMPV6_TYPE_MASK
+            | KEY_ARP_SIP_MASK
+            | KEY_ARP_TIP_MASK
+            | KEY_ARP_OP_MASK
+            | KEY_ARP_SHA_MASK
+            | KEY_ARP_THA_MASK
+            | KEY_TCP_FLAGS_MASK
+            | KEY_IP_TOS_MASK
+            | KEY_IP_TTL_MASK
+            | KEY_ENC_IP_TOS_MASK
+            | KEY_ENC_IP_TTL_MASK
+            | KEY_ENC_OPTS_MASK
+            | KEY_CT_STATE_MASK
+            | KEY_CT_ZONE_MASK
+            | KEY_CT_MARK_MASK
+            | KEY_CT_LABELS_MASK
+            | KEY_HASH_MASK
+            | KEY_SPI_MASK
+            | KEY_ENC_FLAGS_MASK
+    )
+}

@@ -1,7 +1,7 @@
 //! Which packets a filter matches: the keys of the flower classifier (`TCA_FLOWER_KEY_*` of `linux/pkt_cls.h`), value
 //! and mask as one.
 
-mod attr;
+pub(crate) mod attr;
 mod codec;
 pub mod conntrack;
 pub mod eth;
@@ -123,7 +123,7 @@ impl Match {
     ///
     /// Of a tagged packet, a request has the tag's type in `TCA_FLOWER_KEY_ETH_TYPE`, and a report the type after all
     /// tags (`is_vlan_key()` and `fl_dump_key()` of the kernel's `cls_flower.c`). The latter is in the tags' own keys too.
-    fn put(&self, protocol: EtherType, writer: &mut MessageWriter) {
+    pub(crate) fn put(&self, protocol: EtherType, writer: &mut MessageWriter) {
         let ethertype = if protocol.is_vlan() { Some(protocol) } else { self.eth.ethertype };
         Eth { ethertype, ..self.eth }.put(writer);
         self.vlan.put(writer);

@@ -13,6 +13,7 @@ pub mod inventory;
 pub mod io;
 pub mod logging;
 pub mod metrics;
+pub mod probe;
 pub mod recording;
 pub mod replay;
 mod workload;

@@ -4,12 +4,17 @@
 mod complaint;
 mod host;
 mod ports;
+mod probe;
 mod settings;
 
 use lab_tests::harness::{Need, Test, fact};
 
 use host::what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_is_told;
 use ports::faults_of_ports_tc_tunnels_and_a_nic_are_named_and_mended;
+use probe::{
+    a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwise,
+    a_rule_with_what_a_probe_saw_refused_is_not_tried_until_that_is_forgotten,
+};
 use settings::settings_that_do_not_hold_and_what_daemons_left_behind_are_named;
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon];
@@ -20,6 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_is_told)
         .needs(NEEDS)
         .per_release(),
+    fact!(a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwise).needs(NEEDS),
+    fact!(a_rule_with_what_a_probe_saw_refused_is_not_tried_until_that_is_forgotten).needs(NEEDS),
 ];
 
 #[cfg(test)]

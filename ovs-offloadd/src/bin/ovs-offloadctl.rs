@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser as _};
 use ovs_offloadd::config::{self, Config, default_rundir};
@@ -16,9 +16,11 @@ use ovs_offloadd::daemon;
 use ovs_offloadd::doctor::{self, DoctorArgs, Places};
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
+use ovs_offloadd::probe;
 use ovs_offloadd::recording::{self, RecordArgs, RecordError};
 use ovs_offloadd::replay::{self, ReplayArgs};
 use policies::Micros;
+use tc_flower::Chain;
 
 /// The daemon refused, or found nothing.
 const REFUSED: u8 = 1;
@@ -29,7 +31,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.verb {
         Verb::Local(Local::Doctor(args)) => {
-            return match examine(&cli, args) {
+            let outcome = match &args.probe {
+                Some(port) => probe_port(&cli, args, port),
+                None => examine(&cli, args),
+            };
+            return match outcome {
                 Ok((text, status)) => print(&text, status),
                 Err((status, sentence)) => complain(status, &sentence),
             };
@@ -97,6 +103,54 @@ fn examine(cli: &Cli, args: &DoctorArgs) -> Result<(String, u8), (u8, String)> {
         OutputFormat::Table => report.text(width(cli.output)),
     };
     Ok((text, report.exit_status()))
+}
+
+/// Tries what a NIC takes: what there is to print, and the exit status.
+fn probe_port(cli: &Cli, args: &DoctorArgs, port: &str) -> Result<(String, u8), (u8, String)> {
+    let places = Places { rundir: cli.rundir.clone(), timeout: Duration::from_secs(cli.timeout) };
+    let rundir = doctor::rundir(args, &places);
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(&stop);
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let asked = probe::Asked {
+        port,
+        chain: args.chain.map(Chain),
+        rundir: rundir.clone(),
+        now_s: since_1970.as_secs(),
+    };
+    let runtime = runtime()?;
+    let matrix = runtime
+        .block_on(probe::probe(&asked, args, &places, &stop))
+        .map_err(|sentence| (REFUSED, sentence))?;
+    if matrix.says_something() {
+        match probe::write(&rundir, &matrix) {
+            Ok(_) => tell_daemon(cli, &runtime, &rundir),
+            Err(error) => eprintln!("ovs-offloadctl: what was seen cannot be kept: {error}"),
+        }
+    }
+    let text = match cli.output {
+        OutputFormat::Json => {
+            serde_json::to_string_pretty(&matrix).map_err(|error| (UNUSABLE, error.to_string()))?
+        }
+        OutputFormat::Table => matrix.text(),
+    };
+    Ok((text, matrix.exit_status()))
+}
+
+/// Has the daemon read what is kept, if one runs; one that starts later reads it then.
+fn tell_daemon(cli: &Cli, runtime: &tokio::runtime::Runtime, rundir: &Path) {
+    let socket = match cli.target.contains('/') {
+        true => PathBuf::from(&cli.target),
+        false => match control_socket(rundir, &cli.target) {
+            Ok(socket) => socket,
+            Err(_) => return,
+        },
+    };
+    let mut client = Client::new(socket);
+    match runtime.block_on(client.command("probe/load", &[], Duration::from_secs(cli.timeout))) {
+        Ok(sentence) => eprintln!("{}", sentence.trim_end()),
+        Err(error) => eprintln!("ovs-offloadctl: the daemon was not told: {error}"),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, (u8, String)> {

@@ -10,8 +10,8 @@ use crate::recording::RecordArgs;
 use crate::replay::ReplayArgs;
 
 /// What `doctor` ends with; 2 means the same everywhere.
-const DOCTOR_STATUS: &str =
-    "Exit status: 0 nothing worse than notes, 1 errors, 3 warnings and no errors, 2 wrong usage.";
+const DOCTOR_STATUS: &str = "Exit status: 0 nothing worse than notes, 1 errors, 3 warnings and no errors, 2 wrong usage. With --probe: \
+                             0 probed, 1 the NIC takes no rule, or the port cannot be probed.";
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -86,6 +86,9 @@ pub enum Query {
     /// Recordings of the flow table under way; `record` uses these
     #[command(subcommand, hide = true)]
     Recording(RecordingQuery),
+    /// What `doctor --probe` saw; it uses these
+    #[command(subcommand, hide = true)]
+    Probe(ProbeQuery),
     /// Read the configuration again; a wrong one changes nothing
     Reload,
     /// Empty the hardware and keep it empty, or use it again
@@ -161,6 +164,13 @@ pub enum RecordingQuery {
         /// The session's number
         session: u64,
     },
+}
+
+/// About what probes saw.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum ProbeQuery {
+    /// Read what is kept of probes, and try no rule that contains what was refused
+    Load,
 }
 
 /// About the policy.
@@ -257,7 +267,8 @@ pub enum FlowOrder {
 /// What needs no daemon.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Local {
-    /// Look for what keeps flows out of the NIC, from firmware to flow, and say how to mend it; changes nothing
+    /// Look for what keeps flows out of the NIC, from firmware to flow, and say how to mend it; changes nothing. With --probe:
+    /// try what a NIC and its driver take
     #[command(after_help = DOCTOR_STATUS)]
     Doctor(DoctorArgs),
     /// Write the flow table's history to a file for `replay`: which flows there are, and what each moves when
@@ -358,6 +369,7 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
             ("recording/read", vec![session.to_string(), from.to_string()])
         }
         Query::Recording(RecordingQuery::Stop { session }) => ("recording/stop", vec![session.to_string()]),
+        Query::Probe(ProbeQuery::Load) => ("probe/load", Vec::new()),
         Query::Reload => ("reload", Vec::new()),
         Query::Drain { off } => ("drain", off.then(|| "--off".to_owned()).into_iter().collect()),
         Query::Version => ("version", Vec::new()),
@@ -457,6 +469,7 @@ mod tests {
             "policy show",
             "policy test --flow tcp.dst=443,inport=a",
             "policy test --flow=in_port(2),eth_type(0x0800)",
+            "probe load",
             "recording start",
             "recording read 3 17",
             "recording stop 3",
@@ -489,6 +502,7 @@ mod tests {
                 "policy/show",
                 "policy/test",
                 "port/list",
+                "probe/load",
                 "recording/read",
                 "recording/start",
                 "recording/stop",

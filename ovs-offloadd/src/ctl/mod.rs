@@ -11,6 +11,6 @@ pub mod views;
 
 pub use args::{
     Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, Local, NicQuery, NotACommand, OutputFormat,
-    PlacementFilter, PolicyQuery, PolicyTestArgs, PortListArgs, PortQuery, Query, RecordingQuery,
+    PlacementFilter, PolicyQuery, PolicyTestArgs, PortListArgs, PortQuery, ProbeQuery, Query, RecordingQuery,
     RefusalQuery, Verb, methods, parse_request, to_request,
 };

@@ -21,6 +21,7 @@ mod discovery;
 mod groups;
 mod journal;
 mod ovsdb;
+mod probes;
 mod query;
 mod reader;
 mod settings;
@@ -90,6 +91,7 @@ struct Daemon {
     datapath: datapath::KernelDatapath,
     discovery: discovery::Discovery,
     inventory: Inventory,
+    probes: probes::Probes,
     vswitchd: vswitchd::Vswitchd,
     vswitchd_limit: watch::Sender<Duration>,
     config: ConfigState,
@@ -125,6 +127,7 @@ struct Channels {
     ovsdb: mpsc::Receiver<ovsdb::News>,
     southbound: mpsc::Receiver<southbound::News>,
     asked: mpsc::Receiver<Ask>,
+    probed: mpsc::Receiver<probes::Found>,
 }
 
 /// What happened.
@@ -136,6 +139,7 @@ enum Happened {
     Ovsdb(ovsdb::News),
     Southbound(southbound::News),
     Asked(Ask),
+    Probed(probes::Found),
     Alive,
     Wake,
     Reload,
@@ -164,6 +168,7 @@ impl Daemon {
                 Some(news) = channels.ovsdb.recv() => Happened::Ovsdb(news),
                 Some(news) = channels.southbound.recv() => Happened::Southbound(news),
                 Some(ask) = channels.asked.recv() => Happened::Asked(ask),
+                Some(found) = channels.probed.recv() => Happened::Probed(found),
                 _ = alive.tick() => Happened::Alive,
                 _ = signals.reload.recv() => Happened::Reload,
                 _ = signals.terminate.recv() => Happened::End,
@@ -208,6 +213,7 @@ impl Daemon {
                 }
             }
             Happened::Asked(ask) => self.take_or_defer(ask, &mut events),
+            Happened::Probed(found) => self.probes.take(found, self.inventory.nics_told(), &mut events),
             Happened::Alive => {
                 self.alive();
                 let mut told = Vec::new();
@@ -226,9 +232,24 @@ impl Daemon {
             Happened::End => self.ending = true,
             Happened::Nothing => {}
         }
+        self.forget_probes_of_reset_nics(&mut events);
         self.inventory.changes(&mut events);
+        if events.iter().any(|event| matches!(event, Event::Nic(_))) {
+            self.probes.look(self.inventory.nics_told(), None);
+        }
         self.events.extend(events);
         Ok(())
+    }
+
+    /// A NIC that was reset may run other firmware.
+    fn forget_probes_of_reset_nics(&mut self, events: &mut Vec<Event>) {
+        let reset = events.iter().filter_map(|event| match event {
+            Event::NicReset(id) => self.inventory.nics_told().find(|nic| nic.id == *id),
+            _ => None,
+        });
+        for handle in reset.map(|nic| nic.devlink.clone()).collect::<Vec<_>>() {
+            self.probes.forget(Some(&handle), events);
+        }
     }
 
     /// Hands a turn's worth of events to the engine and carries out what it wants.
@@ -375,6 +396,7 @@ impl Daemon {
 
     fn reload(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
         self.config.reload()?;
+        self.probes.forget(None, events);
         self.apply_config(events);
         Ok(())
     }

@@ -12,8 +12,8 @@ use super::{Connection, Daemon, answers, now};
 use crate::ctl::inventory::{Entries, nic_detail, representors};
 use crate::ctl::views::{ConnectionView, Deeds, HeardView, InventoryView, PortView, Split, StatusView};
 use crate::ctl::{
-    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, Query, RefusalQuery,
-    inventory_text, policy, text,
+    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, ProbeQuery, Query,
+    RefusalQuery, inventory_text, policy, text,
 };
 use crate::inventory::Nic;
 use crate::metrics;
@@ -58,6 +58,10 @@ impl Daemon {
     pub(super) fn take_ask(&mut self, ask: Ask, events: &mut Vec<Event>) {
         // A client that is gone meanwhile does not want its answer any more.
         match ask {
+            // It takes longer than the loop may.
+            Ask::Query(Asked { query: Query::Probe(ProbeQuery::Load), .. }, reply) => {
+                self.probes.look(self.inventory.nics_told(), Some(reply));
+            }
             Ask::Query(asked, reply) => {
                 let answer = self.answer(&asked, events);
                 let _ = reply.send(answer);
@@ -141,6 +145,7 @@ impl Daemon {
             Query::Policy(PolicyQuery::Check { .. }) => {
                 Err("ovs-offloadctl checks files itself, without the daemon".to_owned())
             }
+            Query::Probe(ProbeQuery::Load) => Err("it is answered when it is read".to_owned()),
             Query::Recording(asked) => recording::answer(&mut self.engine, now(), asked),
             Query::Reload => {
                 self.reload(events)?;

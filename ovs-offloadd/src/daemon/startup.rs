@@ -98,6 +98,7 @@ async fn start(
     let (vswitchd, said) = vswitchd::Vswitchd::start(rundir.clone(), limit);
     let (link, southbound) = super::southbound::Link::start(&settings.ovn);
     let journal = Journal::at(&rundir);
+    let (probes, probed) = super::probes::Probes::new(rundir.clone());
     let buffer = usize::try_from(settings.limits.socket_buffer).unwrap_or(usize::MAX);
     let in_flight = usize::try_from(settings.limits.requests_in_flight).unwrap_or(usize::MAX);
     let netlink = |error: io::Error| format!("cannot open a netlink socket: {error}");
@@ -116,6 +117,7 @@ async fn start(
         datapath: super::datapath::KernelDatapath::open(buffer).map_err(netlink)?,
         discovery,
         inventory,
+        probes,
         vswitchd,
         vswitchd_limit,
         config,
@@ -148,7 +150,7 @@ async fn start(
     daemon.events.push_back(Event::JournalFound(in_flight));
     daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));
     daemon.events.push_back(Event::Peer { peer: Peer::Netlink, up: true });
-    daemon.run(Channels { said, ovsdb, southbound, asked }, signals).await
+    daemon.run(Channels { said, ovsdb, southbound, asked, probed }, signals).await
 }
 
 /// Refuses to start without the capability that the mode may come to need.

@@ -7,11 +7,19 @@ use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 
 /// What `ovs-offloadctl doctor` is told.
-#[derive(Debug, Clone, PartialEq, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct DoctorArgs {
     /// Configuration file of ovs-offloadd [default: /etc/ovs-offloadd.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Instead of looking: try one rule for each match and action at this port, an uplink or a representor, in a chain of its own,
+    /// and tell what NIC and driver take. No packet is treated otherwise meanwhile, and none of the rules is left
+    #[arg(long, value_name = "PORT")]
+    pub probe: Option<String>,
+    /// The chain to try them in, one that no filter is in or goes to; some drivers take low ones alone [default: 268435440]
+    #[arg(long, value_name = "NUMBER", requires = "probe",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::probe::CHAIN_MAX)))]
+    pub chain: Option<u32>,
 }
 
 /// How bad a finding is; the worst of all decides the exit status.

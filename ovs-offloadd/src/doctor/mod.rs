@@ -10,11 +10,14 @@ mod gather;
 mod page;
 mod report;
 
+#[cfg(test)]
+pub(crate) use facts::sample;
 pub use facts::{
     Fact, Facts, Filter, HwTcOffload, Interface, Kernel, Link, Nic, Ovs, Process, Role, Route, role_of,
 };
 pub use finding::{DoctorArgs, Finding, Kind, Severity, Stage};
-pub use gather::{Places, gather};
+pub(crate) use gather::firmware;
+pub use gather::{Places, gather, rundir};
 pub use page::reference_page;
 pub use report::{LookedAt, Report};
 

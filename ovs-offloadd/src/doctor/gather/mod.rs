@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 
+pub(crate) use netlink::firmware;
+
 use super::{DoctorArgs, Fact, Facts};
 use crate::config::{Config, ModeSetting, assignments_in_external_ids, read_file};
 use crate::daemon::{default_config_file, version_in};
@@ -24,9 +26,19 @@ pub struct Places {
     pub timeout: Duration,
 }
 
+/// Open vSwitch's run directory, by the options, the configuration or the environment.
+pub fn rundir(args: &DoctorArgs, places: &Places) -> PathBuf {
+    let known = configuration(config_file(args).as_deref()).unwrap_or_else(|_| Config::defaults());
+    places.rundir.clone().unwrap_or_else(|| known.rundir())
+}
+
+fn config_file(args: &DoctorArgs) -> Option<PathBuf> {
+    args.config.clone().or_else(|| Some(default_config_file()).filter(|file| file.exists()))
+}
+
 /// Gathers everything.
 pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
-    let file = args.config.clone().or_else(|| Some(default_config_file()).filter(|file| file.exists()));
+    let file = config_file(args);
     let config = configuration(file.as_deref());
     let known = config.clone().unwrap_or_else(|_| Config::defaults());
     let rundir = places.rundir.clone().unwrap_or_else(|| known.rundir());
@@ -116,7 +128,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let places =
             Places { rundir: Some(directory.path().to_owned()), timeout: Duration::from_millis(200) };
-        let facts = gather(&DoctorArgs { config: None }, &places).await;
+        let facts = gather(&DoctorArgs::default(), &places).await;
         assert!(facts.ovsdb.is_err() && facts.vswitchd.is_err());
         assert!(facts.all_links().any(|(_, link)| link.name == "lo"), "{:?}", facts.links);
         let report = super::super::judge(&facts);

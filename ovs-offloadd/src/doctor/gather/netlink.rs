@@ -84,6 +84,20 @@ async fn nic(asker: &mut Asker, family: FamilyId, instance: Instance) -> Option<
     })
 }
 
+/// The firmware that runs on the NIC of this devlink handle, where its driver tells.
+pub(crate) async fn firmware(nic: &str, limit: Duration) -> Option<String> {
+    let mut asker = Asker::open(Protocol::Generic, limit).ok()?;
+    let family = asker.family(devlink::FAMILY).await.ok()?;
+    let info = |message: &Message<'_>| -> Result<Option<devlink::Info>, Malformed> {
+        Ok(match devlink::Report::decode(message)?.event {
+            Event::Info(info) => Some(info),
+            _ => None,
+        })
+    };
+    let all = asker.ask(PARTS_MAX, |seq| devlink::dump_info(family, seq), info).await.ok()?;
+    all.iter().find(|info| info.handle.to_string() == nic)?.firmware().map(str::to_owned)
+}
+
 /// All network devices; those of a switch with their features.
 pub(super) async fn links(limit: Duration, devlink: Option<&Devlink>) -> Fact<BTreeMap<Ifindex, Link>> {
     let mut asker = Asker::open(Protocol::Route, limit)?;

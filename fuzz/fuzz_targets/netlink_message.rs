@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use netlink_wire::genl::FamilyReport;
 use netlink_wire::ovs_datapath::Datapath;
 use netlink_wire::ovs_vport::Vport;
-use netlink_wire::{Messages, ethtool};
+use netlink_wire::{Messages, ethtool, xfrm};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut end = 0;
@@ -21,5 +21,6 @@ fuzz_target!(|bytes: &[u8]| {
         drop(Datapath::decode(&message));
         drop(Vport::decode(&message));
         let _ = ethtool::Features::decode(&message).map(|features| features.hw_tc_offload());
+        let _ = xfrm::Offload::decode(&message);
     }
 });

@@ -15,6 +15,7 @@
 //! | [`devlink`] | devlink instances, eswitch, ports, health, resources, versions |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
 //! | [`uevent`] | devices that come, change and go |
+//! | [`xfrm`] | which devices carry IPsec |
 
 extern crate alloc;
 
@@ -36,6 +37,7 @@ pub mod ovs_vport;
 pub mod uevent;
 pub mod ufid;
 pub mod writer;
+pub mod xfrm;
 
 pub use attr::{Attr, Attrs};
 pub use errno::Errno;

@@ -26,6 +26,8 @@ pub enum Family {
     Ethtool,
     /// The kernel's device events.
     Uevent,
+    /// IPsec.
+    Xfrm,
 }
 
 impl Family {
@@ -42,6 +44,7 @@ impl Family {
             Self::Devlink => "devlink",
             Self::Ethtool => "ethtool",
             Self::Uevent => "uevent",
+            Self::Xfrm => "xfrm",
         }
     }
 }

@@ -66,7 +66,8 @@ pub struct FilterReport {
     pub portid: PortId,
     /// Where it is.
     pub address: FilterAddress,
-    /// `TCA_KIND`, where it is not `flower`. Such a filter's keys and actions are not read.
+    /// `TCA_KIND`, where it is not `flower`. Such a filter's keys and actions are not read, and its
+    /// flags only where it is `matchall`.
     pub other_classifier: Option<Box<str>>,
     /// `TCA_FLOWER_FLAGS`
     pub flags: FilterFlags,
@@ -157,6 +158,7 @@ const TCA_STATS2: u16 = 7;
 const TCA_PAD: u16 = 9;
 const TCA_HW_OFFLOAD: u16 = 12;
 const TCA_EXT_WARN_MSG: u16 = 16;
+const TCA_MATCHALL_FLAGS: u16 = 3;
 
 /// `struct tcmsg` of a message about a filter, and the message's attributes.
 pub(crate) struct TcMessage<'a> {
@@ -215,6 +217,17 @@ impl FilterReport {
         let kind = tc.kind.as_ref().map(Attr::text).transpose()?;
         if let Some(other) = kind.filter(|kind| *kind != "flower") {
             report.other_classifier = Some(Box::from(other));
+            // Open vSwitch's policer of a port is one of these: whether it is in hardware matters.
+            if other == "matchall"
+                && let Some(flags) = tc
+                    .options
+                    .as_ref()
+                    .map(|options| options.nested().find(TCA_MATCHALL_FLAGS))
+                    .transpose()?
+                    .flatten()
+            {
+                report.flags = FilterFlags(flags.u32()?);
+            }
             return Ok(report);
         }
         if let Some(options) = &tc.options {

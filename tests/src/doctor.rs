@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
 #[cfg(test)]
 mod tests {
     use ovs_offloadd::doctor::checks;
+    use ovs_offloadd::doctor::complaints::{COMPLAINTS, Complaint, PROBE};
 
     const SOURCES: [&str; 4] = [
         include_str!("doctor/complaint.rs"),
@@ -39,6 +40,18 @@ mod tests {
         include_str!("doctor/ports.rs"),
         include_str!("doctor/settings.rs"),
     ];
+
+    #[test]
+    fn what_was_told_in_public_is_brought_about_by_the_test_that_docs_name() {
+        for Complaint { heard, finding, shown_by, .. } in COMPLAINTS {
+            let quoted = format!("\"{heard}\"");
+            let of_test = |source: &&&str| source.contains(&format!("fn {shown_by}("));
+            let source = SOURCES.iter().chain([&include_str!("doctor/probe.rs")]).find(of_test);
+            let source = source.unwrap_or_else(|| panic!("no test {shown_by}"));
+            assert!(source.contains(&quoted), "{shown_by} does not show {heard}");
+            assert!(*finding == PROBE || checks::kinds().any(|kind| kind.id == *finding), "{finding}");
+        }
+    }
 
     #[test]
     fn what_docs_say_is_brought_about_here_is_named_here() {

@@ -30,8 +30,12 @@ pub struct Facts {
     pub routes: Fact<Vec<Route>>,
     /// Devices with a qdisc that has an ingress hook, and its kind: `ingress` or `clsact`.
     pub ingress_qdiscs: Fact<BTreeMap<Ifindex, String>>,
-    /// Filters at the ingress of the datapath's ports.
+    /// Filters of the datapath's ports, at the hook that Open vSwitch uses: of internal ports egress, else ingress.
     pub filters: BTreeMap<Ifindex, Fact<Vec<Filter>>>,
+    /// Devices that carry IPsec.
+    pub ipsec: Fact<Vec<IpsecOffload>>,
+    /// The version of the ovn-controller that runs; none where none does.
+    pub ovn: Option<String>,
     /// ovs-offloadd's mode by its configuration.
     pub mode: Fact<ModeSetting>,
     /// Whether ovs-offloadd runs.
@@ -158,6 +162,8 @@ pub struct Interface {
     pub policing_kbps: i64,
     /// `ingress_policing_kpkts_rate`, in 1000 packets/s; 0 for none.
     pub policing_kpkts: i64,
+    /// `options:ipsec_*` of a tunnel, without that beginning.
+    pub ipsec: BTreeMap<String, String>,
 }
 
 impl Interface {
@@ -165,6 +171,17 @@ impl Interface {
     pub fn is_netdev(&self) -> bool {
         !self.userspace && matches!(self.kind.as_str(), "" | "system")
     }
+}
+
+/// A device that carries IPsec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpsecOffload {
+    /// The device.
+    pub ifindex: Ifindex,
+    /// Security associations of mode `packet`.
+    pub packet_states: u64,
+    /// Policies of mode `packet`.
+    pub packet_policies: u64,
 }
 
 /// A process.
@@ -202,6 +219,8 @@ pub struct Filter {
     pub of_ovs: bool,
     /// `skip_hw`: it must not go into hardware.
     pub skip_hw: bool,
+    /// Whether it is in hardware, where that is told: `flower` and `matchall` do.
+    pub in_hw: Option<bool>,
     /// Milliseconds since it was made, if it tells.
     pub age_ms: Option<u64>,
 }
@@ -234,6 +253,17 @@ impl Facts {
             let master = self.links.as_ref().ok()?.get(&link.master?)?;
             own(master).filter(|_| matches!(master.kind.as_deref(), Some("bond" | "team")))
         })
+    }
+
+    /// The hook of a device that Open vSwitch's filters are at, as `tc` calls it.
+    pub fn hook_of(link: &Link) -> &'static str {
+        if link.kind.as_deref() == Some("openvswitch") { "egress" } else { "ingress" }
+    }
+
+    /// Whether a device is a port of an Open vSwitch datapath.
+    pub fn is_datapath_port(&self, link: &Link) -> bool {
+        let master = link.master.and_then(|master| self.links.as_ref().ok()?.get(&master));
+        master.is_some_and(|master| master.kind.as_deref() == Some("openvswitch"))
     }
 
     /// Whether a device is a member of something other than an Open vSwitch datapath: a Linux bridge, a VRF.
@@ -321,6 +351,7 @@ pub(crate) mod sample {
             classifier: "flower".into(),
             of_ovs: true,
             skip_hw: true,
+            in_hw: Some(false),
             age_ms: Some(5_000),
         }
     }
@@ -388,6 +419,8 @@ pub(crate) mod sample {
             routes: Ok(vec![]),
             ingress_qdiscs: Ok([UPLINK, VF0, VF1].map(|ifindex| (ifindex, "ingress".to_owned())).into()),
             filters: [(VF0, Ok(vec![filter(2), filter(3)])), (VF1, Ok(vec![]))].into(),
+            ipsec: Ok(vec![]),
+            ovn: None,
             mode: Ok(ModeSetting::Auto),
             daemon_runs: false,
             net_admin: Ok(true),

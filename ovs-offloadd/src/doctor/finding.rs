@@ -96,8 +96,6 @@ pub struct Kind {
     pub severity: Severity,
     /// What people see of it: the complaint.
     pub complaint: &'static str,
-    /// Where people told of it in public: issues and pull requests on GitHub; empty where none is known to be of this cause.
-    pub heard: &'static str,
     /// Why it matters.
     pub why: &'static str,
     /// How to mend it.

@@ -4,6 +4,9 @@
 //! ([`Facts`]), by pure functions ([`checks::ALL`]). Nothing is changed.
 
 pub mod checks;
+// The tests of the lab bring these about, and see what is found.
+#[path = "../../../tests/src/doctor/complaints.rs"]
+pub mod complaints;
 mod facts;
 mod finding;
 mod gather;
@@ -13,7 +16,8 @@ mod report;
 #[cfg(test)]
 pub(crate) use facts::sample;
 pub use facts::{
-    Fact, Facts, Filter, HwTcOffload, Interface, Kernel, Link, Nic, Ovs, Process, Role, Route, role_of,
+    Fact, Facts, Filter, HwTcOffload, Interface, IpsecOffload, Kernel, Link, Nic, Ovs, Process, Role, Route,
+    role_of,
 };
 pub use finding::{DoctorArgs, Finding, Kind, Severity, Stage};
 pub(crate) use gather::firmware;

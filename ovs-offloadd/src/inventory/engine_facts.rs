@@ -19,6 +19,11 @@ impl Inventory {
         self.told_nics.values().filter(|nic| nic.devlink == name).map(|nic| nic.id).collect()
     }
 
+    /// The NICs that the engine was told of.
+    pub fn nics_told(&self) -> impl Iterator<Item = &NicFacts> + Clone {
+        self.told_nics.values()
+    }
+
     /// Tells the engine what changed since the last time: NICs before the ports that refer to them.
     pub fn changes(&mut self, events: &mut Vec<Event>) {
         let dirty = std::mem::take(&mut self.dirty);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lab_tests::ensure;
 use lab_tests::harness::{Failure, Outcome, Ovs, output, wait_for};
+use ovs_offloadd::doctor::complaints::COMPLAINTS;
 use serde_json::Value;
 
 /// The longest Open vSwitch and the kernel of an emulated guest may take until a change shows.
@@ -112,12 +113,23 @@ impl<'a> Doctor<'a> {
     }
 
     /// Does `wrong`, waits until doctor names just that, runs its command, and waits until it is content again.
-    pub(super) fn mends(&self, wrong: &str, id: &str, names: &str) -> Outcome {
+    /// What it said then.
+    pub(super) fn mends(&self, wrong: &str, id: &str, names: &str) -> Outcome<Says> {
         shell(self.ovs, wrong)?;
-        let command = self.names(&[(id, names)])?.field(id, "command")?;
-        shell(self.ovs, &command)?;
-        self.is_content()
+        let says = self.names(&[(id, names)])?;
+        shell(self.ovs, &says.field(id, "command")?)?;
+        self.is_content()?;
+        Ok(says)
     }
+}
+
+/// Sees that doctor names the cause of what was told in public.
+pub(super) fn shown(heard: &str, says: &Says) -> Outcome {
+    let complaint = COMPLAINTS.iter().find(|complaint| complaint.heard == heard);
+    let complaint = complaint.ok_or_else(|| Failure::new(format!("{heard} is not in the table")))?;
+    let named = says.found().iter().any(|(id, _)| *id == complaint.finding);
+    ensure!(named, "of {heard} doctor does not say {}: {:?}", complaint.finding, says.found());
+    Ok(())
 }
 
 /// Runs a line of shell beside this Open vSwitch.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lab_tests::ensure;
-use lab_tests::harness::{Lab, Outcome, Ovs, Simnic, run};
+use lab_tests::harness::{Lab, Outcome, Ovs, Simnic, output, run};
 
-use super::complaint::{Says, shell};
+use super::complaint::{Says, shell, shown};
 use crate::steer::version;
 
 /// The user `nobody` of Debian.
@@ -65,6 +65,15 @@ pub(super) fn what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_
     let old = version(&ovs)? < (3, 5);
     let has_defects = says.found().iter().any(|(id, _)| id == "ovs-version-defects");
     ensure!(has_defects == old, "of this release doctor says {:?}", says.found());
+    if old {
+        shown("kube-ovn#1816", &says)?;
+        let what = says.field("ovs-version-defects", "what")?;
+        if version(&ovs)? < (3, 2) {
+            shown("sriov-network-operator#384", &says)?;
+            ensure!(what.contains("max-revalidator"), "of this release doctor says: {what}");
+        }
+    }
+    defects_of_ovn(lab, &ovs)?;
     let all = BootConfig::write(release.trim(), &OPTIONS)?;
     let says = Says::now(&ovs, &[])?;
     let of_kernel =
@@ -85,9 +94,41 @@ pub(super) fn what_kernel_and_release_lack_is_named_and_what_a_user_may_not_see_
     ] {
         ensure!(has(&says, id, option), "without {option} doctor says {:?}", says.found());
     }
+    shown("ovn-org/ovn#173", &says)?;
     drop(some);
     missing_module(lab, &ovs, release.trim())?;
     what_a_user_may_not_see(&ovs)
+}
+
+/// Starts the release's ovn-controller, whose version is that of its ovn-northd.
+fn defects_of_ovn(lab: &Lab, ovs: &Ovs) -> Outcome {
+    let rundir = lab.dir().join("ovn");
+    fs::create_dir_all(&rundir)?;
+    let pidfile = rundir.join("ovn-controller.pid");
+    let ovn = |command: &mut std::process::Command| {
+        command.env("OVN_RUNDIR", &rundir);
+    };
+    let database = format!("unix:{}", ovs.rundir().join("db.sock").display());
+    let mut start = ovs.command("ovn-controller");
+    ovn(&mut start);
+    start.arg(&database).args(["--detach", "--no-chdir", &format!("--pidfile={}", pidfile.display())]);
+    output(&mut start)?;
+    let mut doctor = ovs.command("ovs-offloadctl");
+    ovn(&mut doctor);
+    let says = Says::by(doctor.args(["doctor", "--output", "json"]));
+    run("kill", &[fs::read_to_string(&pidfile)?.trim()])?;
+    let says = says?;
+    let told = run("ovn-controller", &["--version"])?;
+    let version = told.split_whitespace().nth(1).unwrap_or_default();
+    // Of trixie and bookworm: OVN 25.03.0 and 23.03.1.
+    let defective = version.starts_with("25.03.0") || version.starts_with("25.03.1");
+    let found = says.found().contains(&("ovn-version-defects".to_owned(), version.to_owned()));
+    ensure!(found == defective, "of OVN {version} doctor says {:?}", says.found());
+    if defective {
+        let what = says.field("ovn-version-defects", "what")?;
+        ensure!(what.contains("SNAT zone"), "of OVN {version} doctor says: {what}");
+    }
+    Ok(())
 }
 
 /// Takes the module `act_ct` out of the kernel and out of the list of those on disk.

@@ -10,6 +10,7 @@ use lab_tests::harness::{
     Daemon, Demo, Failure, Lab, Outcome, Ovs, Seen, SentByVf, TcWatch, netlink_sockets, run, wait_for,
     wait_until,
 };
+use ovs_offloadd::doctor::complaints;
 use serde_json::Value;
 use tc_flower::Change;
 
@@ -83,6 +84,9 @@ pub(super) fn a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwi
     let (before, sent_before, seen_before) = (live_rules()?, SentByVf::read(REPRESENTOR)?, witness.len());
     let matrix = probe(&ovs)?;
     let (after, sent) = (live_rules()?, SentByVf::read(REPRESENTOR)?.since(sent_before));
+    // Which match or action is "not supported", and why.
+    let told = complaints::COMPLAINTS.iter().find(|complaint| complaint.heard == "ovn-kubernetes#839");
+    ensure!(told.is_some_and(|told| told.finding == complaints::PROBE), "the table has it otherwise");
     what_it_says(&matrix)?;
 
     // The rules of live traffic are there as before and went on counting, and the NIC forwarded what it forwarded.

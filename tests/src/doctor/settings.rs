@@ -6,7 +6,7 @@ use std::time::Duration;
 use lab_tests::ensure;
 use lab_tests::harness::{Demo, Lab, Outcome, Ovs, OvsDaemon, wait_until};
 
-use super::complaint::{Doctor, Says, shell};
+use super::complaint::{Doctor, Says, shell, shown};
 
 /// The longest until Open vSwitch has put a ping's flow into TC.
 const IN_TC_WITHIN: Duration = Duration::from_secs(20);
@@ -43,12 +43,15 @@ pub(super) fn settings_that_do_not_hold_and_what_daemons_left_behind_are_named(l
 
     shell(&ovs, "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_sw")?;
     make_a_flow(&ovs, &demo)?;
-    doctor.names(&[policy, ("tc-policy-skip-sw", "tc-policy"), ("tc-policy-not-skip-hw", "tc-policy")])?;
+    let skip_sw = ("tc-policy-skip-sw", "tc-policy");
+    let says = doctor.names(&[policy, skip_sw, ("tc-policy-not-skip-hw", "tc-policy")])?;
+    shown("sriov-network-operator#38", &says)?;
 
     shell(&ovs, "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_hw other_config:hw-offload=false")?;
     make_a_flow(&ovs, &demo)?;
     let off = ("hw-offload-off", "hw-offload");
     let says = doctor.names(&[off, ("hw-offload-still-on", "hw-offload")])?;
+    shown("kube-ovn#2727", &says)?;
     let command = says.field("hw-offload-off", "command")?;
     ensure!(command.contains("other_config:hw-offload=true"), "doctor says: {command}");
     // What both findings ask for.
@@ -85,6 +88,7 @@ fn stranded_filters(ovs: &Ovs, doctor: &Doctor<'_>) -> Outcome {
     doctor.names(&[off, ("vswitchd-not-running", "ovs-vswitchd")])?;
     ovs.restart(OvsDaemon::Vswitchd)?;
     let says = doctor.names(&[off, ("filters-stranded", "sn0pf0vf2")])?;
+    shown("rackerlabs/genestack#1740", &says)?;
     let command = says.field("filters-stranded", "command")?;
     shell(ovs, &command)?;
     doctor.names(&[off]).map(drop)

@@ -16,7 +16,6 @@ pub static CONFIGURATION_WRONG: Kind = Kind {
     stage: Stage::Daemon,
     severity: Severity::Error,
     complaint: "ovs-offloadd does not start",
-    heard: "",
     why: "ovs-offloadd refuses to start with it",
     mend: "mend what it names; `ovs-offloadd --check` tells all of it",
 };
@@ -28,7 +27,6 @@ pub static TC_POLICY_NOT_SKIP_HW: Kind = Kind {
     stage: Stage::Daemon,
     severity: Severity::Error,
     complaint: "ovs-offloadd does not start in mode steer, or only observes in mode auto",
-    heard: "",
     why: "ovs-offloadd places flows one by one, which needs Open vSwitch to leave them out of hardware first; otherwise Open vSwitch \
           fills the NIC's table with whatever comes first",
     mend: "set tc-policy and restart ovs-vswitchd",
@@ -41,7 +39,6 @@ pub static NO_NET_ADMIN: Kind = Kind {
     stage: Stage::Daemon,
     severity: Severity::Warning,
     complaint: "ovs-offloadd or this command ends with \"Operation not permitted\", started by hand",
-    heard: "",
     why: "without CAP_NET_ADMIN no rule can be moved, and some of what is looked at here is hidden",
     mend: "run this as root, to see all there is; the daemon's systemd unit gives it the capability",
 };
@@ -53,7 +50,6 @@ pub static CAPABILITIES_UNKNOWN: Kind = Kind {
     stage: Stage::Daemon,
     severity: Severity::Note,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "whether all can be seen from here cannot be told",
     mend: "see /proc/self/status",
 };

@@ -20,7 +20,6 @@ pub static NO_OFFLOAD: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Error,
     complaint: "nothing is offloaded, whatever is set",
-    heard: "",
     why: "Open vSwitch offloads through TC's flower classifier; without these options there is nothing to offload through",
     mend: "use a kernel with these options; distributions' own have them",
 };
@@ -32,7 +31,6 @@ pub static NO_ACTION: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Warning,
     complaint: "some flows are never offloaded: those with a tunnel, a VLAN, conntrack, a meter or changed headers",
-    heard: "",
     why: "flows that need the action stay in Open vSwitch's kernel datapath, and out of hardware",
     mend: "use a kernel with these options",
 };
@@ -44,7 +42,6 @@ pub static MODULE_MISSING: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Error,
     complaint: "some or all flows are never offloaded, although the kernel's options are right",
-    heard: "",
     why: "flows that need the module stay in Open vSwitch's kernel datapath, and out of hardware",
     mend: "install the package that has this kernel's other modules (linux-modules-extra, kernel-modules-core, \
            kmod-sched …), or see why the module cannot be loaded",
@@ -58,7 +55,6 @@ pub static NO_SKB_EXT: Kind = Kind {
     severity: Severity::Warning,
     complaint: "conntrack flows are never offloaded (ACLs, NAT, load balancers of OVN); Open vSwitch logs \
                 \"recirc_id sharing not supported\"",
-    heard: "ovn-org/ovn#173",
     why: "without CONFIG_NET_TC_SKB_EXT Open vSwitch keeps every flow with conntrack or recirculation out of TC, and so out of \
           hardware",
     mend: "use a kernel with CONFIG_NET_TC_SKB_EXT=y; Debian's have it off",
@@ -71,7 +67,6 @@ pub static OPTIONS_UNKNOWN: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Note,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "whether an option that offloading needs is off cannot be told",
     mend: "put the kernel's configuration where it belongs, /boot/config-RELEASE",
 };
@@ -83,7 +78,6 @@ pub static DATAPATH_UNREADABLE: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Note,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "whether conntrack flows can be in TC cannot be told from what Open vSwitch could turn on",
     mend: "see whether the module openvswitch is loaded, and whether all bridges are of the userspace datapath",
 };
@@ -95,7 +89,6 @@ pub static MODULES_UNKNOWN: Kind = Kind {
     stage: Stage::Kernel,
     severity: Severity::Note,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "whether a module that offloading needs is missing cannot be told",
     mend: "run this where /lib/modules is that of the running kernel, and not in a container",
 };

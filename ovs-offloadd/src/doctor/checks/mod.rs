@@ -1,8 +1,10 @@
 //! The checks: pure functions of the facts, in the order of the walk.
 
 pub mod daemon;
+pub mod ipsec;
 pub mod kernel;
 pub mod nic;
+pub mod ovn;
 pub mod ovs;
 pub mod ports;
 pub mod tc;
@@ -37,11 +39,14 @@ pub const ALL: &[Check] = &[
     ovs::settings_not_in_force,
     ovs::known_defects,
     ovs::policing,
+    ovn::known_defects,
+    ipsec::settings,
     tunnels::mtu,
     tunnels::unreadable,
     tc::qdiscs_missing,
     tc::foreign_filters,
     tc::stranded_filters,
+    ipsec::exclusion,
     tc::unreadable,
     daemon::configuration,
     daemon::mode_and_policy,
@@ -50,8 +55,17 @@ pub const ALL: &[Check] = &[
 
 /// Every kind of finding, in the order of the walk.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
-    let all: [&[&'static Kind]; 7] =
-        [nic::KINDS, kernel::KINDS, ports::KINDS, ovs::KINDS, tunnels::KINDS, tc::KINDS, daemon::KINDS];
+    let all: [&[&'static Kind]; 9] = [
+        nic::KINDS,
+        kernel::KINDS,
+        ports::KINDS,
+        ovs::KINDS,
+        ovn::KINDS,
+        tunnels::KINDS,
+        tc::KINDS,
+        ipsec::KINDS,
+        daemon::KINDS,
+    ];
     all.into_iter().flatten().copied()
 }
 
@@ -91,6 +105,8 @@ mod tests {
             filters: [(sample::VF0, Err(why()))].into(),
             mode: Err(why()),
             net_admin: Err(why()),
+            ipsec: Err(why()),
+            ovn: None,
             kernel: super::super::Kernel { release: String::new(), options: Err(why()), modules: Err(why()) },
             daemon_runs: false,
         };

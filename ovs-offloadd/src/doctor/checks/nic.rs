@@ -13,7 +13,6 @@ pub static NO_NIC: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Error,
     complaint: "VFs and representors are never created",
-    heard: "openshift/sriov-network-operator#775",
     why: "without a NIC that has an embedded switch, and a driver bound to it, there is no hardware to put flows into",
     mend: "see whether the NIC is there (`lspci`), its driver loaded (the kernel's log says why not), and its firmware set to \
            SR-IOV; and whether this is the network namespace that it is in",
@@ -26,7 +25,6 @@ pub static ESWITCH_LEGACY: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Error,
     complaint: "VFs have no representors; nothing is offloaded",
-    heard: "openshift/sriov-network-operator#775",
     why: "in legacy mode the NIC switches by MAC address and VLAN on its own: there are no representors, and it takes no rule \
           of Open vSwitch's",
     mend: "change the eswitch mode; the VFs' drivers have to be unbound first, and what uses the VFs loses its link meanwhile",
@@ -39,7 +37,6 @@ pub static RELOAD_FAILED: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Error,
     complaint: "the NIC does not work after a reload or a firmware update",
-    heard: "",
     why: "the driver gave up in the midst of a reload, and the NIC does not work",
     mend: "reload it again; if that fails too, the kernel's log says why",
 };
@@ -51,7 +48,6 @@ pub static ESWITCH_NO_ENCAP: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Warning,
     complaint: "traffic within a host is offloaded, traffic between hosts is not",
-    heard: "",
     why: "with its encap-mode off the eswitch neither puts packets into tunnels nor takes them out",
     mend: "turn encap-mode on before the change to switchdev mode",
 };
@@ -63,7 +59,6 @@ pub static ESWITCH_UNREADABLE: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Note,
     complaint: "the eswitch mode is not shown",
-    heard: "",
     why: "whether the NIC takes rules cannot be told",
     mend: "run this as root: some kernels tell the mode only to CAP_NET_ADMIN",
 };
@@ -75,7 +70,6 @@ pub static NICS_UNREADABLE: Kind = Kind {
     stage: Stage::Nic,
     severity: Severity::Warning,
     complaint: "`devlink dev` shows nothing or fails",
-    heard: "",
     why: "without devlink neither the driver nor the eswitch mode of any NIC can be told",
     mend: "use a kernel with CONFIG_NET_DEVLINK, and the network namespace that the NICs are in",
 };

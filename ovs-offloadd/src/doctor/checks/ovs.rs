@@ -23,7 +23,6 @@ pub static OVSDB_UNREACHABLE: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Error,
     complaint: "`ovs-vsctl` does not answer",
-    heard: "",
     why: "neither Open vSwitch's settings nor its bridges can be read, by us, by the daemon, or by ovs-vswitchd at its next start",
     mend: "start ovsdb-server; if it runs, be root, and give the right --rundir, or --config with the right ovs.database",
 };
@@ -35,7 +34,6 @@ pub static VSWITCHD_NOT_RUNNING: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Error,
     complaint: "what flows already goes on for a while, and nothing new gets through",
-    heard: "",
     why: "without ovs-vswitchd no flow is made, in software or in hardware",
     mend: "start it; if it runs, be root, and give the right --rundir",
 };
@@ -47,7 +45,6 @@ pub static HW_OFFLOAD_OFF: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Error,
     complaint: "VF pods run, and nothing is offloaded; `dpctl/dump-flows type=offloaded` shows nothing",
-    heard: "kube-ovn#2727",
     why: "Open vSwitch puts no flow into TC, from where alone one can go into hardware",
     mend: "turn it on and restart ovs-vswitchd",
 };
@@ -59,7 +56,6 @@ pub static HW_OFFLOAD_STILL_ON: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Warning,
     complaint: "hw-offload was turned off, and flows are offloaded still",
-    heard: "",
     why: "ovs-vswitchd reads the setting until it is on, and never again: what runs now does not do what the database says",
     mend: "restart ovs-vswitchd, and look again then: filters that it leaves behind go on forwarding",
 };
@@ -71,7 +67,6 @@ pub static TC_POLICY_SKIP_SW: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Warning,
     complaint: "conntrack flows are not offloaded any more since tc-policy was set to skip_sw",
-    heard: "sriov-network-operator#38",
     why: "with skip_sw TC forwards nothing in software: flows with conntrack need their first packets there, and whatever the NIC \
           refuses is not in TC at all",
     mend: "use skip_hw, with ovs-offloadd in mode steer or auto, or none; then restart ovs-vswitchd",
@@ -84,7 +79,6 @@ pub static TC_POLICY_NOT_IN_FORCE: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Error,
     complaint: "tc-policy was changed and nothing else changed",
-    heard: "",
     why: "ovs-vswitchd reads tc-policy once, when hw-offload is turned on: the filters it makes follow the policy of then",
     mend: "restart ovs-vswitchd",
 };
@@ -96,7 +90,6 @@ pub static OVS_DEFECTS: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Warning,
     complaint: "a few flows are forwarded otherwise in hardware, or never noticed to be wrong, after a change that seems unrelated",
-    heard: "",
     why: "these are mended in later versions of Open vSwitch",
     mend: "use Open vSwitch 3.5 or newer",
 };
@@ -108,10 +101,8 @@ pub static INGRESS_POLICING: Kind = Kind {
     stage: Stage::Ovs,
     severity: Severity::Warning,
     complaint: "a port with ingress_policing_rate sends more than it may once its flows are offloaded",
-    heard: "",
     why: "the limit is a filter of its own in TC; flows in hardware pass it by unless the driver takes that filter too",
-    mend: "limit the VF by the NIC instead (`devlink port function rate`, `ip link set … vf N max_tx_rate`), or see with `tc -s filter \
-           show dev PORT ingress` whether the policer is in_hw",
+    mend: "limit the VF by the NIC instead (`devlink port function rate`, `ip link set … vf N max_tx_rate`)",
 };
 
 /// The database cannot be read.
@@ -207,29 +198,70 @@ fn policy_not_in_force(ovs: &Ovs, daemon_runs: bool, skip_hw: u64, all: u64) -> 
     Some(TC_POLICY_NOT_IN_FORCE.found(["tc-policy"], what).run(RESTART).but(severity))
 }
 
-/// A defect, and the first version without it.
-struct Defect {
-    mended: OvsVersion,
-    what: &'static str,
+/// A defect, and the versions that have it.
+pub(super) struct Defect {
+    /// The first that has it.
+    pub(super) since: OvsVersion,
+    /// The first on the main branch that has it mended.
+    pub(super) mended: OvsVersion,
+    /// The first on each older branch that has it mended.
+    pub(super) backported: &'static [OvsVersion],
+    /// What it is.
+    pub(super) what: &'static str,
 }
 
-/// Read in the sources of the versions, but for the handler threads, which the lab has seen.
+impl Defect {
+    /// Whether a version has it.
+    pub(super) fn is_in(&self, version: OvsVersion) -> bool {
+        let same_branch =
+            |mended: &&OvsVersion| (mended.major, mended.minor) == (version.major, version.minor);
+        let is_mended = self.backported.iter().find(same_branch).is_some_and(|mended| version >= *mended);
+        self.since <= version && version < self.mended && !is_mended
+    }
+}
+
+const fn version(major: u16, minor: u16, patch: u16) -> OvsVersion {
+    OvsVersion::new(major, minor, patch)
+}
+
+/// Read in the sources of the versions and their branches, but for the handler threads, which the lab has seen.
 const DEFECTS: &[Defect] = &[
     Defect {
-        mended: OvsVersion::new(3, 2, 0),
+        since: version(0, 0, 0),
+        mended: version(3, 2, 0),
+        backported: &[],
         what: "started in the first 10 s after boot it has no handler thread and loses every new flow (mended in the last updates of \
                3.1, commit b354cee2e)",
     },
     Defect {
-        mended: OvsVersion::new(3, 2, 0),
-        what: "flows that change addresses or ports are offloaded for fragments too, whose checksums are then wrong",
+        since: version(0, 0, 0),
+        mended: version(3, 2, 0),
+        backported: &[version(2, 17, 6), version(3, 0, 4), version(3, 1, 1)],
+        what: "offloaded flows of NICs that count late are deleted and made again, for max-revalidator is too short (commit 29720e378)",
     },
     Defect {
-        mended: OvsVersion::new(3, 3, 0),
+        since: version(2, 11, 0),
+        mended: version(3, 3, 0),
+        backported: &[version(2, 17, 9), version(3, 0, 6), version(3, 1, 4), version(3, 2, 2)],
+        what: "with hw-offload on, a Geneve packet with broken options ends ovs-vswitchd (commit be695f26f)",
+    },
+    Defect {
+        since: version(0, 0, 0),
+        mended: version(3, 5, 0),
+        backported: &[version(3, 3, 4), version(3, 4, 2)],
+        what: "flows that change addresses or ports are offloaded for fragments too, whose checksums are then wrong (commit 472143855 of \
+               3.5)",
+    },
+    Defect {
+        since: version(0, 0, 0),
+        mended: version(3, 3, 0),
+        backported: &[],
         what: "a flow whose filter is not what it should be is not noticed until it changes or ends",
     },
     Defect {
-        mended: OvsVersion::new(3, 5, 0),
+        since: version(0, 0, 0),
+        mended: version(3, 5, 0),
+        backported: &[],
         what: "flows that match the DF, CSUM or OAM flag of a tunnel are offloaded without that match",
     },
 ];
@@ -239,21 +271,27 @@ pub fn known_defects(facts: &Facts) -> Vec<Finding> {
     let Ok(ovs) = &facts.ovsdb else { return Vec::new() };
     let (Some(version), Some(text)) = (ovs.numbers(), &ovs.version) else { return Vec::new() };
     let has: Vec<&str> =
-        DEFECTS.iter().filter(|defect| version < defect.mended).map(|defect| defect.what).collect();
+        DEFECTS.iter().filter(|defect| defect.is_in(version)).map(|defect| defect.what).collect();
     if has.is_empty() {
         return Vec::new();
     }
     vec![OVS_DEFECTS.found([text.clone()], format!("Open vSwitch {text}: {}", has.join("; ")))]
 }
 
-/// Limits on ports of a NIC.
+/// Limits on ports of a NIC that are not in it.
 pub fn policing(facts: &Facts) -> Vec<Finding> {
     let limited =
         facts.interfaces().filter(|interface| interface.policing_kbps > 0 || interface.policing_kpkts > 0);
     limited
         .filter_map(|interface| {
             let name = &interface.name;
-            facts.link_named(name)?.1.role?;
+            let (ifindex, link) = facts.link_named(name)?;
+            link.role?;
+            let filters = facts.filters.get(&ifindex).and_then(|filters| filters.as_ref().ok());
+            let in_hw = filters.and_then(|filters| policer(filters)?.in_hw);
+            if in_hw == Some(true) {
+                return None;
+            }
             let mut limits = Vec::new();
             if interface.policing_kbps > 0 {
                 limits.push(format!("{} kbit/s", interface.policing_kbps));
@@ -261,10 +299,21 @@ pub fn policing(facts: &Facts) -> Vec<Finding> {
             if interface.policing_kpkts > 0 {
                 limits.push(format!("{} kpkt/s", interface.policing_kpkts));
             }
-            let what = format!("port {name} has ingress policing of {}", limits.join(" and "));
+            let limits = limits.join(" and ");
+            let placed = if in_hw.is_some() {
+                "its driver did not take"
+            } else {
+                "it is not known whether its driver took"
+            };
+            let what = format!("port {name} has ingress policing of {limits}, and {placed} the policer");
             Some(INGRESS_POLICING.found([name], what))
         })
         .collect()
+}
+
+/// The filter that keeps a port's limit: Open vSwitch's one of another classifier.
+fn policer(filters: &[Filter]) -> Option<&Filter> {
+    filters.iter().find(|filter| filter.classifier == "matchall" && filter.chain == 0 && !filter.of_ovs)
 }
 
 #[cfg(test)]
@@ -324,8 +373,15 @@ mod tests {
         let found = known_defects(&facts);
         assert_eq!(seen(&found), [("ovs-version-defects", vec!["3.1.0"])]);
         assert!(found[0].what.contains("handler thread") && found[0].what.contains("OAM"));
+        assert!(found[0].what.contains("max-revalidator") && found[0].what.contains("Geneve packet"));
+        facts.ovs_mut().version = Some("3.1.4".into());
+        let what = known_defects(&facts)[0].what.clone();
+        assert!(!what.contains("max-revalidator") && !what.contains("Geneve packet"), "{what}");
+        facts.ovs_mut().version = Some("3.4.1".into());
+        let what = known_defects(&facts)[0].what.clone();
+        assert!(!what.contains("handler thread") && what.contains("fragments"), "{what}");
         facts.ovs_mut().version = Some("3.4.2".into());
-        assert!(!known_defects(&facts)[0].what.contains("handler thread"));
+        assert!(!known_defects(&facts)[0].what.contains("fragments"));
         for good in ["3.5.0", "4.0.1", "unreadable"] {
             facts.ovs_mut().version = Some(good.into());
             assert_eq!(known_defects(&facts), [], "{good}");
@@ -339,7 +395,17 @@ mod tests {
         facts.interface_mut("eth0_1").policing_kpkts = 5;
         let found = policing(&facts);
         assert_eq!(seen(&found), [("ingress-policing", vec!["eth0_1"])]);
-        assert!(found[0].what.ends_with("10000 kbit/s and 5 kpkt/s"), "{}", found[0].what);
+        assert_eq!(
+            found[0].what,
+            "port eth0_1 has ingress policing of 10000 kbit/s and 5 kpkt/s, and it is not known whether its driver took the policer"
+        );
+        let policer =
+            |in_hw| Filter { of_ovs: false, classifier: "matchall".into(), in_hw, ..sample::filter(1) };
+        facts.filters.insert(sample::VF1, Ok(vec![policer(Some(false))]));
+        assert!(policing(&facts)[0].what.ends_with("its driver did not take the policer"));
+        facts.filters.insert(sample::VF1, Ok(vec![policer(Some(true))]));
+        assert_eq!(policing(&facts), [], "hardware keeps the limit");
+        facts.filters.clear();
         facts.link_mut(sample::VF1).role = None;
         assert_eq!(policing(&facts), [], "software keeps the limit");
     }

@@ -24,7 +24,6 @@ pub static HW_TC_OFFLOAD_OFF: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "a VF's traffic works and nothing of it is offloaded; its flows are `dp:tc` and `not_in_hw`",
-    heard: "",
     why: "with hw-tc-offload off TC gives the driver no rule of this device; what comes in by it is forwarded by the CPU",
     mend: "turn it on; what sets devices up at boot has to do so too, or it is off after the next one",
 };
@@ -36,7 +35,6 @@ pub static REPRESENTOR_DOWN: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "a pod or virtual machine with a VF has no connectivity, or its device has no carrier",
-    heard: "ovn-kubernetes#4120",
     why: "while the representor is down the VF has no link, and packets that miss the hardware are lost",
     mend: "set it up; whoever attached it to the bridge should have",
 };
@@ -48,7 +46,6 @@ pub static UPLINK_DOWN: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "VFs reach each other and nothing beyond the host",
-    heard: "",
     why: "nothing can leave the host by this NIC",
     mend: "set it up; where it is up and has no carrier, see the cable, the module and the switch at the other end",
 };
@@ -60,7 +57,6 @@ pub static REPRESENTOR_RENAMED: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "a VF lost its connectivity after its representor was renamed, or was never named back",
-    heard: "ovn-kubernetes#1933",
     why: "Open vSwitch looks for a device by the name in its database; under another name the representor is on no bridge",
     mend: "name it as the database does, or put it on the bridge under its new name",
 };
@@ -72,7 +68,6 @@ pub static PORT_NETDEV_MISSING: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "ports are left over on the bridge after a reboot, or after pods are gone; a VF cannot be used again",
-    heard: "sriov-network-operator#1048, ovn-kubernetes#6393, ovn-kubernetes#2661",
     why: "the port carries nothing, and what would use its name or its iface-id again may fail",
     mend: "remove the port, unless the device is about to come",
 };
@@ -84,7 +79,6 @@ pub static PORT_NOT_OPENED: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Error,
     complaint: "`ovs-vsctl show` has an error at a port, or its ofport is -1",
-    heard: "",
     why: "the port carries nothing",
     mend: "see Open vSwitch's own words: the device may be on another bridge or datapath, or of an unknown type",
 };
@@ -96,7 +90,6 @@ pub static REPRESENTOR_OFF_BRIDGE: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Warning,
     complaint: "one VF has no connectivity, and others of the same NIC have",
-    heard: "",
     why: "what its VF sends goes to the host's own stack and not to Open vSwitch",
     mend: "add it to the bridge, or set it down while nobody uses its VF",
 };
@@ -108,7 +101,6 @@ pub static UPLINK_OFF_BRIDGE: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Warning,
     complaint: "VFs reach each other and nothing beyond the host; or traffic leaves and none of it is offloaded",
-    heard: "",
     why: "packets can only be forwarded in hardware between ports of one NIC, and none of this NIC's leads to the wire",
     mend: "add the uplink to the bridge, or give it the address that the tunnels leave from",
 };
@@ -120,7 +112,6 @@ pub static PORTS_UNREADABLE: Kind = Kind {
     stage: Stage::Ports,
     severity: Severity::Warning,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "the state of uplinks and representors cannot be told",
     mend: "see whether `ip link` works",
 };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use netlink_wire::Ifindex;
+
 use crate::doctor::{Facts, Filter, Finding, Kind, Severity, Stage};
 
 /// All kinds found here.
@@ -14,7 +16,6 @@ pub static INGRESS_QDISC_MISSING: Kind = Kind {
     stage: Stage::Tc,
     severity: Severity::Error,
     complaint: "nothing of a port is offloaded, and Open vSwitch logs that it failed to offload its flows",
-    heard: "ovn-org/ovn#160",
     why: "filters hang on the port's ingress qdisc; Open vSwitch makes it once, when it takes the port on, and something has \
           removed it since, or ovs-vswitchd has not been restarted since hw-offload was turned on",
     mend: "restart ovs-vswitchd, or take the port off the bridge and add it again; find out what else sets qdiscs on this host",
@@ -27,7 +28,6 @@ pub static FOREIGN_FILTER: Kind = Kind {
     stage: Stage::Tc,
     severity: Severity::Error,
     complaint: "packets of a port do not do what OpenFlow says; `ovs-appctl dpctl/dump-flows` shows no flow that counts them",
-    heard: "",
     why: "TC sees packets before Open vSwitch's datapath does: what this filter takes never gets there",
     mend: "look at it, and delete it unless somebody wants it; Open vSwitch does not know of it",
 };
@@ -39,7 +39,6 @@ pub static FILTERS_STRANDED: Kind = Kind {
     stage: Stage::Tc,
     severity: Severity::Error,
     complaint: "after hw-offload was turned off some traffic goes where it used to go, whatever OpenFlow says now",
-    heard: "rackerlabs/genestack#1740",
     why: "an ovs-vswitchd with hw-offload off knows of no filter; those of the one before that its start did not clear stay in \
           front of the datapath and go on forwarding by old rules",
     mend: "delete the qdisc that they hang on, with all its filters",
@@ -52,7 +51,6 @@ pub static TC_UNREADABLE: Kind = Kind {
     stage: Stage::Tc,
     severity: Severity::Warning,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "whether Open vSwitch's filters can be there, and who else has some, cannot be told",
     mend: "see whether `tc qdisc show` and `tc filter show dev PORT ingress` work",
 };
@@ -75,9 +73,30 @@ pub fn qdiscs_missing(facts: &Facts) -> Vec<Finding> {
                 return None;
             }
             let what = format!("port {} of bridge {} has no ingress qdisc", link.name, interface.bridge);
-            Some(INGRESS_QDISC_MISSING.found([&link.name], what).run("systemctl restart openvswitch-switch"))
+            Some(INGRESS_QDISC_MISSING.found([&link.name], what).run(RESTART))
         })
+        .chain(tunnels_without_qdisc(facts, qdiscs))
         .collect()
+}
+
+const RESTART: &str = "systemctl restart openvswitch-switch";
+
+/// Kinds of devices that packets come out of tunnels by, and that drivers take rules of.
+const TUNNEL_DEVICES: [&str; 4] = ["geneve", "vxlan", "gretap", "ip6gretap"];
+
+/// Devices of tunnels that Open vSwitch offloads, without an ingress qdisc.
+fn tunnels_without_qdisc<'a>(
+    facts: &'a Facts,
+    qdiscs: &'a BTreeMap<Ifindex, String>,
+) -> impl Iterator<Item = Finding> + 'a {
+    let of_tunnels = facts.all_links().filter(|(_, link)| {
+        link.kind.as_deref().is_some_and(|kind| TUNNEL_DEVICES.contains(&kind))
+            && facts.is_datapath_port(link)
+    });
+    of_tunnels.filter(|(ifindex, _)| !qdiscs.contains_key(ifindex)).map(|(_, link)| {
+        let what = format!("device {} of Open vSwitch's tunnels has no ingress qdisc", link.name);
+        INGRESS_QDISC_MISSING.found([&link.name], what).run(RESTART)
+    })
 }
 
 /// Filters at the ports of the datapath that are not Open vSwitch's; one finding for a port and priority.
@@ -104,14 +123,15 @@ pub fn foreign_filters(facts: &Facts) -> Vec<Finding> {
         for (prio, (filter, count)) in foreign {
             let in_front = first_of_ovs.is_none_or(|first| prio <= first);
             let place = if in_front { "in front of" } else { "behind" };
+            let hook = Facts::hook_of(link);
             let what = format!(
-                "{count} {} filter{} of prio {prio} at the ingress of port {}, {place} Open vSwitch's",
+                "{count} {} filter{} of prio {prio} at the {hook} of port {}, {place} Open vSwitch's",
                 filter.classifier,
                 if count == 1 { "" } else { "s" },
                 link.name,
             );
-            let severity = if in_front { Severity::Error } else { Severity::Warning };
-            let command = format!("tc filter del dev {} ingress prio {prio}", link.name);
+            let severity = if in_front && hook == "ingress" { Severity::Error } else { Severity::Warning };
+            let command = format!("tc filter del dev {} {hook} prio {prio}", link.name);
             findings.push(FOREIGN_FILTER.found([&link.name], what).run(command).but(severity));
         }
     }
@@ -205,6 +225,35 @@ mod tests {
             "2 flower filters of prio 1 at the ingress of port eth0_0, in front of Open vSwitch's"
         );
         assert_eq!(found[0].command.as_deref(), Some("tc filter del dev eth0_0 ingress prio 1"));
+    }
+
+    #[test]
+    fn a_tunnels_device_without_a_qdisc_is_found() {
+        let mut facts = sample::healthy();
+        let device =
+            crate::doctor::Link { kind: Some("geneve".into()), ..sample::link("genev_sys_6081", None, "") };
+        facts.links.as_mut().unwrap().insert(Ifindex(40), device);
+        assert_eq!(seen(&qdiscs_missing(&facts)), [("ingress-qdisc-missing", vec!["genev_sys_6081"])]);
+        facts.ingress_qdiscs.as_mut().unwrap().insert(Ifindex(40), "ingress".into());
+        assert_eq!(qdiscs_missing(&facts), []);
+        facts.ingress_qdiscs.as_mut().unwrap().remove(&Ifindex(40));
+        facts.link_mut(Ifindex(40)).master = None;
+        assert_eq!(qdiscs_missing(&facts), [], "it is no port of Open vSwitch's");
+    }
+
+    #[test]
+    fn a_foreign_filter_of_an_internal_port_is_at_its_egress() {
+        let mut facts = sample::healthy();
+        let internal = crate::doctor::Link {
+            kind: Some("openvswitch".into()),
+            master: None,
+            ..sample::link("br0", None, "")
+        };
+        facts.links.as_mut().unwrap().insert(Ifindex(41), internal);
+        facts.filters.insert(Ifindex(41), Ok(vec![foreign(1, "flower")]));
+        let found = foreign_filters(&facts);
+        assert_eq!(seen(&found), [("foreign-filter", vec!["br0"])]);
+        assert_eq!(found[0].command.as_deref(), Some("tc filter del dev br0 egress prio 1"));
     }
 
     #[test]

@@ -12,7 +12,6 @@ pub static TUNNEL_MTU: Kind = Kind {
     stage: Stage::Tunnels,
     severity: Severity::Warning,
     complaint: "between hosts UDP and small packets work, and TCP does not: it connects and hangs",
-    heard: "kube-ovn#2155",
     why: "a full packet of a workload does not fit once it has the tunnel's headers; it is lost, or fragmented by the CPU",
     mend: "raise the MTU below the tunnel, on the way too, or lower that of the workloads; a workload's own device may be set \
            lower already, which cannot be seen from here",
@@ -25,7 +24,6 @@ pub static ROUTES_UNREADABLE: Kind = Kind {
     stage: Stage::Tunnels,
     severity: Severity::Note,
     complaint: "doctor says that it cannot look",
-    heard: "",
     why: "which device a tunnel leaves by, and whether its MTU is large enough, cannot be told",
     mend: "see whether /proc/net/route can be read",
 };

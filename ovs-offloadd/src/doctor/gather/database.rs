@@ -92,6 +92,12 @@ fn told(tables: &Tables) -> Result<(Ovs, Vec<(String, String)>), RowError> {
     Ok((ovs, row.external_ids.into_iter().collect()))
 }
 
+/// `ovs-monitor-ipsec` hands `options:ipsec_X` to the IKE daemon as `X` (Open vSwitch 3.0 and newer).
+fn ipsec_options(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let ours = options.iter().filter_map(|(name, value)| Some((name.strip_prefix("ipsec_")?, value)));
+    ours.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+}
+
 fn interface(bridge: &BridgeRow, port: &PortRow, row: InterfaceRow) -> Interface {
     Interface {
         bridge: bridge.name.clone(),
@@ -102,6 +108,7 @@ fn interface(bridge: &BridgeRow, port: &PortRow, row: InterfaceRow) -> Interface
         kind: row.kind,
         ofport: row.ofport,
         error: row.error,
+        ipsec: ipsec_options(&row.options),
         policing_kbps: row.ingress_policing_rate,
         policing_kpkts: row.ingress_policing_kpkts_rate,
     }

@@ -76,10 +76,25 @@ pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
         ingress_qdiscs: netlink::ingress_qdiscs(limit).await,
         filters,
         mode: config.and_then(|_| mode(file.as_deref(), &ids)),
+        ipsec: netlink::ipsec(limit).await,
+        ovn: ovn_version(&rundir, limit).await,
         daemon_runs: running_pid(&rundir, "ovs-offloadd").is_ok(),
         net_admin: caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN)
             .map_err(|error| error.to_string()),
     }
+}
+
+/// The version of the ovn-controller that runs: in OVN's run directory, beside Open vSwitch's, or in that itself.
+async fn ovn_version(rundir: &Path, limit: Duration) -> Option<String> {
+    let of_environment = std::env::var_os("OVN_RUNDIR").map(PathBuf::from);
+    let beside = rundir.parent().map(|parent| parent.join("ovn"));
+    for directory in [of_environment, beside, Some(rundir.to_owned())].into_iter().flatten() {
+        let Ok(socket) = control_socket(&directory, "ovn-controller") else { continue };
+        let reply = Client::new(socket).command("version", &[], limit).await.ok()?;
+        // `ovn-controller 25.03.0`, and lines of what it is built with.
+        return reply.lines().next()?.split_whitespace().nth(1).map(str::to_owned);
+    }
+    None
 }
 
 /// The version of the ovs-vswitchd that runs, in its own words.

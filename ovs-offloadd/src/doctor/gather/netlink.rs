@@ -8,12 +8,13 @@ use netlink_wire::ethtool::{self, Feature, Features};
 use netlink_wire::genl::FamilyId;
 use netlink_wire::message::flags;
 use netlink_wire::ovs_datapath::{self, Datapath};
-use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link};
+use netlink_wire::xfrm::Offload;
+use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link, xfrm};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
 
 use super::files;
-use crate::doctor::{Fact, Filter, HwTcOffload, Link, Nic, role_of};
+use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, role_of};
 use crate::io::netlink::{Asker, Protocol};
 use crate::io::sysfs::driver_of;
 
@@ -186,7 +187,25 @@ pub(super) async fn ingress_qdiscs(limit: Duration) -> Fact<BTreeMap<Ifindex, St
     Ok(asker.ask(PARTS_MAX, dump_qdiscs, with_hook).await?.into_iter().collect())
 }
 
-/// Filters at the ingress of the datapath's ports.
+/// Devices that carry IPsec.
+pub(super) async fn ipsec(limit: Duration) -> Fact<Vec<IpsecOffload>> {
+    // A kernel without IPsec has no such sockets, and no device carries any.
+    let Ok(mut asker) = Asker::open(Protocol::Xfrm, limit) else { return Ok(Vec::new()) };
+    let mut found = asker.ask(PARTS_MAX, xfrm::dump_states, Offload::decode).await?;
+    found.extend(asker.ask(PARTS_MAX, xfrm::dump_policies, Offload::decode).await?);
+    let mut all: BTreeMap<Ifindex, IpsecOffload> = BTreeMap::new();
+    for Offload { kind, ifindex, packet } in found {
+        let nothing = IpsecOffload { ifindex, packet_states: 0, packet_policies: 0 };
+        let of_device = all.entry(ifindex).or_insert(nothing);
+        match kind {
+            xfrm::Kind::State => of_device.packet_states += u64::from(packet),
+            xfrm::Kind::Policy => of_device.packet_policies += u64::from(packet),
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// Filters of the datapath's ports, at the hook that Open vSwitch uses.
 pub(super) async fn filters(
     limit: Duration,
     links: &BTreeMap<Ifindex, Link>,
@@ -196,15 +215,20 @@ pub(super) async fn filters(
     };
     let mut all = BTreeMap::new();
     for (ifindex, link) in links {
-        // Internal ports are ports of the datapath, too; their filters hang on another hook.
-        if link.kind.as_deref() == Some("openvswitch") || !link.master.as_ref().is_some_and(is_datapath) {
+        // Internal ports are ports of the datapath, too, and the datapath's own device looks like one.
+        let internal = link.kind.as_deref() == Some("openvswitch");
+        if !internal && !link.master.as_ref().is_some_and(is_datapath) {
             continue;
         }
         let location = match link.kind.as_deref() {
+            Some("openvswitch") => Location::Device { ifindex: *ifindex, hook: Hook::Egress },
             Some("bond" | "team") => Location::Block(BlockIndex(ifindex.0)),
             _ => Location::ingress(*ifindex),
         };
-        all.insert(*ifindex, filters_at(limit, location).await);
+        let found = filters_at(limit, location).await;
+        if !internal || found.as_ref().is_ok_and(|filters| !filters.is_empty()) {
+            all.insert(*ifindex, found);
+        }
     }
     all
 }
@@ -233,6 +257,11 @@ fn filter_of(report: &FilterReport) -> Filter {
         classifier: report.other_classifier.as_deref().unwrap_or("flower").to_owned(),
         of_ovs: report.ufid().is_some(),
         skip_hw: report.flags.contains(FilterFlags::SKIP_HW),
+        in_hw: match report.flags {
+            flags if flags.contains(FilterFlags::IN_HW) => Some(true),
+            flags if flags.contains(FilterFlags::NOT_IN_HW) => Some(false),
+            _ => None,
+        },
         // A meter is an action older than the filter; what was made with it is the youngest.
         age_ms: report.actions.iter().filter_map(|action| Some(action.times?.age_ms())).min(),
     }

@@ -18,6 +18,8 @@ pub enum Protocol {
     Generic,
     /// The kernel's device events.
     Uevent,
+    /// IPsec.
+    Xfrm,
 }
 
 impl Protocol {
@@ -26,6 +28,7 @@ impl Protocol {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
             Self::Uevent => netlink_sys::protocols::NETLINK_KOBJECT_UEVENT,
+            Self::Xfrm => netlink_sys::protocols::NETLINK_XFRM,
         }
     }
 }

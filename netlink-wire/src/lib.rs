@@ -11,7 +11,8 @@
 //! | [`message`], [`extack`] | `struct nlmsghdr`, acks, errors, the end of a dump |
 //! | [`genl`] | generic netlink and the resolution of a family by its name |
 //! | [`ovs_datapath`], [`ovs_vport`], [`ovs_flow`] | the Open vSwitch kernel datapath |
-//! | [`link`] | rtnetlink's links |
+//! | [`link`], [`link_change`] | rtnetlink's links, read and changed |
+//! | [`netns`] | numbers of network namespaces |
 //! | [`devlink`] | devlink instances, eswitch, ports, health, resources, versions |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
 //! | [`uevent`] | devices that come, change and go |
@@ -28,9 +29,11 @@ pub mod extack;
 pub mod genl;
 pub mod ids;
 pub mod link;
+pub mod link_change;
 pub mod malformed;
 pub mod masked;
 pub mod message;
+pub mod netns;
 pub mod ovs_datapath;
 pub mod ovs_flow;
 pub mod ovs_vport;

@@ -82,6 +82,16 @@ impl InlineMode {
             other => Self::Other(other),
         }
     }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Link => 1,
+            Self::Network => 2,
+            Self::Transport => 3,
+            Self::Other(other) => other,
+        }
+    }
 }
 
 /// The word `devlink dev eswitch show` prints.
@@ -183,5 +193,32 @@ pub fn set_eswitch_mode(
     let mut writer = request(family, DEVLINK_CMD_ESWITCH_SET, flags::ACK, seq);
     handle.put(&mut writer);
     writer.put_u16(DEVLINK_ATTR_ESWITCH_MODE, mode.number());
+    writer.finish()
+}
+
+/// `DEVLINK_CMD_ESWITCH_SET` of `DEVLINK_ATTR_ESWITCH_INLINE_MODE`. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// A handle longer than an attribute can be.
+pub fn set_eswitch_inline(
+    family: FamilyId,
+    handle: &Handle,
+    mode: InlineMode,
+    seq: Seq,
+) -> Result<Vec<u8>, TooLong> {
+    let mut writer = request(family, DEVLINK_CMD_ESWITCH_SET, flags::ACK, seq);
+    handle.put(&mut writer);
+    writer.put_u8(DEVLINK_ATTR_ESWITCH_INLINE_MODE, mode.number());
+    writer.finish()
+}
+
+/// `DEVLINK_CMD_ESWITCH_SET` of `DEVLINK_ATTR_ESWITCH_ENCAP_MODE`: whether the eswitch encapsulates. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// A handle longer than an attribute can be.
+pub fn set_eswitch_encap(family: FamilyId, handle: &Handle, on: bool, seq: Seq) -> Result<Vec<u8>, TooLong> {
+    let mut writer = request(family, DEVLINK_CMD_ESWITCH_SET, flags::ACK, seq);
+    handle.put(&mut writer);
+    writer.put_u8(DEVLINK_ATTR_ESWITCH_ENCAP_MODE, u8::from(on));
     writer.finish()
 }

@@ -2,6 +2,7 @@
 //! reporters, resources and versions.
 
 mod eswitch;
+mod function;
 mod handle;
 mod health;
 mod info;
@@ -14,7 +15,11 @@ use crate::malformed::{Family, Malformed};
 use crate::message::{Message, flags};
 use crate::writer::MessageWriter;
 
-pub use eswitch::{EncapMode, Eswitch, EswitchMode, InlineMode, get_eswitch, set_eswitch_mode};
+pub use eswitch::{
+    EncapMode, Eswitch, EswitchMode, InlineMode, get_eswitch, set_eswitch_encap, set_eswitch_inline,
+    set_eswitch_mode,
+};
+pub use function::{add_sub_function, delete_port, set_function_address, set_function_state};
 pub use handle::{Handle, Instance, NotAHandle, dump_instances};
 pub use health::{HealthReporter, HealthState, dump_health};
 pub use info::{Info, Version, dump_info};

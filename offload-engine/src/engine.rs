@@ -3,7 +3,7 @@
 use crate::event::{Effect, Event, Peer};
 use crate::history::History;
 use crate::ovs::Mode;
-use crate::placing::{Observe, Placing};
+use crate::placing::{Draining, Observe, Placing};
 use crate::settings::Settings;
 use crate::steer::Steer;
 use crate::watch::Change;
@@ -27,7 +27,7 @@ pub struct Engine {
     pub(crate) started: Micros,
     pub(crate) peers: BTreeMap<Peer, bool>,
     pub(crate) history: History,
-    pub(crate) draining: bool,
+    pub(crate) draining: Draining,
     next_epoch: Micros,
     next_datapath_round: Micros,
     journal: BTreeSet<Ufid>,
@@ -43,7 +43,7 @@ impl Engine {
             started: now,
             peers: BTreeMap::new(),
             history: History::default(),
-            draining: false,
+            draining: Draining::default(),
             next_epoch: now,
             next_datapath_round: now,
             journal: BTreeSet::new(),
@@ -207,8 +207,16 @@ impl Engine {
                 self.placing.take_suspects(flows);
             }
             Event::Drain(on) => {
-                self.draining = on;
-                self.placing.drain(&mut self.world, now, on, fx);
+                self.draining.all = on;
+                self.placing.drain(&mut self.world, now, &self.draining, fx);
+            }
+            Event::DrainNic { nic, on } => {
+                if on {
+                    self.draining.nics.insert(nic);
+                } else {
+                    self.draining.nics.remove(&nic);
+                }
+                self.placing.drain(&mut self.world, now, &self.draining, fx);
             }
             _ => {}
         }
@@ -264,7 +272,7 @@ impl Engine {
         };
         self.mode = wanted;
         self.placing.take_suspects(suspects);
-        self.placing.drain(&mut self.world, now, self.draining, fx);
+        self.placing.drain(&mut self.world, now, &self.draining, fx);
         // A new mode learns of every filter as if it were found now.
         let locations = self.world.ports.locations();
         self.world.read_in_full.extend(locations);

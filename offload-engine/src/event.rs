@@ -228,6 +228,13 @@ pub enum Event {
     JournalFound(Vec<Ufid>),
     /// The operator wants hardware emptied (`true`) or used again.
     Drain(bool),
+    /// One NIC is to be emptied (`on`) or used again, whatever holds for all of them.
+    DrainNic {
+        /// Which.
+        nic: NicId,
+        /// Emptied, and kept empty.
+        on: bool,
+    },
     /// The time the engine asked to be woken at has come.
     Wake,
 }

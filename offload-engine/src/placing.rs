@@ -10,6 +10,22 @@ use netlink_wire::Ufid;
 use policies::Micros;
 use policies::planner::{Counts, Explanation};
 
+/// Which NICs are kept empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Draining {
+    /// All of them.
+    pub(crate) all: bool,
+    /// These.
+    pub(crate) nics: BTreeSet<NicId>,
+}
+
+impl Draining {
+    /// Whether this NIC is kept empty.
+    pub(crate) fn covers(&self, nic: Option<NicId>) -> bool {
+        self.all || nic.is_some_and(|nic| self.nics.contains(&nic))
+    }
+}
+
 /// What a mode does when something happens. What it leaves out, it does not care about.
 pub(crate) trait Placing: core::fmt::Debug {
     /// Something changed in TC or the kernel datapath, or was read there.
@@ -53,8 +69,8 @@ pub(crate) trait Placing: core::fmt::Debug {
     /// TC notifications were lost.
     fn overrun(&mut self, _world: &World) {}
 
-    /// The operator wants hardware emptied, or used again.
-    fn drain(&mut self, _world: &mut World, _now: Micros, _on: bool, _fx: &mut Vec<Effect>) {}
+    /// Hardware is to be emptied, or used again: from now on this holds.
+    fn drain(&mut self, _world: &mut World, _now: Micros, _draining: &Draining, _fx: &mut Vec<Effect>) {}
 
     /// Flows that a command of ours may have left wrong, by an earlier daemon or by an earlier mode.
     fn take_suspects(&mut self, flows: BTreeSet<Ufid>);

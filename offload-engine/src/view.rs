@@ -95,6 +95,8 @@ pub struct NicView<'a> {
     pub planner: Option<Counts>,
     /// What was done with it.
     pub tally: NicTally,
+    /// Whether it is kept empty.
+    pub draining: bool,
 }
 
 /// Megaflows that share a reason for not being in hardware.
@@ -190,7 +192,13 @@ impl Engine {
             .nics()
             .map(|facts| {
                 let (id, entries) = view(facts);
-                NicView { facts, entries, planner: self.placing.counts(id), tally: self.world.nic_tally(id) }
+                NicView {
+                    facts,
+                    entries,
+                    planner: self.placing.counts(id),
+                    tally: self.world.nic_tally(id),
+                    draining: self.draining.covers(Some(id)),
+                }
             })
             .collect()
     }
@@ -234,7 +242,7 @@ impl Engine {
             nics: self.nics(),
             refusals,
             tally: &self.world.tally,
-            draining: self.draining,
+            draining: self.draining.all,
         }
     }
 

@@ -9,8 +9,8 @@ mod recovery;
 mod shapes;
 
 use crate::event::{Answer, Effect, OpId};
-use crate::ledger::{Goal, Home, Stage};
-use crate::placing::Placing;
+use crate::ledger::{Entry, Goal, Home, Stage};
+use crate::placing::{Draining, Placing};
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
 use crate::rule::{self, can_be_replaced, same_rule};
@@ -43,7 +43,7 @@ pub(crate) struct Steer {
     told_placed: BTreeSet<Ufid>,
     /// Shapes of rules that drivers were seen to take or to refuse.
     shapes: Shapes,
-    draining: bool,
+    draining: Draining,
 }
 
 impl Placing for Steer {
@@ -156,15 +156,13 @@ impl Placing for Steer {
         self.start_waiting(world, now, fx);
     }
 
-    fn drain(&mut self, world: &mut World, now: Micros, on: bool, fx: &mut Vec<Effect>) {
-        self.draining = on;
-        if !on {
-            return;
-        }
-        self.waiting.clear();
-        for ufid in world.ledger.select(|entry| entry.in_hw() && entry.is_resting()) {
-            self.demote(world, now, ufid, fx);
-        }
+    fn drain(&mut self, world: &mut World, now: Micros, draining: &Draining, fx: &mut Vec<Effect>) {
+        self.draining = draining.clone();
+        self.waiting.retain(|ufid, _| {
+            let nic = world.ledger.get(*ufid).and_then(|entry| entry.nic);
+            !draining.covers(nic)
+        });
+        self.empty(world, now, fx);
     }
 
     fn answered(&mut self, world: &mut World, now: Micros, op: OpId, answer: Answer, fx: &mut Vec<Effect>) {
@@ -246,13 +244,26 @@ impl Placing for Steer {
 }
 
 impl Steer {
+    /// Takes back what is in NICs that are to be empty.
+    fn empty(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        let draining = &self.draining;
+        let placed = |entry: &Entry| draining.covers(entry.nic) && entry.in_hw() && entry.is_resting();
+        for ufid in world.ledger.select(placed) {
+            self.demote(world, now, ufid, fx);
+        }
+    }
+
     /// Asks every planner what to do, and does it.
     fn plan(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        // What was under way to a NIC when it began to be emptied has arrived since.
+        self.empty(world, now, fx);
         // Without ovs-vswitchd nobody revalidates what is placed.
-        if self.draining || !world.vswitchd_up {
+        if !world.vswitchd_up {
             return;
         }
-        let nics: Vec<NicId> = self.planners.keys().copied().collect();
+        let draining = &self.draining;
+        let nics: Vec<NicId> =
+            self.planners.keys().copied().filter(|nic| !draining.covers(Some(*nic))).collect();
         for nic in nics {
             let Some(planner) = self.planners.get_mut(&nic) else { continue };
             let plan = planner.plan(now);

@@ -25,6 +25,7 @@ impl Steer {
     ) {
         let Some(entry) = world.ledger.get(ufid) else { return };
         let (in_hw, resting) = (entry.in_hw(), entry.is_resting());
+        let draining = self.draining.covers(entry.nic);
         if in_hw {
             // Open vSwitch offloads by itself (tc-policy is not skip_hw).
             self.told_placement(world, now, ufid);
@@ -41,7 +42,7 @@ impl Steer {
         }
         // A fresh filter has counted nothing: now is the time to promote it again. A flow that Open vSwitch changes
         // all the time is left to the planner.
-        if self.wanted.contains(&ufid) && resting && !self.draining && quiet_for >= world.settings.settle {
+        if self.wanted.contains(&ufid) && resting && !draining && quiet_for >= world.settings.settle {
             self.replace(world, now, ufid, Goal::Promote, fx);
         }
     }

@@ -7,7 +7,8 @@ use crate::rule::{Rule, counted, report};
 use crate::surroundings;
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{
-    Answer, CommandError, Counters, Effect, Engine, Event, Micros, Placement, Refusal, Replacement, Settings,
+    Answer, CommandError, Counters, Effect, Engine, Event, Micros, NicId, Placement, Refusal, Replacement,
+    Settings,
 };
 use std::collections::{BTreeMap, VecDeque};
 use tc_flower::{FilterFlags, Location, ReplaceActions};
@@ -629,4 +630,41 @@ fn drain_empties_the_hardware_and_keeps_it_empty() {
     }
     assert_eq!(scene.placement(flow), Placement::Tc);
     assert!(scene.take_replacement().is_none());
+}
+
+#[test]
+fn one_nic_is_emptied_while_the_others_are_used() {
+    let (mut scene, flow) = Scene::promoted(Counters::Fast);
+    let nic = scene.engine.nics()[0].facts.id;
+    scene.tell(Event::DrainNic { nic: NicId(nic.0 + 1), on: true });
+    scene.epoch();
+    assert!(scene.take_replacement().is_none(), "it is on another NIC");
+    scene.tell(Event::DrainNic { nic, on: true });
+    let back = scene.take_replacement().expect("it is taken back");
+    scene.carry_out(back);
+    for _ in 0..5 {
+        scene.kernel.packets(flow, 1000);
+        scene.epoch();
+    }
+    assert_eq!(scene.placement(flow), Placement::Tc);
+    assert!(scene.take_replacement().is_none() && scene.engine.nics()[0].draining);
+    scene.tell(Event::DrainNic { nic, on: false });
+    let again = scene.until_replacement(flow);
+    scene.carry_out(again);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+}
+
+#[test]
+fn what_was_under_way_when_a_nic_began_to_be_emptied_is_taken_back_too() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let under_way = scene.until_replacement(flow);
+    let nic = scene.engine.nics()[0].facts.id;
+    scene.tell(Event::DrainNic { nic, on: true });
+    scene.carry_out(under_way);
+    scene.epoch();
+    let back = scene.take_replacement().expect("it is taken back");
+    scene.carry_out(back);
+    assert_eq!(scene.placement(flow), Placement::Tc);
 }

@@ -221,6 +221,10 @@ pub(crate) enum Entry {
     },
     JournalFound(Vec<String>),
     Drain(bool),
+    DrainNic {
+        nic: u16,
+        on: bool,
+    },
     Wake,
     /// An event of a kind that the log does not know; it cannot be replayed.
     Unknown(String),
@@ -392,6 +396,7 @@ impl Entry {
             Event::Port(port) => Self::Port(PortEntry::of(port)),
             Event::PortGone(ifindex) => Self::PortGone(ifindex.0),
             Event::Drain(on) => Self::Drain(*on),
+            Event::DrainNic { nic, on } => Self::DrainNic { nic: nic.0, on: *on },
             Event::Wake => Self::Wake,
             Event::JournalFound(flows) => Self::JournalFound(flows.iter().map(ToString::to_string).collect()),
             Event::Answer { op, answer } => Self::Answer { op: op.0, answer: AnswerEntry::of(answer, raws) },
@@ -462,6 +467,7 @@ impl Entry {
                 Event::JournalFound(flows.iter().map(|text| ufid(text)).collect::<Result<_, _>>()?)
             }
             Self::Drain(on) => Event::Drain(on),
+            Self::DrainNic { nic, on } => Event::DrainNic { nic: NicId(nic), on },
             Self::Wake => Event::Wake,
             Self::Unknown(event) => return Err(format!("this event cannot be replayed: {event}")),
             reported => reported.into_report()?,

@@ -8,14 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory as _, Parser as _};
+use netlink_wire::devlink::Handle;
 use ovs_offloadd::config::{self, Config, default_rundir};
 use ovs_offloadd::ctl::{
-    Asked, Cli, Local, OutputFormat, PolicyQuery, PolicyTestArgs, Query, Verb, policy, to_request,
+    Asked, Cli, Local, NicQuery, OutputFormat, PolicyQuery, PolicyTestArgs, PortQuery, Query, Verb, policy,
+    to_request,
 };
 use ovs_offloadd::daemon;
 use ovs_offloadd::doctor::{self, DoctorArgs, Places};
 use ovs_offloadd::io::rundir::{NotRunning, control_socket};
 use ovs_offloadd::io::unixctl::{Client, CommandError};
+use ovs_offloadd::lifecycle::step::Operation;
+use ovs_offloadd::nics;
 use ovs_offloadd::probe;
 use ovs_offloadd::recording::{self, RecordArgs, RecordError};
 use ovs_offloadd::replay::{self, ReplayArgs};
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
                 Err((status, sentence)) => complain(status, &sentence),
             };
         }
+        Verb::Asked(Query::Nic(query)) if query.is_local() => return change(&cli, nic(&cli, query)),
+        Verb::Asked(Query::Port(query)) if query.is_local() => return change(&cli, port(&cli, query)),
         Verb::Asked(Query::Policy(policy)) if policy.is_local() => ask_file(policy, cli.output),
         Verb::Asked(query) => ask(&cli, query),
         Verb::Local(Local::Record(args)) => record(&cli, args),
@@ -48,6 +54,44 @@ fn main() -> ExitCode {
     match outcome {
         Ok(text) => print(&text, 0),
         Err((status, sentence)) => complain(status, &sentence),
+    }
+}
+
+/// A step that begins, for a person who waits.
+fn progress(handle: &Handle, operation: &Operation, undo: bool) {
+    if std::io::stderr().is_terminal() {
+        let undo = if undo { "undo: " } else { "" };
+        eprintln!("{handle}: {undo}{operation}");
+    }
+}
+
+fn nic(cli: &Cli, query: &NicQuery) -> Result<nics::Report, nics::Unusable> {
+    match query {
+        NicQuery::Apply(args) => nics::apply(args, cli.rundir.as_deref(), progress),
+        NicQuery::List | NicQuery::Show { .. } => Err(nics::Unusable("this needs the daemon".to_owned())),
+    }
+}
+
+fn port(cli: &Cli, query: &PortQuery) -> Result<nics::Report, nics::Unusable> {
+    let (rundir, limit) = (cli.rundir.as_deref(), Duration::from_secs(cli.timeout));
+    match query {
+        PortQuery::Attach(args) => nics::attach(args, rundir, limit, progress),
+        PortQuery::Detach(args) => nics::detach(args, rundir, limit, progress),
+        PortQuery::List(_) => Err(nics::Unusable("this needs the daemon".to_owned())),
+    }
+}
+
+fn change(cli: &Cli, outcome: Result<nics::Report, nics::Unusable>) -> ExitCode {
+    let report = match outcome {
+        Ok(report) => report,
+        Err(nics::Unusable(sentence)) => return complain(UNUSABLE, &sentence),
+    };
+    match cli.output {
+        OutputFormat::Table => print(&report.text(), report.exit_status()),
+        OutputFormat::Json => match serde_json::to_string_pretty(&report) {
+            Ok(text) => print(&text, report.exit_status()),
+            Err(error) => complain(UNUSABLE, &error.to_string()),
+        },
     }
 }
 

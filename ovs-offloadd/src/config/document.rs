@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::EXTERNAL_ID_PREFIX;
+use super::devices::{DEVICE_KEYS, EXTERNAL_IDS_DOC, PORT_KEYS};
 use super::keys::KEYS;
 use super::rules::RULE_KEYS;
 
@@ -22,6 +23,14 @@ fn fold(text: &str, prefix: &str, width: usize) -> String {
     }
     let _ = writeln!(out, "{}", line.trim_end());
     out
+}
+
+/// Every key of a port of a device: name, shape, meaning.
+fn port_keys() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let keys = PORT_KEYS.iter().map(|key| (key.name, key.shape, key.doc));
+    let (before, after) =
+        (keys.clone().take_while(|key| key.0 != "netns"), keys.skip_while(|key| key.0 != "netns"));
+    before.chain([EXTERNAL_IDS_DOC]).chain(after)
 }
 
 /// The commented default file: every key, commented out, with its default.
@@ -61,6 +70,28 @@ pub fn default_file() -> String {
     );
     for key in RULE_KEYS {
         out.push_str(&fold(&format!("{}: {} ({})", key.name, key.doc, key.shape), "#   ", 100));
+    }
+    out.push_str(
+        "\n# NICs and what they shall be: docs/nics.md. Without any, no NIC is ever changed.\n\
+         #\n\
+         # [[device]]\n\
+         # handle = \"pci/0000:03:00.0\"\n\
+         # eswitch-mode = \"switchdev\"\n\
+         # vfs = 4\n\
+         #\n\
+         # [[device.port]]\n\
+         # vf = 0\n\
+         # bridge = \"br-int\"\n\
+         # iface-id = \"pod1\"\n\
+         #\n\
+         # Keys of a device:\n",
+    );
+    for key in DEVICE_KEYS {
+        out.push_str(&fold(&format!("{}: {} ({})", key.name, key.doc, key.shape), "#   ", 100));
+    }
+    out.push_str("#\n# Keys of a port:\n");
+    for (name, shape, doc) in port_keys() {
+        out.push_str(&fold(&format!("{name}: {doc} ({shape})"), "#   ", 100));
     }
     out
 }
@@ -118,6 +149,23 @@ pub fn reference_page() -> String {
     out.push_str("\n| key | value | meaning |\n|---|---|---|\n");
     for key in RULE_KEYS {
         let _ = writeln!(out, "| `{}` | {} | {} |", key.name, key.shape, key.doc);
+    }
+    out.push_str("\n## `[[device]]`\n\n");
+    out.push_str(&fold(
+        "What one NIC shall be. What is absent is left as it is, and without any device no NIC is ever changed. \
+         [nics.md](nics.md) says what is done in which order, and what comes of a failure. A change takes effect on reload.",
+        "",
+        116,
+    ));
+    out.push_str("\n| key | value | meaning |\n|---|---|---|\n");
+    for key in DEVICE_KEYS {
+        let _ = writeln!(out, "| `{}` | {} | {} |", key.name, key.shape, key.doc);
+    }
+    out.push_str("\n## `[[device.port]]`\n\n");
+    out.push_str(&fold("One function of the device above it, and its representor.", "", 116));
+    out.push_str("\n| key | value | meaning |\n|---|---|---|\n");
+    for (name, shape, doc) in port_keys() {
+        let _ = writeln!(out, "| `{name}` | {shape} | {doc} |");
     }
     let end = out.trim_end().len();
     out.truncate(end);

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::devices::{self, Devices};
 use super::keys::{KEYS, Key};
 use super::rules::{self, PolicyText};
 use super::value::Scalar;
+use crate::lifecycle::declared::DeclaredNic;
 
 /// Where a value or an error stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,13 +103,15 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// What a file says: assignments to keys, and the rules of the policy with its address sets.
+/// What a file says: assignments to keys, the rules of the policy with its address sets, and NICs.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
     /// The assignments.
     pub assignments: Vec<Assignment>,
     /// The rules.
     pub policy: PolicyText,
+    /// What NICs are declared to be.
+    pub devices: Vec<DeclaredNic>,
 }
 
 /// Reads a TOML text; `path` only names it.
@@ -125,21 +129,24 @@ pub fn assignments_in(path: &Path, text: &str) -> Result<Written, ConfigErrors> 
         ConfigErrors::one(ConfigError { origin: place(offset), sentence })
     })?;
     let policy = PolicyText::new(path, text);
-    let mut found = Walk { place: &place, assignments: Vec::new(), policy, errors: Vec::new() };
+    let devices = Devices::new(path, text);
+    let mut found = Walk { place: &place, assignments: Vec::new(), policy, devices, errors: Vec::new() };
     found.table("", table.get_ref());
+    found.errors.append(&mut found.devices.errors);
     // Tables iterate by name; people fix files from the top.
     found.errors.sort_by_key(|error| match error.origin {
         Origin::File { line, column, .. } => (line, column),
         _ => (0, 0),
     });
-    let Walk { assignments, policy, errors, .. } = found;
-    ConfigErrors::none_or(errors).map(|()| Written { assignments, policy })
+    let Walk { assignments, policy, devices, errors, .. } = found;
+    ConfigErrors::none_or(errors).map(|()| Written { assignments, policy, devices: devices.nics })
 }
 
 struct Walk<'p> {
     place: &'p dyn Fn(usize) -> Origin,
     assignments: Vec<Assignment>,
     policy: PolicyText,
+    devices: Devices<'p>,
     errors: Vec<ConfigError>,
 }
 
@@ -156,6 +163,8 @@ impl Walk<'_> {
             let dotted = format!("{path}.");
             if rules::TABLES.contains(&path.as_str()) {
                 self.policy.take(&path, value, &mut self.errors);
+            } else if path == devices::TABLE {
+                self.devices.take(value);
             } else if let Some(key) = KEYS.iter().find(|key| key.name == path) {
                 self.value(key, value);
             } else if KEYS.iter().any(|key| key.name.starts_with(&dotted)) {
@@ -214,7 +223,7 @@ pub(super) fn literal(text: &str) -> Result<Scalar, String> {
 fn hint(unknown: &str) -> String {
     let keys = KEYS.iter().map(|key| key.name.to_owned());
     let tables = KEYS.iter().filter_map(|key| key.name.split_once('.').map(|(table, _)| table.to_owned()));
-    let rules = rules::TABLES.into_iter().map(str::to_owned);
+    let rules = rules::TABLES.into_iter().chain([devices::TABLE]).map(str::to_owned);
     suggestion(unknown, keys.chain(tables).chain(rules))
         .map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use policies::rules::{Place, Rules};
 
+use crate::lifecycle::declared::DeclaredNic;
+
+pub mod devices;
 mod document;
 mod file;
 pub mod keys;
@@ -165,6 +168,8 @@ pub struct Config {
     pub limits: Limits,
     /// The rules of the policy.
     pub rules: Rules,
+    /// What NICs are declared to be.
+    pub devices: Vec<DeclaredNic>,
 }
 
 /// Where Open vSwitch is.
@@ -319,6 +324,7 @@ impl Config {
     pub fn from_file(weaker: &[Assignment], file: &Written) -> Result<Self, ConfigErrors> {
         let mut config = Self::from_layers(&[weaker, &file.assignments])?;
         config.rules = file.policy.compile(config.policy.default)?;
+        config.devices.clone_from(&file.devices);
         Ok(config)
     }
 

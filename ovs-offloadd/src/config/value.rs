@@ -75,6 +75,15 @@ impl Scalar {
             .ok_or_else(|| format!("must be a whole number from {least} to {most}"))
     }
 
+    /// A truth value.
+    pub fn boolean(&self) -> Result<bool, String> {
+        match self {
+            Self::Bool(value) => Ok(*value),
+            Self::Loose(text) if text == "true" || text == "false" => Ok(text == "true"),
+            _ => Err("must be true or false".into()),
+        }
+    }
+
     /// A fraction within a range, bounds included: `0.25` or `"25 %"`.
     pub fn ratio(&self, least: f64, most: f64) -> Result<f64, String> {
         let number = match self {

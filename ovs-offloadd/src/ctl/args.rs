@@ -3,15 +3,21 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use netlink_wire::Ufid;
+use netlink_wire::{MacAddr, Ufid};
 
 use crate::doctor::DoctorArgs;
+use crate::lifecycle::declared::{Function, NetnsRef};
+use crate::lifecycle::observed::MARK;
 use crate::recording::RecordArgs;
 use crate::replay::ReplayArgs;
 
 /// What `doctor` ends with; 2 means the same everywhere.
 const DOCTOR_STATUS: &str = "Exit status: 0 nothing worse than notes, 1 errors, 3 warnings and no errors, 2 wrong usage. With --probe: \
                              0 probed, 1 the NIC takes no rule, or the port cannot be probed.";
+
+/// What the commands that change NICs end with; 2 means the same everywhere.
+const LIFECYCLE_STATUS: &str = "Exit status: 0 everything is as asked for, 1 it cannot be, or a step failed and all is as it was before, \
+                                3 a step failed and something is left in between (it is said what), 2 wrong usage.";
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -56,9 +62,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Asked of the daemon.
+    /// Of which function of which NIC.
     #[command(flatten)]
     Asked(Query),
     /// Done without the daemon.
+    /// Of which function of which NIC.
     #[command(flatten)]
     Local(Local),
 }
@@ -93,6 +101,9 @@ pub enum Query {
     Reload,
     /// Empty the hardware and keep it empty, or use it again
     Drain {
+        /// Only this NIC: its number in `nic list`, or its devlink handle
+        #[arg(long, value_name = "NIC")]
+        nic: Option<String>,
         /// Use the hardware again
         #[arg(long)]
         off: bool,
@@ -118,6 +129,94 @@ pub enum FlowQuery {
 pub enum PortQuery {
     /// List ports with their NIC and their packets by placement
     List(PortListArgs),
+    /// Give a workload its VF or SF, and the representor a place on a bridge; needs no daemon
+    #[command(after_help = LIFECYCLE_STATUS)]
+    Attach(PortAttachArgs),
+    /// Take a VF or SF back from its workload, and its representor from its bridge; needs no daemon
+    #[command(after_help = LIFECYCLE_STATUS)]
+    Detach(PortDetachArgs),
+}
+
+/// Which function of which NIC.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct FunctionArgs {
+    /// The NIC: its number in `nic list`, or its devlink handle (`pci/0000:03:00.0`)
+    #[arg(long, value_name = "NIC")]
+    pub nic: String,
+    /// The virtual function
+    #[arg(long, value_name = "NUMBER", required_unless_present = "sf", conflicts_with = "sf")]
+    pub vf: Option<u16>,
+    /// The sub-function; `attach` makes it if it is not there
+    #[arg(long, value_name = "NUMBER")]
+    pub sf: Option<u32>,
+    /// Configuration file that says where Open vSwitch is [default: /etc/ovs-offloadd.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print what would be done, with the commands for it, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl FunctionArgs {
+    /// The function.
+    pub fn function(&self) -> Function {
+        match (self.vf, self.sf) {
+            (Some(number), _) => Function::vf(number),
+            (None, number) => Function::sf(number.unwrap_or_default()),
+        }
+    }
+}
+
+/// What to attach, and where.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct PortAttachArgs {
+    /// Of which function of which NIC.
+    #[command(flatten)]
+    pub function: FunctionArgs,
+    /// The bridge for the representor
+    #[arg(long, value_name = "NAME")]
+    pub bridge: String,
+    /// external_ids:iface-id of the representor's interface: OVN's logical port
+    #[arg(long, value_name = "TEXT")]
+    pub iface_id: Option<String>,
+    /// Further keys of external_ids
+    #[arg(long = "external-id", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub external_ids: Vec<(String, String)>,
+    /// Network namespace for the function's device: a path, the number of a process, or a name of `ip netns`
+    #[arg(long, value_name = "PATH|PID|NAME", value_parser = NetnsRef::parse)]
+    pub netns: Option<NetnsRef>,
+    /// Address of the function
+    #[arg(long, value_name = "ADDRESS", value_parser = crate::config::devices::mac)]
+    pub mac: Option<MacAddr>,
+    /// MTU of representor and function, in bytes
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    pub mtu: Option<u32>,
+}
+
+/// What to detach.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct PortDetachArgs {
+    /// Of which function of which NIC.
+    #[command(flatten)]
+    pub function: FunctionArgs,
+    /// Network namespace where the function's device is, if `ip netns` has no name for it
+    #[arg(long, value_name = "PATH|PID|NAME", value_parser = NetnsRef::parse)]
+    pub netns: Option<NetnsRef>,
+}
+
+impl PortQuery {
+    /// Whether it is done without the daemon.
+    pub fn is_local(&self) -> bool {
+        !matches!(self, Self::List(_))
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((MARK, _)) => Err(format!("{MARK} is set by ovs-offloadctl itself")),
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
 }
 
 /// Which ports to list.
@@ -138,6 +237,30 @@ pub enum NicQuery {
         /// Its number, its devlink handle, its device or its uplink: `0`, `pci/0000:03:00.0`, `0000:03:00.0`, `ens1f0`
         nic: String,
     },
+    /// Make NICs as the configuration declares them, or leave them as they are; needs no daemon
+    #[command(after_help = LIFECYCLE_STATUS)]
+    Apply(NicApplyArgs),
+}
+
+/// What to make of NICs.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct NicApplyArgs {
+    /// Print what would be done, with the commands for it, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only this NIC, by its devlink handle
+    #[arg(long, value_name = "HANDLE")]
+    pub nic: Option<String>,
+    /// The configuration [default: /etc/ovs-offloadd.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl NicQuery {
+    /// Whether it is done without the daemon.
+    pub fn is_local(&self) -> bool {
+        !matches!(self, Self::List | Self::Show { .. })
+    }
 }
 
 /// About refusals.
@@ -355,6 +478,9 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         }
         Query::Nic(NicQuery::List) => ("nic/list", Vec::new()),
         Query::Nic(NicQuery::Show { nic }) => ("nic/show", vec![nic.clone()]),
+        Query::Port(PortQuery::Attach(_)) => ("port/attach", Vec::new()),
+        Query::Port(PortQuery::Detach(_)) => ("port/detach", Vec::new()),
+        Query::Nic(NicQuery::Apply(_)) => ("nic/apply", Vec::new()),
         Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
         Query::Policy(PolicyQuery::Check { file }) => {
             ("policy/check", file.iter().map(|file| file.display().to_string()).collect())
@@ -371,7 +497,10 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Recording(RecordingQuery::Stop { session }) => ("recording/stop", vec![session.to_string()]),
         Query::Probe(ProbeQuery::Load) => ("probe/load", Vec::new()),
         Query::Reload => ("reload", Vec::new()),
-        Query::Drain { off } => ("drain", off.then(|| "--off".to_owned()).into_iter().collect()),
+        Query::Drain { off, nic } => {
+            let nic = nic.iter().map(|nic| format!("--nic={nic}"));
+            ("drain", nic.chain(off.then(|| "--off".to_owned())).collect())
+        }
         Query::Version => ("version", Vec::new()),
     };
     if asked.output == OutputFormat::Json {
@@ -411,7 +540,8 @@ pub fn methods() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for noun in command.get_subcommands() {
         // What needs no daemon is no method of it.
-        let is_asked = |verb: &&clap::Command| (noun.get_name(), verb.get_name()) != ("policy", "check");
+        let local = [("policy", "check"), ("nic", "apply"), ("port", "attach"), ("port", "detach")];
+        let is_asked = |verb: &&clap::Command| !local.contains(&(noun.get_name(), verb.get_name()));
         let mut verbs = noun.get_subcommands().filter(is_asked).peekable();
         if verbs.peek().is_none() {
             found.push((noun.get_name().to_owned(), usage(noun)));
@@ -476,6 +606,8 @@ mod tests {
             "reload",
             "drain",
             "drain --off",
+            "drain --nic pci/0000:03:00.0",
+            "drain --nic 0 --off",
             "version",
         ] {
             let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -512,7 +644,7 @@ mod tests {
                 "version"
             ]
         );
-        assert_eq!(listed[0].1, "[--off]");
+        assert_eq!(listed[0].1, "[--nic=NIC] [--off]");
         assert_eq!(listed[2].1, "UFID");
     }
 

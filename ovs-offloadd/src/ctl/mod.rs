@@ -10,7 +10,7 @@ pub mod text;
 pub mod views;
 
 pub use args::{
-    Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, Local, NicQuery, NotACommand, OutputFormat,
-    PlacementFilter, PolicyQuery, PolicyTestArgs, PortListArgs, PortQuery, ProbeQuery, Query, RecordingQuery,
-    RefusalQuery, Verb, methods, parse_request, to_request,
+    Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, NotACommand,
+    OutputFormat, PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs,
+    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, Verb, methods, parse_request, to_request,
 };

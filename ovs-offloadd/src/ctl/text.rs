@@ -120,6 +120,10 @@ pub fn status(view: &StatusView) -> String {
         let stale = number(view.inventory.stale_ports);
         line("stale", format!("{stale} ports without their device: ovs-offloadctl port list --representors"));
     }
+    for nic in &view.declared {
+        let marked = if nic.reached { "" } else { "NOT AS DECLARED, " };
+        line("declared", format!("{}   {marked}{}", nic.devlink, nic.sentence));
+    }
     line("placing", deeds(&view.done));
     const REFUSALS_SHOWN: usize = 5;
     for (index, refusal) in view.refused.iter().take(REFUSALS_SHOWN).enumerate() {

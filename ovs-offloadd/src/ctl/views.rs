@@ -173,6 +173,8 @@ pub struct NicView {
     /// Its resources; `nic show` has them with their parts.
     #[serde(skip)]
     pub resources: Vec<ResourceView>,
+    /// Whether it is kept empty; nothing in mode `observe`, which empties none.
+    pub draining: Option<bool>,
 }
 
 /// What the inventory of NICs, ports and links was made from.
@@ -195,6 +197,17 @@ pub struct HeardView {
     pub notifications: u64,
     /// Rows that they wrote or removed.
     pub updates: u64,
+}
+
+/// A NIC that the configuration declares (`[[device]]`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeclaredView {
+    /// Its devlink handle.
+    pub devlink: String,
+    /// Whether it is as declared.
+    pub reached: bool,
+    /// What came of the last look, in a sentence.
+    pub sentence: String,
 }
 
 /// What was done since the start.
@@ -356,6 +369,8 @@ pub struct StatusView {
     pub nics: Vec<NicView>,
     /// What the inventory was made from.
     pub inventory: InventoryView,
+    /// NICs that the configuration declares.
+    pub declared: Vec<DeclaredView>,
     /// What was refused, the most flows first.
     pub refused: Vec<RefusalView>,
     /// What was done since start.
@@ -423,6 +438,7 @@ pub(crate) mod sample {
                 software: Amount { packets: 300, bytes: 300_000 },
             }],
             nics: vec![NicView {
+                draining: Some(false),
                 nic: 0,
                 driver: "mlx5_core".into(),
                 devlink: "pci/0000:03:00.0".into(),
@@ -468,6 +484,7 @@ pub(crate) mod sample {
                 heard: [("link", HeardView { notifications: 5, updates: 4 })].into(),
                 stale_ports: 1,
             },
+            declared: Vec::new(),
             refused: vec![RefusalView {
                 reason: "driver",
                 text: "chain out of range".into(),

@@ -158,6 +158,7 @@ pub(crate) fn counts_of_nics(engine: &Engine) -> BTreeMap<NicId, NicView> {
             promotions: nic.tally.promotions,
             demotions: nic.tally.demotions,
             refusals: nic.tally.refusals,
+            draining: (engine.mode() == Mode::Steer).then_some(nic.draining),
             ..NicView::default()
         };
         (nic.facts.id, view)

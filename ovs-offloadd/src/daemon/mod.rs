@@ -24,6 +24,7 @@ mod ovsdb;
 mod probes;
 mod query;
 mod reader;
+mod reconcile;
 mod settings;
 mod southbound;
 mod startup;
@@ -117,6 +118,7 @@ struct Daemon {
     // Questions that wait for how much of their resources NICs use, and since when.
     deferred: Vec<(Ask, Instant)>,
     draining: bool,
+    nics: reconcile::Reconciler,
     ready: bool,
     ending: bool,
 }
@@ -128,6 +130,7 @@ struct Channels {
     southbound: mpsc::Receiver<southbound::News>,
     asked: mpsc::Receiver<Ask>,
     probed: mpsc::Receiver<probes::Found>,
+    nics: mpsc::Receiver<reconcile::Reports>,
 }
 
 /// What happened.
@@ -140,6 +143,8 @@ enum Happened {
     Southbound(southbound::News),
     Asked(Ask),
     Probed(probes::Found),
+    Nics(reconcile::Reports),
+    NicsDue,
     Alive,
     Wake,
     Reload,
@@ -169,6 +174,8 @@ impl Daemon {
                 Some(news) = channels.southbound.recv() => Happened::Southbound(news),
                 Some(ask) = channels.asked.recv() => Happened::Asked(ask),
                 Some(found) = channels.probed.recv() => Happened::Probed(found),
+                Some(reports) = channels.nics.recv() => Happened::Nics(reports),
+                () = self.nics.due() => Happened::NicsDue,
                 _ = alive.tick() => Happened::Alive,
                 _ = signals.reload.recv() => Happened::Reload,
                 _ = signals.terminate.recv() => Happened::End,
@@ -204,6 +211,7 @@ impl Daemon {
             Happened::Discovery(ready) => {
                 self.discovery.take(ready, &mut self.inventory, &mut events).map_err(broken)?;
                 self.answer_deferred(&mut events);
+                self.nics.something_changed();
             }
             Happened::Said(said) => self.take_said(said, &mut events)?,
             Happened::Ovsdb(news) => self.take_news(news, &mut events)?,
@@ -214,6 +222,8 @@ impl Daemon {
             }
             Happened::Asked(ask) => self.take_or_defer(ask, &mut events),
             Happened::Probed(found) => self.probes.take(found, self.inventory.nics_told(), &mut events),
+            Happened::Nics(reports) => self.nics.take(reports),
+            Happened::NicsDue => self.nics.begin(),
             Happened::Alive => {
                 self.alive();
                 let mut told = Vec::new();
@@ -342,6 +352,7 @@ impl Daemon {
                 (self.interfaces, self.tunnels) = (state.interfaces, state.chassis);
                 self.southbound.found(&state.external_ids, &self.interfaces);
                 self.tell_interfaces(events);
+                self.nics.something_changed();
                 self.ovs_settings = Some(state.settings);
                 self.ovs_version = state.version;
                 self.tell_ovs(events);
@@ -389,6 +400,7 @@ impl Daemon {
             return Err(startup::not_ready_to_steer(ovs));
         }
         self.ready = true;
+        self.nics.declare(&self.config.config().devices);
         startup::notify_ready();
         info!(version = env!("CARGO_PKG_VERSION"), mode = Mode::choose(wanted, ovs).as_str(), "ready");
         Ok(())
@@ -408,6 +420,9 @@ impl Daemon {
         self.southbound.configure(&config.ovn);
         events.push(Event::Settings(Box::new(settings::engine_settings(config))));
         events.push(Event::Policy(Box::new(config.rules.clone())));
+        if self.ready {
+            self.nics.declare(&config.devices);
+        }
         for key in self.config.restart_needed() {
             warn!(key, "a restart is needed for this change of the configuration");
         }

@@ -3,14 +3,16 @@
 use std::time::{Duration, Instant};
 
 use netlink_wire::Ifindex;
-use offload_engine::Event;
+use offload_engine::{Event, NicId};
 use serde::Serialize;
 
 use super::control::Ask;
 use super::groups::Heard;
 use super::{Connection, Daemon, answers, now};
 use crate::ctl::inventory::{Entries, nic_detail, representors};
-use crate::ctl::views::{ConnectionView, Deeds, HeardView, InventoryView, PortView, Split, StatusView};
+use crate::ctl::views::{
+    ConnectionView, DeclaredView, Deeds, HeardView, InventoryView, PortView, Split, StatusView,
+};
 use crate::ctl::{
     Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, ProbeQuery, Query,
     RefusalQuery, inventory_text, policy, text,
@@ -116,6 +118,9 @@ impl Daemon {
                 let ports = answers::summary(&self.engine, now()).ports;
                 Ok(print(output, &ports, |ports| text::port_list(ports, width)))
             }
+            Query::Nic(NicQuery::Apply(_)) | Query::Port(PortQuery::Attach(_) | PortQuery::Detach(_)) => {
+                Err("ovs-offloadctl changes NICs itself, without the daemon".to_owned())
+            }
             Query::Nic(NicQuery::List) => {
                 let nics = answers::nics(&self.engine, &self.inventory.snapshot());
                 Ok(print(output, &nics, |nics| inventory_text::nic_list(nics, width)))
@@ -151,7 +156,17 @@ impl Daemon {
                 self.reload(events)?;
                 Ok(done(output, "the configuration is in force"))
             }
-            Query::Drain { off } => {
+            Query::Drain { off, nic: Some(nic) } => {
+                let id = self.nic_named(nic)?;
+                events.push(Event::DrainNic { nic: id, on: !off });
+                let sentence = if *off {
+                    "the NIC is used again"
+                } else {
+                    "the NIC is being emptied, and is kept empty"
+                };
+                Ok(done(output, sentence))
+            }
+            Query::Drain { off, nic: None } => {
                 self.draining = !off;
                 events.push(Event::Drain(!off));
                 let sentence = if *off {
@@ -166,6 +181,13 @@ impl Daemon {
                 OutputFormat::Table => concat!("ovs-offloadd ", env!("CARGO_PKG_VERSION")).to_owned(),
             }),
         }
+    }
+
+    /// The NIC with this number or devlink handle.
+    fn nic_named(&self, name: &str) -> Result<NicId, String> {
+        let nics = self.engine.nics();
+        let found = nics.iter().find(|nic| nic.facts.devlink == name || nic.facts.id.to_string() == name);
+        found.map(|nic| nic.facts.id).ok_or_else(|| format!("there is no NIC {name} (see nic list)"))
     }
 
     /// Tries the rules in force on a flow: a live one by its id, or one that is described.
@@ -208,6 +230,7 @@ impl Daemon {
             rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
             nics,
             inventory: self.inventory_view(snapshot.stale.len()),
+            declared: self.declared(),
             refused: summary.refused,
             done: Deeds {
                 promotions: tally.promotions,
@@ -243,6 +266,15 @@ impl Daemon {
             heard: heard.collect(),
             stale_ports: stale_ports as u64,
         }
+    }
+
+    fn declared(&self) -> Vec<DeclaredView> {
+        let said = self.nics.sentences.iter().map(|(devlink, (reached, sentence))| DeclaredView {
+            devlink: devlink.clone(),
+            reached: *reached,
+            sentence: sentence.clone(),
+        });
+        said.collect()
     }
 
     fn connections(&self) -> Vec<ConnectionView> {

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::control::Control;
 use super::journal::Journal;
+use super::reconcile::Reconciler;
 use super::settings::{ConfigState, engine_settings};
 use super::{Channels, Connection, Daemon, Pace, SharedControl, now, ovsdb, tc, vswitchd};
 use crate::config::{Config, ModeSetting};
@@ -92,7 +93,8 @@ async fn start(
     let ovsdb = ovsdb::start(&settings.database()).await?;
     let (control, asked) = Control::new();
     let control: SharedControl = Arc::new(control);
-    serve_control(&settings, &rundir, Arc::clone(&control))?;
+    let socket = serve_control(&settings, &rundir, Arc::clone(&control))?;
+    let (nics, reports) = Reconciler::new(settings.database(), rundir.clone(), socket);
     serve_metrics(&settings, control).await?;
     let (vswitchd_limit, limit) = watch::channel(settings.ovs.vswitchd_timeout);
     let (vswitchd, said) = vswitchd::Vswitchd::start(rundir.clone(), limit);
@@ -139,6 +141,7 @@ async fn start(
         recorder,
         deferred: Vec::new(),
         draining: false,
+        nics,
         ready: false,
         ending: false,
     };
@@ -150,7 +153,7 @@ async fn start(
     daemon.events.push_back(Event::JournalFound(in_flight));
     daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));
     daemon.events.push_back(Event::Peer { peer: Peer::Netlink, up: true });
-    daemon.run(Channels { said, ovsdb, southbound, asked, probed }, signals).await
+    daemon.run(Channels { said, ovsdb, southbound, asked, probed, nics: reports }, signals).await
 }
 
 /// Refuses to start without the capability that the mode may come to need.
@@ -170,7 +173,8 @@ fn may_change_the_kernel(config: &Config) -> Result<(), String> {
     }
 }
 
-fn serve_control(config: &Config, rundir: &Path, control: SharedControl) -> Result<(), String> {
+/// Listens on the control socket, and says where that is.
+fn serve_control(config: &Config, rundir: &Path, control: SharedControl) -> Result<PathBuf, String> {
     let path = match &config.control.socket {
         Some(path) => path.clone(),
         None => rundir.join(format!("{PROGRAM}.{}.ctl", std::process::id())),
@@ -179,7 +183,7 @@ fn serve_control(config: &Config, rundir: &Path, control: SharedControl) -> Resu
     let server = unixctl::Server::bind(&path, clients)
         .map_err(|error| format!("cannot listen on the control socket {}: {error}", path.display()))?;
     tokio::spawn(async move { server.serve(control).await });
-    Ok(())
+    Ok(path)
 }
 
 async fn serve_metrics(config: &Config, control: SharedControl) -> Result<(), String> {

@@ -3,6 +3,7 @@
 //! The only place where `unsafe` may stand. Nothing here decides.
 
 pub mod netlink;
+pub mod nic;
 pub mod rundir;
 pub mod sysfs;
 pub mod unixctl;

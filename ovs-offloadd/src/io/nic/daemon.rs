@@ -1,0 +1,76 @@
+//! Draining a NIC: asked of the daemon that runs, if one does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use netlink_wire::devlink::Handle;
+use serde::Deserialize;
+
+use super::{Daemon, NicHands, Places, READ_WITHIN};
+use crate::daemon::PROGRAM;
+use crate::io::rundir::control_socket;
+use crate::io::unixctl::{Client, CommandError};
+use crate::lifecycle::observed::Drain;
+
+/// The part of `nic list` that matters here.
+#[derive(Debug, Deserialize)]
+struct NicRow {
+    nic: u16,
+    devlink: String,
+    entries: u64,
+    in_flight: u64,
+    /// None in a mode that empties no NIC.
+    draining: Option<bool>,
+}
+
+fn socket(places: &Places) -> Option<PathBuf> {
+    match &places.daemon {
+        Daemon::At(socket) => Some(socket.clone()),
+        Daemon::Found => control_socket(&places.rundir, PROGRAM).ok(),
+    }
+}
+
+/// The NICs that a running daemon knows, by its numbers; none where there is no daemon, or it knows none.
+pub(super) async fn numbers(places: &Places, limit: Duration) -> Option<Vec<(u16, Handle)>> {
+    let mut client = Client::new(socket(places)?);
+    let text = client.command("nic/list", &["--output=json"], limit).await.ok()?;
+    let rows: Vec<NicRow> = serde_json::from_str(&text).ok()?;
+    let numbers: Vec<_> =
+        rows.into_iter().filter_map(|row| Some((row.nic, row.devlink.parse().ok()?))).collect();
+    (!numbers.is_empty()).then_some(numbers)
+}
+
+impl NicHands {
+    fn socket(&self) -> Option<PathBuf> {
+        socket(&self.places)
+    }
+
+    /// How a running daemon stands with this NIC; none where there is no daemon, or it does not know
+    /// the NIC, or only observes.
+    pub(super) fn drain_state(&mut self) -> Result<Option<Drain>, String> {
+        let Some(socket) = self.socket() else { return Ok(None) };
+        let mut client = Client::new(socket);
+        let answer = self.runtime.block_on(client.command("nic/list", &["--output=json"], READ_WITHIN));
+        let text = match answer {
+            Ok(text) => text,
+            // It has ended since; Open vSwitch goes on without.
+            Err(CommandError::Unreachable { .. }) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let rows: Vec<NicRow> =
+            serde_json::from_str(&text).map_err(|error| format!("the daemon's answer: {error}"))?;
+        let handle = self.handle.to_string();
+        let row = rows.into_iter().find(|row| row.devlink == handle);
+        Ok(row.and_then(|row| Some(Drain { on: row.draining?, in_hardware: row.entries + row.in_flight })))
+    }
+
+    /// Has the daemon empty the NIC and keep it empty, or use it again.
+    pub(super) fn drain(&mut self, on: bool) -> Result<(), String> {
+        let Some(socket) = self.socket() else { return Ok(()) };
+        let nic = format!("--nic={}", self.handle);
+        let params: &[&str] = if on { &[&nic] } else { &[&nic, "--off"] };
+        let mut client = Client::new(socket);
+        let answer = self.runtime.block_on(client.command("drain", params, READ_WITHIN));
+        answer.map(drop).map_err(|error| error.to_string())
+    }
+}

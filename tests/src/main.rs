@@ -23,6 +23,7 @@ mod faults;
 mod inventory;
 mod io;
 mod lab;
+mod lifecycle;
 mod ovn;
 mod ovsdb;
 mod races;
@@ -45,6 +46,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("races", races::TESTS),
     ("replay", replay::TESTS),
     ("doctor", doctor::TESTS),
+    ("lifecycle", lifecycle::TESTS),
     ("ovn", ovn::TESTS),
     ("inventory", inventory::TESTS),
 ];

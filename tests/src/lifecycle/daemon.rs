@@ -1,0 +1,66 @@
+//! The daemon keeps NICs as they are declared.
+
+use std::time::Duration;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Daemon, Lab, Outcome, Simnic, run, wait_until};
+
+use super::scene::{bridge, exists, is_up, mode};
+
+/// The longest until a deviation is put right.
+const MENDED_WITHIN: Duration = Duration::from_secs(60);
+
+pub(super) fn declared_nics_are_kept_as_declared_and_others_never_touched(lab: &mut Lab) -> Outcome {
+    let (nic, other) = (Simnic::with_total_vfs(0, 2)?, Simnic::with_total_vfs(1, 2)?);
+    let ovs = bridge(lab)?;
+    // Without a device nothing is done, whatever there is.
+    let quiet = "[metrics]\nlisten = \"off\"\n";
+    let mut daemon = Daemon::start(lab, &ovs, quiet)?;
+    ensure!(
+        daemon.json(&["status"])?["declared"].as_array().is_some_and(Vec::is_empty),
+        "something is declared"
+    );
+    let declared = format!(
+        "{quiet}[[device]]\nhandle = \"simnic/simnic0\"\neswitch-mode = \"switchdev\"\nvfs = 2\n\
+         [[device.port]]\nvf = 0\nlink = \"up\"\nbridge = \"br0\"\niface-id = \"pod1\"\n\
+         [[device.port]]\nvf = 1\nnetns = \"not-yet\"\n"
+    );
+    daemon.configure(&declared)?;
+    daemon.ctl(&["reload"])?;
+    let representor = nic.representor(0);
+    let on_bridge = || Ok(ovs.vsctl(&["list-ports", "br0"])?.trim() == representor);
+    // One port that cannot be had yet keeps neither the NIC nor the other port from it.
+    wait_until("the NIC and a port are as declared", MENDED_WITHIN, || {
+        Ok(mode(&nic.devlink())? == "switchdev"
+            && exists(&representor)
+            && is_up(&representor)?
+            && on_bridge()?)
+    })?;
+    wait_until("status tells of the port that cannot be", MENDED_WITHIN, || {
+        let status = daemon.ctl(&["status"])?;
+        Ok(status.contains("NOT AS DECLARED") && status.contains("VF 1: network namespace not-yet"))
+    })?;
+    // What was missing comes, and is told of by nobody.
+    run("ip", &["netns", "add", "not-yet"])?;
+    let mended =
+        wait_until("VF 1 is handed over", MENDED_WITHIN, || Ok(!exists(&nic.vf(1)))).and_then(|()| {
+            wait_until("status says so", MENDED_WITHIN, || {
+                let declared = daemon.json(&["status"])?["declared"][0].clone();
+                Ok(declared["devlink"] == "simnic/simnic0" && declared["reached"] == true)
+            })
+        });
+    // Deviations that are told of.
+    let deviate = || {
+        run("ip", &["link", "set", &representor, "down"])?;
+        wait_until("the representor is up again", MENDED_WITHIN, || is_up(&representor))?;
+        ovs.vsctl(&["del-port", "br0", &representor])?;
+        wait_until("the port is back", MENDED_WITHIN, on_bridge)
+    };
+    let outcome = mended.and_then(|()| deviate());
+    run("ip", &["netns", "delete", "not-yet"])?;
+    outcome?;
+    ensure!(mode(&other.devlink())? == "legacy" && !exists(&other.vf(0)), "the other NIC was touched");
+    daemon.signal("TERM")?;
+    ensure!(mode(&nic.devlink())? == "switchdev", "it did not stay");
+    Ok(())
+}

@@ -8,6 +8,7 @@
 #include <net/flow_offload.h>
 
 #include "action.h"
+#include "lag.h"
 #include "simnic.h"
 #include "tunnel.h"
 
@@ -100,13 +101,20 @@ static struct simnic_port *simnic_action_port(struct simnic *nic, const struct n
 					      struct netlink_ext_ack *extack)
 {
 	const struct simnic_netdev *priv;
+	struct simnic_port *port;
 
+	if (dev && netif_is_lag_master(dev)) {
+		port = simnic_lag_port(nic, dev);
+		if (!port)
+			NL_SET_ERR_MSG_MOD(extack, "bond is not one of this card's uplinks alone");
+		return port;
+	}
 	if (!dev || !simnic_is_host_netdev(dev)) {
 		NL_SET_ERR_MSG_MOD(extack, "output device is not a port of a simnic");
 		return NULL;
 	}
 	priv = netdev_priv(dev);
-	if (priv->port->nic != nic) {
+	if (!simnic_same_card(nic, priv->port->nic)) {
 		NL_SET_ERR_MSG_MOD(extack, "output device belongs to another NIC");
 		return NULL;
 	}

@@ -6,6 +6,7 @@
 #include <linux/slab.h>
 
 #include "key.h"
+#include "lag.h"
 #include "simnic.h"
 #include "tunnel.h"
 
@@ -45,14 +46,35 @@ static struct simnic_bus_dev *simnic_bus_find(unsigned int id)
 	return NULL;
 }
 
-static int simnic_bus_add(unsigned int id, unsigned int vfs, unsigned int total_vfs)
+/* The NICs of a card, and the last of them. */
+static unsigned int simnic_bus_card(unsigned int card, struct simnic_bus_dev **last)
 {
 	struct simnic_bus_dev *bus_dev;
+	unsigned int nics = 0;
+
+	lockdep_assert_held(&simnic_bus_lock);
+	list_for_each_entry(bus_dev, &simnic_bus_devs, list) {
+		if (bus_dev->card != card)
+			continue;
+		*last = bus_dev;
+		nics++;
+	}
+	return nics;
+}
+
+static int simnic_bus_add(unsigned int id, unsigned int vfs, unsigned int total_vfs,
+			  unsigned int card)
+{
+	struct simnic_bus_dev *bus_dev, *sibling;
+	unsigned int of_card;
 	int err;
 
-	if (id > SIMNIC_MAX_ID || total_vfs > SIMNIC_MAX_VFS || vfs > total_vfs)
+	if (id > SIMNIC_MAX_ID || card > SIMNIC_MAX_ID)
 		return -ERANGE;
-	if (simnic_bus_find(id))
+	if (total_vfs > SIMNIC_MAX_VFS || vfs > total_vfs)
+		return -ERANGE;
+	of_card = simnic_bus_card(card, &sibling);
+	if (simnic_bus_find(id) || of_card > 1)
 		return -EEXIST;
 
 	bus_dev = kzalloc(sizeof(*bus_dev), GFP_KERNEL);
@@ -60,6 +82,7 @@ static int simnic_bus_add(unsigned int id, unsigned int vfs, unsigned int total_
 		return -ENOMEM;
 	bus_dev->initial_vfs = vfs;
 	bus_dev->total_vfs = total_vfs;
+	bus_dev->card = card;
 	bus_dev->vfs_autoprobe = true;
 	bus_dev->dev.id = id;
 	bus_dev->dev.bus = &simnic_bus;
@@ -76,6 +99,8 @@ static int simnic_bus_add(unsigned int id, unsigned int vfs, unsigned int total_
 		return err;
 	}
 	list_add_tail(&bus_dev->list, &simnic_bus_devs);
+	if (of_card)
+		simnic_card_join(bus_dev->nic, sibling->nic);
 	return 0;
 }
 
@@ -89,18 +114,20 @@ static void simnic_bus_del(struct simnic_bus_dev *bus_dev)
 
 static ssize_t new_device_store(const struct bus_type *bus, const char *buf, size_t count)
 {
-	unsigned int id, vfs, total_vfs;
+	unsigned int id, vfs, total_vfs, card;
 	int given, err;
 
-	given = sscanf(buf, "%u %u %u", &id, &vfs, &total_vfs);
+	given = sscanf(buf, "%u %u %u %u", &id, &vfs, &total_vfs, &card);
 	if (given < 2) {
-		pr_err("write \"ID VFS\" or \"ID VFS TOTALVFS\" to make a device\n");
+		pr_err("write \"ID VFS [TOTALVFS [CARD]]\" to make a device\n");
 		return -EINVAL;
 	}
 	if (given == 2)
 		total_vfs = vfs;
+	if (given < 4)
+		card = id;
 	mutex_lock(&simnic_bus_lock);
-	err = simnic_bus_add(id, vfs, total_vfs);
+	err = simnic_bus_add(id, vfs, total_vfs, card);
 	mutex_unlock(&simnic_bus_lock);
 	return err ?: count;
 }
@@ -243,9 +270,12 @@ static int __init simnic_init(void)
 	err = simnic_encap_init();
 	if (err)
 		goto err_debugfs;
-	err = bus_register(&simnic_bus);
+	err = register_netdevice_notifier(&simnic_lag_notifier);
 	if (err)
 		goto err_encap;
+	err = bus_register(&simnic_bus);
+	if (err)
+		goto err_notifier;
 	err = driver_register(&simnic_vf_driver);
 	if (err)
 		goto err_bus;
@@ -263,6 +293,8 @@ err_vf_driver:
 	driver_unregister(&simnic_vf_driver);
 err_bus:
 	bus_unregister(&simnic_bus);
+err_notifier:
+	unregister_netdevice_notifier(&simnic_lag_notifier);
 err_encap:
 	simnic_encap_exit();
 err_debugfs:
@@ -282,6 +314,7 @@ static void __exit simnic_exit(void)
 	driver_unregister(&simnic_sf_driver);
 	driver_unregister(&simnic_vf_driver);
 	bus_unregister(&simnic_bus);
+	unregister_netdevice_notifier(&simnic_lag_notifier);
 	simnic_encap_exit();
 	simnic_debugfs_exit();
 	rcu_barrier();	/* call_rcu() callbacks are in this module's text */

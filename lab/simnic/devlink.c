@@ -11,14 +11,14 @@
 
 #define SIMNIC_SF_PORT_INDEX	32768	/* where indices of SFs' devlink ports start */
 
-/* The same for all ports of one NIC, different for two NICs. */
+/* The same for all ports of one card, different for two cards. */
 void simnic_switch_id(const struct simnic *nic, struct netdev_phys_item_id *ppid)
 {
 	ppid->id_len = 8;
 	memset(ppid->id, 0, ppid->id_len);
 	ppid->id[0] = 0x73;
 	ppid->id[1] = 0x6e;
-	ppid->id[7] = nic->id;
+	ppid->id[7] = nic->card;
 }
 
 static int simnic_eswitch_mode_get(struct devlink *devlink, u16 *mode)

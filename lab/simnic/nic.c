@@ -11,6 +11,7 @@
 
 #include "fail.h"
 #include "health.h"
+#include "lag.h"
 #include "reload.h"
 #include "simnic.h"
 #include "table.h"
@@ -319,6 +320,7 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 	nic->devlink = devlink;
 	nic->bus_dev = bus_dev;
 	nic->id = bus_dev->dev.id;
+	nic->card = bus_dev->card;
 	nic->link = true;
 	nic->encap_mode = DEVLINK_ESWITCH_ENCAP_MODE_BASIC;
 	INIT_LIST_HEAD(&nic->block_cbs);
@@ -442,7 +444,9 @@ err_unlock:
 void simnic_nic_destroy(struct simnic_bus_dev *bus_dev)
 {
 	struct simnic *nic = bus_dev->nic;
+	struct simnic *sibling;
 
+	sibling = simnic_card_leave(nic);
 	simnic_debugfs_del(nic);
 	simnic_sriov_disable(nic);
 	devl_lock(nic->devlink);
@@ -451,6 +455,9 @@ void simnic_nic_destroy(struct simnic_bus_dev *bus_dev)
 	simnic_health_del(nic);
 	simnic_resources_del(nic);
 	devl_unlock(nic->devlink);
+	/* Its netdevs are gone: no rule is under way any more that names one. */
+	if (sibling)
+		simnic_table_forget(sibling->table, nic);
 	bus_dev->nic = NULL;
 	simnic_free(nic);
 }

@@ -10,6 +10,7 @@
 #include <linux/if_vlan.h>
 #include <linux/jiffies.h>
 
+#include "lag.h"
 #include "pipeline.h"
 #include "simnic.h"
 #include "table.h"
@@ -77,9 +78,12 @@ static void simnic_output(struct simnic_port *to, const struct simnic_path *path
 {
 	skb_dst_drop(skb);	/* a tunnel's metadata does not go over the bus */
 	simnic_push_mac(skb);
-	if (path)
+	if (path) {
 		simnic_outer_send(path, skb);
-	else if (simnic_port_is_uplink(to))
+		return;
+	}
+	to = simnic_lag_out(to);
+	if (simnic_port_is_uplink(to))
 		simnic_to_wire(to->nic, skb, SIMNIC_OUT_HW);
 	else
 		simnic_to_vf(to, skb, SIMNIC_OUT_HW);

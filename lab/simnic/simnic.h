@@ -118,6 +118,7 @@ struct simnic_bus_dev {
 	struct list_head list;
 	unsigned int initial_vfs;	/* enabled when it is plugged in */
 	unsigned int total_vfs;
+	unsigned int card;
 	bool vfs_autoprobe;		/* a new VF is bound to the driver at once */
 	struct simnic *nic;		/* under the device lock */
 	int probe_err;
@@ -148,6 +149,10 @@ struct simnic {
 	struct simnic_faults *faults;
 	bool link;			/* the wire's state at this end */
 	struct simnic __rcu *peer;	/* at the other end of the wire */
+	unsigned int card;		/* two NICs of one card have one switch ID */
+	struct simnic __rcu *sibling;	/* the card's other NIC, under simnic_bus_lock */
+	const struct net_device *bond;	/* that the uplink is in: compared, never looked into */
+	bool bond_tx;			/* and transmits on */
 	struct simnic_table *table;
 	struct dentry *debugfs;
 	struct list_head block_cbs;	/* under rtnl */

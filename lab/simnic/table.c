@@ -411,6 +411,35 @@ void simnic_table_flush(struct simnic_table *table)
 	mutex_unlock(&table->lock);
 }
 
+static bool simnic_rule_names(const struct simnic_rule *rule, const struct simnic *nic)
+{
+	const struct simnic_action *action;
+	unsigned int i;
+
+	for (i = 0; i < rule->nactions; i++) {
+		action = &rule->actions[i];
+		if ((action->kind == SIMNIC_ACT_REDIRECT || action->kind == SIMNIC_ACT_MIRROR) &&
+		    action->out.port && action->out.port->nic == nic)
+			return true;
+	}
+	return false;
+}
+
+/* Rules that send to ports of another NIC are gone, as that NIC is. */
+void simnic_table_forget(struct simnic_table *table, const struct simnic *nic)
+{
+	struct simnic_rule *rule;
+	struct hlist_node *next;
+	int bucket;
+
+	mutex_lock(&table->lock);
+	hash_for_each_safe(table->by_cookie, bucket, next, rule, cookie_node)
+		if (simnic_rule_names(rule, nic))
+			simnic_rule_delete(table, rule);
+	mutex_unlock(&table->lock);
+	synchronize_net();
+}
+
 unsigned int simnic_table_count(struct simnic_table *table)
 {
 	return READ_ONCE(table->count);

@@ -14,6 +14,7 @@
 #include "key.h"
 #include "refuse.h"
 
+struct simnic;
 struct simnic_port;
 struct simnic_tunnel;
 struct seq_file;
@@ -94,6 +95,7 @@ struct simnic_table {
 struct simnic_table *simnic_table_create(void);
 void simnic_table_destroy(struct simnic_table *table);
 void simnic_table_flush(struct simnic_table *table);
+void simnic_table_forget(struct simnic_table *table, const struct simnic *nic);
 unsigned int simnic_table_count(struct simnic_table *table);
 void simnic_table_stats_get(struct simnic_table *table, u64 *data);
 void simnic_table_set_counter_delay(struct simnic_table *table, u32 delay_ms);

@@ -1,5 +1,6 @@
 //! Tests of the simulated SmartNIC itself: what the lab's other tests rest on.
 
+mod bond;
 mod cases;
 mod forwarding;
 mod frame;
@@ -13,6 +14,7 @@ mod tcp;
 mod tunnel;
 
 use crate::harness::{Need, Test};
+use bond::*;
 use forwarding::*;
 use functions::*;
 use health::*;
@@ -50,6 +52,8 @@ pub(crate) const TESTS: &[Test] = tests![
     a_hung_transmitter_drops_until_it_recovers,
     a_reload_makes_all_ports_anew,
     a_nic_reloads_under_traffic,
+    a_bond_of_one_card_forwards_by_the_uplink_it_transmits_on,
+    a_card_loses_one_of_its_nics_under_traffic,
     a_miss_goes_up_the_representor_and_down_again,
     a_rule_forwards_between_a_vf_and_the_wire_past_the_host,
     matches_pick_the_frames_that_software_picks,

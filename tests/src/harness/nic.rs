@@ -28,6 +28,12 @@ impl Simnic {
         Ok(Self { id, plugged_in_here: true })
     }
 
+    /// Plugs in NIC `id`, without virtual functions, as the second one of the card that NIC `card` is on.
+    pub fn on_card(id: u32, card: u32) -> Outcome<Self> {
+        write("/sys/bus/simnic/new_device", &format!("{id} 0 0 {card}"))?;
+        Ok(Self { id, plugged_in_here: true })
+    }
+
     /// Writes `vfs` to `sriov_numvfs`.
     pub fn enable_vfs(&self, vfs: u32) -> Outcome {
         write(&format!("{}/sriov_numvfs", self.device()), &vfs.to_string())

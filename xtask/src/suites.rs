@@ -39,7 +39,12 @@ pub(crate) struct Suite {
 pub(crate) const ALL: [Suite; 7] = [
     suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,steer,doctor,ovn"),
     suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle"),
-    suite("lab-faults", Release::Trixie, Flavour::Trixie, "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle"),
+    suite(
+        "lab-faults",
+        Release::Trixie,
+        Flavour::Trixie,
+        "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle",
+    ),
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },
     Suite { long: true, ..suite("lab-ct", Release::Trixie, Flavour::Ct, "") },

@@ -127,7 +127,7 @@ pub static KEYS: &[Key] = &[
         name: "ovn.publish",
         default: "\"no\"",
         shape: "\"yes\" or \"no\"",
-        doc: "Whether this node's row in the Southbound database's table Chassis says in other_config:offloadd-* what it \
+        doc: "Whether this node's row in the Southbound database's table Chassis says in external_ids:offloadd-* what it \
               can offload: version, mode, NICs in switchdev mode and rules they take. It needs ovn.southbound.",
         in_ovsdb: false,
         reloads: true,

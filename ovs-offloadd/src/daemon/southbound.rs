@@ -23,7 +23,7 @@ ovsdb_client::table! {
     struct Chassis in "Chassis" {
         name: String,
         encaps: Vec<Uuid>,
-        other_config: BTreeMap<String, String>,
+        external_ids: BTreeMap<String, String>,
     }
 }
 
@@ -47,7 +47,7 @@ ovsdb_client::table! {
     }
 }
 
-/// What our keys in `Chassis.other_config` begin with, as those in `Open_vSwitch.external_ids` do.
+/// What our keys in `Chassis.external_ids` begin with, as those in `Open_vSwitch.external_ids` do.
 const OUR_KEYS: &str = "offloadd-";
 /// News that wait for the loop at most.
 const WAITING_MAX: usize = 4;
@@ -344,8 +344,8 @@ struct Pen {
     refused_until: Option<tokio::time::Instant>,
 }
 
-/// Has the row of our chassis say what it is to say. ovn-controller writes the whole column when settings of its own change
-/// (OVN, `controller/chassis.c`), so it is looked at after each change.
+/// Has the row of our chassis say what it is to say. Not in `other_config`: that is ovn-controller's own, which takes every key
+/// away that it does not know (seen with 25.03: "Removing unsupported key"), and would do so as often as it is written.
 async fn publish(client: &Client, watcher: &Watcher, wanted: &Wanted, pen: &mut Pen) {
     let ours = readable(watcher.tables().rows::<Chassis>()).find(|(_, row)| row.name == wanted.chassis);
     let Some((uuid, row)) = ours else { return };
@@ -358,7 +358,7 @@ async fn publish(client: &Client, watcher: &Watcher, wanted: &Wanted, pen: &mut 
         None => return,
     };
     let there: BTreeMap<String, String> =
-        row.other_config.into_iter().filter(|(key, _)| key.starts_with(OUR_KEYS)).collect();
+        row.external_ids.into_iter().filter(|(key, _)| key.starts_with(OUR_KEYS)).collect();
     let is_early = pen.refused_until.is_some_and(|until| tokio::time::Instant::now() < until);
     if due == there || is_early {
         return;
@@ -366,8 +366,8 @@ async fn publish(client: &Client, watcher: &Watcher, wanted: &Wanted, pen: &mut 
     let stale: BTreeSet<String> = there.into_keys().chain(due.keys().cloned()).collect();
     let mut transaction = Transaction::new();
     let mutations = [
-        Mutation::new("other_config", Mutator::Delete, stale),
-        Mutation::new("other_config", Mutator::Insert, due),
+        Mutation::new("external_ids", Mutator::Delete, stale),
+        Mutation::new("external_ids", Mutator::Insert, due),
     ];
     transaction.mutate("Chassis", &[Clause::uuid(uuid)], &mutations);
     transaction.comment("ovs-offloadd: what this node can offload");

@@ -20,6 +20,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod faults;
+mod hot;
 mod inventory;
 mod io;
 mod lab;
@@ -43,6 +44,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("simnic", simnic::TESTS),
     ("steer", steer::TESTS),
     ("faults", faults::TESTS),
+    ("hot", hot::TESTS),
     ("races", races::TESTS),
     ("replay", replay::TESTS),
     ("doctor", doctor::TESTS),

@@ -38,12 +38,12 @@ pub(crate) struct Suite {
 /// the first two leave out is in the third, whatever it is.
 pub(crate) const ALL: [Suite; 7] = [
     suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,steer,doctor,ovn"),
-    suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle"),
+    suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle,hot"),
     suite(
         "lab-faults",
         Release::Trixie,
         Flavour::Trixie,
-        "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle",
+        "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle,hot",
     ),
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },

@@ -251,7 +251,8 @@ impl Discovery {
         mut again: impl FnMut(&mut Self) -> io::Result<Received>,
         mut take: impl FnMut(&mut Self, &[u8]),
     ) -> io::Result<()> {
-        for _ in 0..BUFFERS_PER_TURN {
+        let mut more = BUFFERS_PER_TURN;
+        loop {
             match received {
                 Received::Nothing => return Ok(()),
                 Received::Overrun => {
@@ -264,22 +265,13 @@ impl Discovery {
                     self.buffers[buffer] = bytes;
                 }
             }
+            // Only here, with everything taken: what was received is not there to be received again.
+            if more == 0 {
+                return Ok(());
+            }
+            more -= 1;
             received = again(self)?;
         }
-        // What was received last is not lost.
-        match received {
-            Received::Nothing => {}
-            Received::Overrun => {
-                self.overruns += 1;
-                self.look();
-            }
-            Received::Bytes(length) => {
-                let bytes = std::mem::take(&mut self.buffers[buffer]);
-                take(self, &bytes[..length]);
-                self.buffers[buffer] = bytes;
-            }
-        }
-        Ok(())
     }
 
     fn take_messages(

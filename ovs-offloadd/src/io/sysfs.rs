@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 /// More virtual functions than any device has; a bound on what a directory can make us keep.
 const FUNCTIONS_MAX: usize = 65_536;
 
+/// Whether it names something in a directory, and does not lead elsewhere.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/') && name != "." && name != ".."
+}
+
 /// The device's directory below `root`, unless a name in it leads elsewhere.
-fn directory(root: &Path, bus: &str, device: &str) -> Option<PathBuf> {
-    let leads_elsewhere = [bus, device].iter().any(|name| name.contains('/') || *name == "..");
-    (!leads_elsewhere).then(|| root.join("sys/bus").join(bus).join("devices").join(device))
+pub(crate) fn directory(root: &Path, bus: &str, device: &str) -> Option<PathBuf> {
+    (is_name(bus) && is_name(device)).then(|| root.join("sys/bus").join(bus).join("devices").join(device))
 }
 
 /// Last part of what a link points to.
-fn target(link: &Path) -> Option<String> {
+pub(crate) fn target(link: &Path) -> Option<String> {
     let target = std::fs::read_link(link).ok()?;
     Some(target.file_name()?.to_string_lossy().into_owned())
 }

@@ -125,7 +125,9 @@ pub(super) fn functions_and_modes_are_followed_and_ports_without_a_representor_a
         Ok((daemon.json(&["status"])?["inventory"]["stale_ports"] == 0).then_some(()))
     })?;
     nic.set_mode("legacy")?;
-    nic_shows(&daemon, "the NIC is in legacy mode", |nic| nic["eswitch_mode"] == "legacy")?;
+    // No notification tells that the switch id is gone.
+    let legacy = |nic: &Value| nic["eswitch_mode"] == "legacy" && nic["switch_id"] == "";
+    nic_shows(&daemon, "the NIC is in legacy mode and has no switch id", legacy)?;
     drop(nic);
     wait_for("the NIC is gone", SHOWS_WITHIN, || {
         Ok((daemon.json(&["nic", "list"])?.as_array().is_some_and(Vec::is_empty)).then_some(()))

@@ -135,15 +135,6 @@ fn route_v6(line: &str) -> Option<Route> {
     })
 }
 
-/// Virtual functions of a device that are on.
-pub(super) fn virtual_functions(bus: &str, device: &str) -> u32 {
-    if [bus, device].iter().any(|name| name.contains('/') || *name == "..") {
-        return 0;
-    }
-    let file = Path::new("/sys/bus").join(bus).join("devices").join(device).join("sriov_numvfs");
-    read(&file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,10 +13,9 @@ use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link, xfrm};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
 
-use super::files;
 use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, role_of};
 use crate::io::netlink::{Asker, Protocol};
-use crate::io::sysfs::driver_of;
+use crate::io::sysfs::{driver_of, sriov_of};
 
 /// Filters of a port that are read. A dump begins with chain 0 and its lowest priority: what is in front is among them.
 const FILTERS_MAX: usize = 20_000;
@@ -77,7 +76,7 @@ async fn nic(asker: &mut Asker, family: FamilyId, instance: Instance) -> Option<
     };
     Some(Nic {
         driver: driver_of(&handle.bus, &handle.device),
-        vfs: files::virtual_functions(&handle.bus, &handle.device),
+        vfs: sriov_of(&handle.bus, &handle.device).map_or(0, |(vfs, ..)| vfs),
         handle: handle.to_string(),
         mode,
         encap,

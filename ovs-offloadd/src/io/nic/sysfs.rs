@@ -1,10 +1,11 @@
 //! Functions and their drivers, as sysfs has them: on PCI, and on any bus that does as PCI does.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use netlink_wire::devlink::Handle;
 
+use crate::io::sysfs::{directory, is_name, target};
 use crate::lifecycle::declared::Function;
 use crate::lifecycle::observed::Driver;
 
@@ -25,32 +26,18 @@ pub(super) struct Device {
     pub(super) functions: BTreeMap<Function, FunctionDevice>,
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/') && name != "." && name != ".."
-}
-
-fn directory(root: &Path, handle: &Handle) -> Option<PathBuf> {
-    (is_name(&handle.bus) && is_name(&handle.device))
-        .then(|| root.join("sys/bus").join(&*handle.bus).join("devices").join(&*handle.device))
-}
-
-fn last_part(link: &Path) -> Option<String> {
-    let target = std::fs::read_link(link).ok()?;
-    Some(target.file_name()?.to_string_lossy().into_owned())
-}
-
 fn function_device(path: &Path) -> Option<FunctionDevice> {
     let name = std::fs::canonicalize(path).ok()?.file_name()?.to_string_lossy().into_owned();
-    let driver = match last_part(&path.join("driver")) {
+    let driver = match target(&path.join("driver")) {
         Some(driver) => Driver::Bound(driver),
         None => Driver::Unbound,
     };
-    Some(FunctionDevice { bus: last_part(&path.join("subsystem"))?, name, driver })
+    Some(FunctionDevice { bus: target(&path.join("subsystem"))?, name, driver })
 }
 
 /// What there is of a NIC; none where there is no such device.
 pub(super) fn look(root: &Path, handle: &Handle) -> Option<Device> {
-    let directory = directory(root, handle)?;
+    let directory = directory(root, &handle.bus, &handle.device)?;
     let number = |file: &str| -> Option<u16> {
         std::fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok()
     };
@@ -84,7 +71,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 
 /// Writes `sriov_numvfs`.
 pub(super) fn set_vfs(root: &Path, handle: &Handle, count: u16) -> Result<(), String> {
-    let directory = directory(root, handle).ok_or("no such device")?;
+    let directory = directory(root, &handle.bus, &handle.device).ok_or("no such device")?;
     write(&directory.join("sriov_numvfs"), &count.to_string())
 }
 

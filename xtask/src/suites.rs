@@ -136,14 +136,18 @@ fn in_guest(
     };
     let Choice { release, kernel } = suite.choice;
     let title = format!("{}: suite `{}` on {release} with kernel {kernel}", suite.name, suite.tests);
+    let mut broke_off = None;
     let success = match progress::step(&title, || run.on(machine)) {
         Ok(status) => status == 0,
         Err(Problem::Failed(why)) => {
             eprintln!("    {why}");
+            broke_off = Some(why);
             false
         }
         Err(problem) => return Err(problem),
     };
     let output = fs::read(logs.join("output.log")).unwrap_or_default();
-    Ok(verdict_of(&String::from_utf8_lossy(&output), success))
+    let mut output = String::from_utf8_lossy(&output).into_owned();
+    output.extend(broke_off.map(|why| format!("\n{why}\n")));
+    Ok(verdict_of(&output, success))
 }

@@ -19,6 +19,9 @@ const FUZZ_S: &str = "10";
 const LONG_FUZZ_S: &str = "300";
 /// Fuzz targets that run at a time.
 const FUZZ_AT_ONCE: usize = 2;
+/// Lines that the end of a run repeats of what a part told of its failures, and of a part that broke off.
+const TOLD_LINES: usize = 60;
+const LAST_LINES: usize = 30;
 
 /// A check or a suite that runs on this machine, not in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +83,8 @@ impl Part {
 /// What became of a part.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It ran: tests (a check counts as one) that passed and failed.
-    Ran { passed: u64, failed: u64, ignored: u64 },
+    /// It ran: tests (a check counts as one) that passed and failed, and what it told of those that failed.
+    Ran { passed: u64, failed: u64, ignored: u64, told: Vec<String> },
     /// It cannot be had today, which is no failure, and this is why.
     NotAvailable(String),
 }
@@ -125,11 +128,12 @@ pub(crate) fn run(repository: &Path, only: &[Part], long: bool) -> Result<(), Pr
 
 fn summarise(reports: &[Report], in_all: Duration) -> Result<(), Problem> {
     let (mut all_passed, mut all_failed) = (0, 0);
+    repeat_failures(reports);
     println!("\n{:<14} {:>7} {:>7} {:>8} {:>13}", "part", "passed", "failed", "ignored", "time");
     for report in reports {
         let (name, time) = (report.name, progress::seconds(report.elapsed));
         match &report.verdict {
-            Verdict::Ran { passed, failed, ignored } => {
+            Verdict::Ran { passed, failed, ignored, .. } => {
                 let allowed = *failed > 0 && report.may_fail;
                 let remark = if allowed { "   FAILED, which is allowed: sid moves" } else { "" };
                 println!("{name:<14} {passed:>7} {failed:>7} {ignored:>8} {time:>13}{remark}");
@@ -141,6 +145,16 @@ fn summarise(reports: &[Report], in_all: Duration) -> Result<(), Problem> {
     }
     println!("\n{all_passed} passed, {all_failed} failed, in {}", progress::seconds(in_all));
     if all_failed == 0 { Ok(()) } else { Err(Problem::Failed("Some tests failed.".to_owned())) }
+}
+
+/// What failed, once more: of a long run often only the last lines are kept, and suites run at the same time.
+fn repeat_failures(reports: &[Report]) {
+    for report in reports {
+        let Verdict::Ran { told, .. } = &report.verdict else { continue };
+        if !told.is_empty() {
+            println!("\n=== what failed in {} ===\n{}", report.name, told.join("\n"));
+        }
+    }
 }
 
 struct Tests<'a> {
@@ -178,8 +192,8 @@ impl Tests<'_> {
             Check::Pure => match pure::check(self.repository) {
                 Ok(check) => self.check("pure", check),
                 Err(problem) => {
-                    progress::note(&problem.to_string());
-                    Ok(Verdict::Ran { passed: 0, failed: 1, ignored: 0 })
+                    let told = vec![problem.to_string()];
+                    Ok(Verdict::Ran { passed: 0, failed: 1, ignored: 0, told })
                 }
             },
             Check::Unit => {
@@ -199,8 +213,9 @@ impl Tests<'_> {
 
     /// A command that counts as one test.
     fn check(&self, name: &str, command: Command) -> Result<Verdict, Problem> {
-        let (success, _) = self.watched(name, command, Shown::AsItIs)?;
-        Ok(Verdict::Ran { passed: u64::from(success), failed: u64::from(!success), ignored: 0 })
+        let (success, output) = self.watched(name, command, Shown::AsItIs)?;
+        let told = if success { Vec::new() } else { last_lines(&output) };
+        Ok(Verdict::Ran { passed: u64::from(success), failed: u64::from(!success), ignored: 0, told })
     }
 
     /// A command that prints the results of tests as cargo test does.
@@ -238,12 +253,16 @@ impl Tests<'_> {
         let (seeded, _) = self.watched("fuzz-seed", seed, Shown::AsItIs)?;
         // All at once, for two builds would wait for each other.
         let (built, _) = self.watched("fuzz-build", self.cargo_fuzz("build")?, Shown::AsItIs)?;
-        let mut results = vec![seeded, built];
+        let mut told = vec![told_unless(seeded, "seed"), told_unless(built, "build")];
         if built {
-            results.extend(side_by_side::run(targets, FUZZ_AT_ONCE, |target| self.fuzz_target(&target))?);
+            told.extend(side_by_side::run(targets, FUZZ_AT_ONCE, |target| {
+                Ok(told_unless(self.fuzz_target(&target)?, &target))
+            })?);
         }
-        let passed = results.iter().filter(|success| **success).count() as u64;
-        Ok(Verdict::Ran { passed, failed: results.len() as u64 - passed, ignored: 0 })
+        let run = told.len() as u64;
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        let failed = told.len() as u64;
+        Ok(Verdict::Ran { passed: run - failed, failed, ignored: 0, told })
     }
 
     /// Runs a fuzz target for its time: whether nothing was found.
@@ -271,6 +290,11 @@ impl Tests<'_> {
         fuzz.current_dir(self.repository).args(["fuzz", verb, "--sanitizer", "none"]);
         Ok(fuzz)
     }
+}
+
+/// Where a fuzzing step that failed left its words.
+fn told_unless(success: bool, step: &str) -> Option<String> {
+    (!success).then(|| format!("fuzz-{step}: see target/lab-logs/fuzz-{step}.log"))
 }
 
 /// The names of the fuzz targets: the programs of fuzz/Cargo.toml.
@@ -302,25 +326,72 @@ pub(crate) fn verdict_of(output: &str, success: bool) -> Verdict {
     if !success && failed == 0 {
         failed = 1;
     }
-    Verdict::Ran { passed, failed, ignored }
+    let mut told = if failed > 0 { told_of_failures(output) } else { Vec::new() };
+    if told.is_empty() && failed > 0 {
+        told = last_lines(output);
+    }
+    Verdict::Ran { passed, failed, ignored, told }
+}
+
+/// The lines between `failures:` and `test result:`, as test programs print them.
+fn told_of_failures(output: &str) -> Vec<String> {
+    let mut within = false;
+    let told = output.lines().filter(|line| {
+        within = (within || *line == "failures:") && !line.starts_with("test result: ");
+        within && !line.trim().is_empty()
+    });
+    told.take(TOLD_LINES).map(str::to_owned).collect()
+}
+
+/// The last lines of `output`, for what broke off says there why.
+fn last_lines(output: &str) -> Vec<String> {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn counts(output: &str, success: bool) -> (u64, u64, u64) {
+        match verdict_of(output, success) {
+            Verdict::Ran { passed, failed, ignored, .. } => (passed, failed, ignored),
+            Verdict::NotAvailable(why) => panic!("it ran: {why}"),
+        }
+    }
+
+    fn told(output: &str, success: bool) -> Vec<String> {
+        match verdict_of(output, success) {
+            Verdict::Ran { told, .. } => told,
+            Verdict::NotAvailable(why) => panic!("it ran: {why}"),
+        }
+    }
+
     #[test]
     fn results_of_all_test_programs_are_added_up() {
         let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 1.00s\n\
                       test a ... FAILED\n\
                       test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
-        assert_eq!(verdict_of(output, false), Verdict::Ran { passed: 7, failed: 2, ignored: 1 });
+        assert_eq!(counts(output, false), (7, 2, 1));
     }
 
     #[test]
-    fn a_run_that_breaks_off_counts_as_a_failure() {
-        assert_eq!(verdict_of("", false), Verdict::Ran { passed: 0, failed: 1, ignored: 0 });
-        let cut = "test result: ok. 3 passed; 0 failed; 0 ignored\n";
-        assert_eq!(verdict_of(cut, false), Verdict::Ran { passed: 3, failed: 1, ignored: 0 });
+    fn a_run_that_breaks_off_counts_as_a_failure_and_its_last_words_are_repeated() {
+        assert_eq!(counts("", false), (0, 1, 0));
+        let cut = "test result: ok. 3 passed; 0 failed; 0 ignored\nthe guest is gone\n";
+        assert_eq!(counts(cut, false), (3, 1, 0));
+        assert_eq!(told(cut, false).last().map(String::as_str), Some("the guest is gone"));
+    }
+
+    #[test]
+    fn the_failures_of_all_test_programs_are_repeated_and_nothing_else() {
+        let output = "test a ... FAILED\n\nfailures:\n\n---- a ----\n1 of 3 packets lost\n\n\nfailures:\n    a\n\n\
+                      test result: FAILED. 1 passed; 1 failed; 0 ignored\nrunning 1 test\ntest b ... ok\n\
+                      test result: ok. 1 passed; 0 failed; 0 ignored\n";
+        assert_eq!(
+            told(output, false),
+            ["failures:", "---- a ----", "1 of 3 packets lost", "failures:", "    a"]
+        );
+        assert_eq!(told("test result: ok. 1 passed; 0 failed; 0 ignored\n", true), [""; 0]);
     }
 }

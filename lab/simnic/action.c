@@ -5,11 +5,15 @@
  */
 #include <linux/if_vlan.h>
 #include <linux/tc_act/tc_csum.h>
+#include <linux/tc_act/tc_ct.h>
 #include <net/flow_offload.h>
 
 #include "action.h"
+#include "compat.h"
+#include "ct.h"
 #include "lag.h"
 #include "simnic.h"
+#include "table.h"
 #include "tunnel.h"
 
 #define SIMNIC_CSUM_FLAGS	(TCA_CSUM_UPDATE_FLAG_IPV4HDR | TCA_CSUM_UPDATE_FLAG_ICMP | \
@@ -30,6 +34,8 @@ static const char * const simnic_action_names[] = {
 	[SIMNIC_ACT_CSUM]		= "csum",
 	[SIMNIC_ACT_TUNNEL_SET]		= "tunnel_set",
 	[SIMNIC_ACT_TUNNEL_UNSET]	= "tunnel_unset",
+	[SIMNIC_ACT_CT]			= "ct",
+	[SIMNIC_ACT_CT_CLEAR]		= "ct_clear",
 };
 
 static_assert(ARRAY_SIZE(simnic_action_names) == SIMNIC_ACT_KINDS);
@@ -37,22 +43,6 @@ static_assert(ARRAY_SIZE(simnic_action_names) == SIMNIC_ACT_KINDS);
 const char *simnic_action_name(enum simnic_action_kind kind)
 {
 	return simnic_action_names[kind];
-}
-
-/* Whether it changes the packet. */
-bool simnic_action_edits(enum simnic_action_kind kind)
-{
-	switch (kind) {
-	case SIMNIC_ACT_VLAN_PUSH:
-	case SIMNIC_ACT_VLAN_POP:
-	case SIMNIC_ACT_VLAN_MANGLE:
-	case SIMNIC_ACT_MANGLE:
-	case SIMNIC_ACT_ADD:
-	case SIMNIC_ACT_CSUM:
-		return true;
-	default:
-		return false;
-	}
 }
 
 static bool simnic_action_outputs(const struct simnic_action *action)
@@ -65,18 +55,24 @@ void simnic_actions_release(struct simnic_action *actions, unsigned int count)
 {
 	unsigned int i;
 
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
 		if (simnic_action_outputs(&actions[i]) && actions[i].out.encap)
 			simnic_encap_put(actions[i].out.encap);
+		else if (actions[i].kind == SIMNIC_ACT_CT && actions[i].ct.zone)
+			simnic_zone_put(actions[i].ct.zone);
+	}
 }
 
-/* Whether a packet may turn out to be the host's after the rule has been hit. */
-bool simnic_actions_may_miss(const struct simnic_action *actions, unsigned int count)
+/*
+ * Whether what the rule did may have to be undone after it has been hit: a tunnel
+ * may have no way, and a later chain no rule where the host cannot go on from it.
+ */
+bool simnic_actions_may_undo(const struct simnic_action *actions, unsigned int count)
 {
 	unsigned int i;
 
 	for (i = 0; i < count; i++)
-		if (actions[i].kind == SIMNIC_ACT_GOTO ||
+		if ((!SIMNIC_RESTORES && actions[i].kind == SIMNIC_ACT_GOTO) ||
 		    (simnic_action_outputs(&actions[i]) && actions[i].out.encap))
 			return true;
 	return false;
@@ -326,14 +322,41 @@ static int simnic_output_parse(struct simnic *nic, const struct flow_action_entr
 	return action->out.port ? 0 : -EOPNOTSUPP;
 }
 
+/*
+ * A packet that no connection is known for goes on in software from this very
+ * action, which the kernel gives a name for that.
+ */
+static int simnic_ct_parse(struct simnic *nic, const struct flow_action_entry *entry,
+			   struct simnic_action *action, struct netlink_ext_ack *extack)
+{
+	struct simnic_zone *zone;
+
+	if (!SIMNIC_RESTORES) {
+		NL_SET_ERR_MSG_MOD(extack, "conntrack needs a kernel with CONFIG_NET_TC_SKB_EXT");
+		return -EOPNOTSUPP;
+	}
+	if (entry->ct.action & TCA_CT_ACT_CLEAR) {
+		action->kind = SIMNIC_ACT_CT_CLEAR;
+		return 0;
+	}
+	if (!entry->miss_cookie || !entry->ct.flow_table) {
+		NL_SET_ERR_MSG_MOD(extack, "ct action that the host cannot go on from");
+		return -EOPNOTSUPP;
+	}
+	zone = simnic_zone_get(nic->table->ct, entry->ct.zone, entry->ct.flow_table, extack);
+	if (IS_ERR(zone))
+		return PTR_ERR(zone);
+	action->kind = SIMNIC_ACT_CT;
+	action->ct.zone = zone;
+	action->ct.flags = entry->ct.action;
+	action->ct.miss_cookie = entry->miss_cookie;
+	return 0;
+}
+
 static int simnic_action_unsupported(const struct flow_action_entry *entry,
 				     struct netlink_ext_ack *extack)
 {
 	switch (entry->id) {
-	case FLOW_ACTION_CT:
-	case FLOW_ACTION_CT_METADATA:
-		NL_SET_ERR_MSG_MOD(extack, "conntrack action is not supported");
-		break;
 	case FLOW_ACTION_POLICE:
 		NL_SET_ERR_MSG_MOD(extack, "police action is not supported");
 		break;
@@ -403,6 +426,8 @@ static int simnic_action_parse(struct simnic *nic, const struct flow_action_entr
 	case FLOW_ACTION_ADD:
 		action->kind = SIMNIC_ACT_ADD;
 		return simnic_mangle_parse(entry, shape, action, done, extack);
+	case FLOW_ACTION_CT:
+		return simnic_ct_parse(nic, entry, action, extack);
 	case FLOW_ACTION_CSUM:
 		action->kind = SIMNIC_ACT_CSUM;
 		action->csum_flags = entry->csum_flags;

@@ -13,6 +13,7 @@
 struct simnic;
 struct simnic_encap;
 struct simnic_port;
+struct simnic_zone;
 
 enum simnic_action_kind {
 	SIMNIC_ACT_REDIRECT,
@@ -29,6 +30,8 @@ enum simnic_action_kind {
 	SIMNIC_ACT_CSUM,
 	SIMNIC_ACT_TUNNEL_SET,
 	SIMNIC_ACT_TUNNEL_UNSET,
+	SIMNIC_ACT_CT,
+	SIMNIC_ACT_CT_CLEAR,
 	SIMNIC_ACT_KINDS,
 };
 
@@ -51,6 +54,11 @@ struct simnic_action {
 			u32 val;
 		} mangle;			/* mangle, add */
 		u32 csum_flags;			/* TCA_CSUM_UPDATE_FLAG_* */
+		struct {
+			struct simnic_zone *zone;
+			u16 flags;		/* TCA_CT_ACT_* */
+			u64 miss_cookie;	/* TC's name of the action */
+		} ct;
 	};
 };
 
@@ -67,7 +75,6 @@ int simnic_actions_parse(struct simnic *nic, const struct flow_rule *flow,
 			 const struct simnic_shape *shape, struct simnic_action *actions,
 			 struct netlink_ext_ack *extack);
 void simnic_actions_release(struct simnic_action *actions, unsigned int count);
-bool simnic_actions_may_miss(const struct simnic_action *actions, unsigned int count);
-bool simnic_action_edits(enum simnic_action_kind kind);
+bool simnic_actions_may_undo(const struct simnic_action *actions, unsigned int count);
 
 #endif /* SIMNIC_ACTION_H */

@@ -8,6 +8,9 @@
 #include <linux/netdevice.h>
 #include <net/devlink.h>
 
+/* Whether the host can be told of the chain that a packet is to go on from. */
+#define SIMNIC_RESTORES	IS_ENABLED(CONFIG_NET_TC_SKB_EXT)
+
 /* IFLA_GENEVE_PORT_RANGE, which came with 6.16; before, nobody sends it. */
 #define SIMNIC_IFLA_GENEVE_PORT_RANGE	15
 

@@ -6,6 +6,7 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "ct.h"
 #include "fail.h"
 #include "health.h"
 #include "reload.h"
@@ -31,6 +32,27 @@ static int simnic_table_size_set(void *data, u64 val)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(simnic_table_size_fops, simnic_table_size_get, simnic_table_size_set,
 			 "%llu\n");
+
+static int simnic_conn_table_size_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->table->ct->max);
+	return 0;
+}
+
+/* The same of a table of connections. */
+static int simnic_conn_table_size_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val > SIMNIC_CONNS_MAX)
+		return -ERANGE;
+	WRITE_ONCE(nic->table->ct->max, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_conn_table_size_fops, simnic_conn_table_size_get,
+			 simnic_conn_table_size_set, "%llu\n");
 
 static int simnic_install_delay_get(void *data, u64 *val)
 {
@@ -108,6 +130,33 @@ static int simnic_rules_show(struct seq_file *seq, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(simnic_rules);
+
+static int simnic_chains_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_chains_show(nic->table, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_chains_file);
+
+static int simnic_zones_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_zones_show(nic->table->ct, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_zones_file);
+
+static int simnic_connections_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_conns_show(nic->table->ct, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_connections);
 
 static int simnic_refuse_file_show(struct seq_file *seq, void *unused)
 {
@@ -238,6 +287,11 @@ void simnic_debugfs_add(struct simnic *nic)
 	debugfs_create_file("health", 0200, nic->debugfs, nic, &simnic_health_fops);
 	debugfs_create_bool("mode_needs_unbound_vfs", 0600, nic->debugfs,
 			    &nic->mode_needs_unbound_vfs);
+	debugfs_create_file("conn_table_size", 0600, nic->debugfs, nic,
+			    &simnic_conn_table_size_fops);
+	debugfs_create_file("chains", 0400, nic->debugfs, nic, &simnic_chains_file_fops);
+	debugfs_create_file("zones", 0400, nic->debugfs, nic, &simnic_zones_file_fops);
+	debugfs_create_file("connections", 0400, nic->debugfs, nic, &simnic_connections_fops);
 	debugfs_create_file("rules", 0400, nic->debugfs, nic, &simnic_rules_fops);
 }
 

@@ -132,6 +132,7 @@ static const struct simnic_stat simnic_uplink_stats[] = {
 
 static const char * const simnic_table_stat_names[] = {
 	"hw_rules", "hw_rules_max", "hw_installs", "hw_refusals",
+	"hw_connections", "hw_connections_max", "hw_connection_refusals",
 };
 
 static_assert(ARRAY_SIZE(simnic_rep_stats) == ARRAY_SIZE(simnic_uplink_stats));

@@ -129,24 +129,39 @@ static void simnic_bad(struct simnic_port *port, struct sk_buff *skb)
 	kfree_skb(skb);
 }
 
+/*
+ * Through the rule table; if that has no answer, up the representor. Counted
+ * when it is handed over, as it came in, so that a packet is either slow or
+ * dropped, never both.
+ */
+static void simnic_into_switch(struct simnic_port *port, struct sk_buff *skb, bool in_poll)
+{
+	struct simnic_size size;
+
+	skb = simnic_pipeline(port, skb, &size);
+	if (!skb)
+		return;
+	if (in_poll) {
+		simnic_count(port, SIMNIC_IN_SLOW, size.packets, size.bytes);
+		netif_receive_skb(skb);
+	} else if (simnic_queue(port, rcu_dereference(port->host), skb, SIMNIC_QUEUED_UP)) {
+		simnic_count(port, SIMNIC_IN_SLOW, size.packets, size.bytes);
+	}
+}
+
 netdev_tx_t simnic_vf_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct simnic_netdev *priv = netdev_priv(dev);
 	struct simnic_port *port = priv->port;
-	struct net_device *host;
 
 	skb_tx_timestamp(skb);
 	rcu_read_lock();
-	if (!simnic_leave_host(skb)) {
+	if (!simnic_leave_host(skb))
 		simnic_bad(port, skb);
-	} else if (!READ_ONCE(port->nic->switchdev)) {
+	else if (!READ_ONCE(port->nic->switchdev))
 		simnic_legacy_from_vf(port, skb);
-	} else if (simnic_prepare(port, skb)) {
-		skb = simnic_pipeline(port, skb);
-		host = rcu_dereference(port->host);
-		if (skb)
-			simnic_slow_path(port, host, skb, false);
-	}
+	else if (simnic_prepare(port, skb))
+		simnic_into_switch(port, skb, false);
 	rcu_read_unlock();
 	return NETDEV_TX_OK;
 }
@@ -182,25 +197,6 @@ netdev_tx_t simnic_uplink_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
-/*
- * The rule table had no answer: up the representor. Counted when it is handed
- * over, so that a packet is either slow or dropped, never both.
- */
-void simnic_slow_path(struct simnic_port *port, struct net_device *host, struct sk_buff *skb,
-		      bool in_poll)
-{
-	u64 packets, bytes;
-
-	simnic_frame_size(skb, &packets, &bytes);
-	if (in_poll) {
-		simnic_count(port, SIMNIC_IN_SLOW, packets, bytes);
-		netif_receive_skb(skb);
-		return;
-	}
-	if (simnic_queue(port, host, skb, SIMNIC_QUEUED_UP))
-		simnic_count(port, SIMNIC_IN_SLOW, packets, bytes);
-}
-
 /* Called from NAPI with a packet from the netdev's queue. */
 void simnic_receive(struct simnic_netdev *priv, struct sk_buff *skb)
 {
@@ -217,13 +213,10 @@ void simnic_receive(struct simnic_netdev *priv, struct sk_buff *skb)
 		netif_receive_skb(skb);
 		break;
 	case SIMNIC_QUEUED_WIRE:
-		if (!READ_ONCE(port->nic->switchdev)) {
+		if (!READ_ONCE(port->nic->switchdev))
 			simnic_legacy_from_wire(port->nic, skb);
-		} else if (simnic_prepare(port, skb)) {
-			skb = simnic_pipeline(port, skb);
-			if (skb)
-				simnic_slow_path(port, priv->dev, skb, true);
-		}
+		else if (simnic_prepare(port, skb))
+			simnic_into_switch(port, skb, true);
 		break;
 	}
 	rcu_read_unlock();

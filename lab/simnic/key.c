@@ -7,8 +7,17 @@
 #include <linux/if_vlan.h>
 #include <linux/netdevice.h>
 #include <net/flow_dissector.h>
+#include <net/pkt_cls.h>
 
+#include "compat.h"
 #include "key.h"
+
+#define SIMNIC_CT_STATES	(TCA_FLOWER_KEY_CT_FLAGS_NEW | \
+				 TCA_FLOWER_KEY_CT_FLAGS_ESTABLISHED | \
+				 TCA_FLOWER_KEY_CT_FLAGS_RELATED | \
+				 TCA_FLOWER_KEY_CT_FLAGS_TRACKED | \
+				 TCA_FLOWER_KEY_CT_FLAGS_INVALID | \
+				 TCA_FLOWER_KEY_CT_FLAGS_REPLY)
 
 #define KIND(_id, _field, _type, _name) {				\
 	.id = FLOW_DISSECTOR_KEY_##_id,					\
@@ -33,6 +42,7 @@ const struct simnic_key_kind simnic_key_kinds[] = {
 	KIND(ICMP, icmp, icmp, "icmp"),
 	KIND(ARP, arp, arp, "arp"),
 	KIND(MPLS, mpls, mpls, "mpls"),
+	KIND(CT, ct, ct, "ct"),
 	KIND(ENC_KEYID, enc_keyid, keyid, "enc_keyid"),
 	KIND(ENC_CONTROL, enc_control, control, "enc_control"),
 	KIND(ENC_IPV4_ADDRS, enc_ipv4, ipv4_addrs, "enc_ipv4"),
@@ -102,9 +112,6 @@ static const struct simnic_key_kind *simnic_key_kind_of(enum flow_dissector_key_
 static int simnic_key_unsupported(enum flow_dissector_key_id id, struct netlink_ext_ack *extack)
 {
 	switch (id) {
-	case FLOW_DISSECTOR_KEY_CT:
-		NL_SET_ERR_MSG_MOD(extack, "match on conntrack state is not supported");
-		break;
 	case FLOW_DISSECTOR_KEY_PORTS_RANGE:
 		NL_SET_ERR_MSG_MOD(extack, "match on port ranges is not supported");
 		break;
@@ -112,6 +119,25 @@ static int simnic_key_unsupported(enum flow_dissector_key_id id, struct netlink_
 		NL_SET_ERR_MSG_FMT_MOD(extack, "match on dissector key %u is not supported", id);
 		break;
 	}
+	return -EOPNOTSUPP;
+}
+
+/* Connections that are related or invalid are never in hardware. */
+static int simnic_key_check_ct(const struct simnic_key *key, const struct simnic_key *mask,
+			       struct netlink_ext_ack *extack)
+{
+	if (!memchr_inv(&mask->ct, 0, sizeof(mask->ct)))
+		return 0;
+	if (!SIMNIC_RESTORES)
+		NL_SET_ERR_MSG_MOD(extack, "conntrack needs a kernel with CONFIG_NET_TC_SKB_EXT");
+	else if (mask->ct.ct_state & ~SIMNIC_CT_STATES)
+		NL_SET_ERR_MSG_MOD(extack, "match on such a ct_state is not supported");
+	else if (key->ct.ct_state & TCA_FLOWER_KEY_CT_FLAGS_RELATED)
+		NL_SET_ERR_MSG_MOD(extack, "match on ct_state +rel is not supported");
+	else if (key->ct.ct_state & TCA_FLOWER_KEY_CT_FLAGS_INVALID)
+		NL_SET_ERR_MSG_MOD(extack, "match on ct_state +inv is not supported");
+	else
+		return 0;
 	return -EOPNOTSUPP;
 }
 
@@ -199,5 +225,5 @@ int simnic_key_parse(const struct flow_rule *flow, struct simnic_key *key,
 	mask->mpls.used_lses = 0;
 	for (i = 0; i < SIMNIC_KEY_WORDS; i++)
 		k[i] &= m[i];
-	return simnic_key_check(mask, extack);
+	return simnic_key_check_ct(key, mask, extack) ?: simnic_key_check(mask, extack);
 }

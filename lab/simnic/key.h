@@ -28,6 +28,7 @@ struct simnic_key {
 	struct flow_dissector_key_icmp icmp;
 	struct flow_dissector_key_arp arp;
 	struct flow_dissector_key_mpls mpls;
+	struct flow_dissector_key_ct ct;
 	/* The outer header, of packets that came out of a tunnel. */
 	struct flow_dissector_key_keyid enc_keyid;
 	struct flow_dissector_key_control enc_control;

@@ -326,7 +326,7 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 	INIT_LIST_HEAD(&nic->block_cbs);
 	INIT_LIST_HEAD(&nic->tunnels);
 	INIT_LIST_HEAD(&nic->tunnel_cbs);
-	nic->table = simnic_table_create();
+	nic->table = simnic_table_create(nic);
 	nic->faults = simnic_faults_create();
 	if (!nic->table || !nic->faults || simnic_ports_init(nic)) {
 		simnic_free(nic);

@@ -9,14 +9,22 @@
 
 struct net_device;
 struct simnic_action;
+struct simnic_conn_meta;
 struct simnic_port;
 
-/* pipeline.c */
-struct sk_buff *simnic_pipeline(struct simnic_port *port, struct sk_buff *skb);
+/* What came into the switch, as frames on the wire. */
+struct simnic_size {
+	u64 packets;
+	u64 bytes;
+};
 
-/* forward.c */
-void simnic_slow_path(struct simnic_port *port, struct net_device *host, struct sk_buff *skb,
-		      bool in_poll);
+/* pipeline.c */
+struct sk_buff *simnic_pipeline(struct simnic_port *port, struct sk_buff *skb,
+				struct simnic_size *size);
+
+/* resume.c */
+int simnic_resume_at(struct sk_buff *skb, const struct simnic_conn_meta *meta, u32 chain,
+		     u64 cookie);
 
 /* edit.c: the packet is as a netdev's ingress sees it */
 int simnic_edit(struct sk_buff *skb, const struct simnic_action *action);

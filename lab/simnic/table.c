@@ -9,6 +9,7 @@
 #include <linux/random.h>
 #include <linux/slab.h>
 
+#include "ct.h"
 #include "simnic.h"
 #include "table.h"
 #include "tunnel.h"
@@ -69,6 +70,7 @@ struct simnic_rule *simnic_table_lookup(struct simnic_table *table, struct simni
 				return rule;
 		}
 	}
+	atomic64_inc(&chain->misses);
 	return NULL;
 }
 
@@ -106,7 +108,7 @@ static struct simnic_chain *simnic_chain_get(struct simnic_table *table, struct 
 
 static void simnic_chain_put(struct simnic_chain *chain)
 {
-	if (!list_empty(&chain->groups))
+	if (!list_empty(&chain->groups) || chain->gotos)
 		return;
 	hash_del_rcu(&chain->node);
 	kfree_rcu(chain, rcu);
@@ -160,6 +162,28 @@ static void simnic_group_put(struct simnic_group *group)
 	simnic_chain_put(chain);
 }
 
+/* The chain that a rule leads to, so that it is there to count what misses in it. */
+static int simnic_rule_lead(struct simnic_table *table, struct simnic_rule *rule)
+{
+	const struct simnic_action *last = &rule->actions[rule->nactions - 1];
+
+	if (last->kind != SIMNIC_ACT_GOTO)
+		return 0;
+	rule->next = simnic_chain_get(table, rule->port, rule->tunnel, last->chain);
+	if (!rule->next)
+		return -ENOMEM;
+	rule->next->gotos++;
+	return 0;
+}
+
+static void simnic_rule_unlead(struct simnic_rule *rule)
+{
+	if (!rule->next)
+		return;
+	rule->next->gotos--;
+	simnic_chain_put(rule->next);
+}
+
 static int simnic_rule_insert(struct simnic_table *table, struct simnic_rule *rule, u32 index,
 			      u32 prio, __be16 protocol, const struct simnic_key *mask)
 {
@@ -167,14 +191,14 @@ static int simnic_rule_insert(struct simnic_table *table, struct simnic_rule *ru
 	struct simnic_group *group;
 
 	lockdep_assert_held(&table->lock);
+	if (simnic_rule_lead(table, rule))
+		return -ENOMEM;
 	chain = simnic_chain_get(table, rule->port, rule->tunnel, index);
 	if (!chain)
-		return -ENOMEM;
+		goto err_unlead;
 	group = simnic_group_get(chain, prio, protocol, mask);
-	if (!group) {
-		simnic_chain_put(chain);
-		return -ENOMEM;
-	}
+	if (!group)
+		goto err_chain;
 	group->rules++;
 	rule->group = group;
 	hash_add(table->by_cookie, &rule->cookie_node, rule->cookie);
@@ -186,6 +210,12 @@ static int simnic_rule_insert(struct simnic_table *table, struct simnic_rule *ru
 	table->count++;
 	table->installs++;
 	return 0;
+
+err_chain:
+	simnic_chain_put(chain);
+err_unlead:
+	simnic_rule_unlead(rule);
+	return -ENOMEM;
 }
 
 static void simnic_rule_delete(struct simnic_table *table, struct simnic_rule *rule)
@@ -198,6 +228,7 @@ static void simnic_rule_delete(struct simnic_table *table, struct simnic_rule *r
 		atomic_dec(&rule->tunnel->rules);
 	table->count--;
 	rule->group->rules--;
+	simnic_rule_unlead(rule);
 	simnic_group_put(rule->group);
 	/* A packet on its way may still use them: they go when RCU lets them. */
 	simnic_actions_release(rule->actions, rule->nactions);
@@ -274,7 +305,7 @@ static struct simnic_rule *simnic_rule_parse(struct simnic_port *port,
 	if (err)
 		goto err_free;
 	simnic_rule_set_user_cookie(rule, flow);
-	rule->may_miss = simnic_actions_may_miss(rule->actions, rule->nactions);
+	rule->may_undo = simnic_actions_may_undo(rule->actions, rule->nactions);
 	return rule;
 
 err_free:
@@ -454,14 +485,20 @@ void simnic_table_stats_get(struct simnic_table *table, u64 *data)
 	*data++ = table->installs;
 	*data++ = table->refusals;
 	mutex_unlock(&table->lock);
+	simnic_ct_stats_get(table->ct, data);
 }
 
-struct simnic_table *simnic_table_create(void)
+struct simnic_table *simnic_table_create(struct simnic *nic)
 {
 	struct simnic_table *table = kvzalloc(sizeof(*table), GFP_KERNEL);
 
 	if (!table)
 		return NULL;
+	table->ct = simnic_ct_create(nic);
+	if (!table->ct) {
+		kvfree(table);
+		return NULL;
+	}
 	mutex_init(&table->lock);
 	mutex_init(&table->install_lock);
 	hash_init(table->by_key);
@@ -484,5 +521,6 @@ void simnic_table_destroy(struct simnic_table *table)
 	simnic_refuse_clear(&table->refuse);
 	mutex_destroy(&table->install_lock);
 	mutex_destroy(&table->lock);
+	simnic_ct_destroy(table->ct);
 	kvfree(table);
 }

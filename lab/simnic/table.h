@@ -15,6 +15,7 @@
 #include "refuse.h"
 
 struct simnic;
+struct simnic_ct;
 struct simnic_port;
 struct simnic_tunnel;
 struct seq_file;
@@ -32,6 +33,8 @@ struct simnic_chain {
 	struct simnic_port *port;
 	const struct simnic_tunnel *tunnel;	/* NULL: the port's own */
 	u32 index;
+	unsigned int gotos;		/* rules that lead here */
+	atomic64_t misses;		/* packets that came and met no rule */
 	struct rcu_head rcu;
 };
 
@@ -70,7 +73,8 @@ struct simnic_rule {
 	struct simnic_tally cached;	/* as of the last counter query */
 	struct simnic_tally reported;	/* told to TC */
 	struct rcu_head rcu;
-	bool may_miss;			/* the packet's way may end in the host */
+	bool may_undo;			/* what it did may have to be undone */
+	struct simnic_chain *next;	/* that it leads to; NULL: none */
 	unsigned int nactions;
 	struct simnic_action actions[] __counted_by(nactions);
 };
@@ -90,9 +94,10 @@ struct simnic_table {
 	u32 counter_delay_ms;
 	struct delayed_work query;
 	struct simnic_refusals refuse;
+	struct simnic_ct *ct;
 };
 
-struct simnic_table *simnic_table_create(void);
+struct simnic_table *simnic_table_create(struct simnic *nic);
 void simnic_table_destroy(struct simnic_table *table);
 void simnic_table_flush(struct simnic_table *table);
 void simnic_table_forget(struct simnic_table *table, const struct simnic *nic);
@@ -100,6 +105,7 @@ unsigned int simnic_table_count(struct simnic_table *table);
 void simnic_table_stats_get(struct simnic_table *table, u64 *data);
 void simnic_table_set_counter_delay(struct simnic_table *table, u32 delay_ms);
 void simnic_table_show(struct simnic_table *table, struct seq_file *seq);
+void simnic_chains_show(struct simnic_table *table, struct seq_file *seq);
 
 /* A rule on a tunnel device is the uplink's, and the tunnel's. */
 int simnic_table_install(struct simnic_port *port, struct simnic_tunnel *tunnel,

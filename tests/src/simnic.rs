@@ -2,6 +2,7 @@
 
 mod bond;
 mod cases;
+mod conntrack;
 mod forwarding;
 mod frame;
 mod functions;
@@ -11,6 +12,8 @@ mod rig;
 mod same_as_software;
 mod sriov;
 mod tcp;
+mod tracked_life;
+mod tracking;
 mod tunnel;
 
 use crate::harness::{Need, Test};
@@ -22,13 +25,20 @@ use life::*;
 use same_as_software::*;
 use sriov::*;
 use tcp::*;
+use tracked_life::*;
+use tracking::*;
 use tunnel::*;
 
 const SIMNIC: &[Need] = &[Need::Simnic];
+/// With conntrack: a kernel that can be told where hardware stopped.
+const TRACKING: &[Need] = &[Need::Simnic, Need::Ct];
 
 macro_rules! tests {
-    ($($function:ident),+ $(,)?) => {
-        &[$(Test::new(stringify!($function), $function).needs(SIMNIC)),+]
+    ($($function:ident),+; conntrack: $($tracking:ident),+ $(,)?) => {
+        &[
+            $(Test::new(stringify!($function), $function).needs(SIMNIC)),+,
+            $(Test::new(stringify!($tracking), $tracking).needs(TRACKING)),+
+        ]
     };
 }
 
@@ -62,7 +72,7 @@ pub(crate) const TESTS: &[Test] = tests![
     mirrored_and_dropped_frames_are_those_of_software,
     the_comparison_notices_a_difference,
     goto_chain_goes_on_with_the_packet_as_changed,
-    a_miss_on_a_later_chain_goes_up_as_it_came,
+    a_miss_on_a_later_chain_is_undone_unless_the_host_goes_on,
     priorities_decide_between_rules_that_both_match,
     a_shared_block_has_one_rule_per_representor,
     a_replaced_filter_never_leaves_a_gap,
@@ -83,5 +93,23 @@ pub(crate) const TESTS: &[Test] = tests![
     a_tunnel_device_that_goes_takes_its_rules_out_of_use,
     two_nics_tunnel_past_both_hosts,
     the_eswitch_mode_changes_under_traffic,
-    everything_unloads_under_traffic_with_rules_bound,
+    everything_unloads_under_traffic_with_rules_bound;
+    conntrack: an_established_connection_passes_by_hardware,
+    a_new_connection_goes_on_in_software_from_its_ct_action,
+    a_chain_that_hardware_lacks_is_gone_on_with_in_software,
+    a_later_chain_in_software_sees_the_connection,
+    address_translation_makes_the_bytes_that_software_makes,
+    mark_label_and_zone_of_a_connection_are_matched,
+    two_zones_in_one_rule_track_one_connection,
+    fragments_and_other_protocols_stay_in_software,
+    conntrack_rules_that_hardware_cannot_do_say_why,
+    an_idle_connection_leaves_the_hardware_and_a_busy_one_does_not,
+    a_flush_of_conntrack_takes_connections_out_of_hardware,
+    a_full_connection_table_leaves_the_rest_to_software,
+    a_connection_whose_install_fails_comes_in_later,
+    fin_and_reset_go_to_software_and_end_the_connection,
+    a_zones_connections_go_and_come_with_its_rules,
+    a_nic_with_connections_is_unplugged_under_traffic,
+    tcp_passes_conntrack_in_hardware,
+    tcp_through_open_vswitch_and_conntrack_passes_by_hardware,
 ];

@@ -101,7 +101,12 @@ impl Simnic {
 
     /// The hardware's rule table, as simnic shows it.
     pub fn rules(&self) -> Outcome<String> {
-        Ok(fs::read_to_string(self.debugfs("rules"))?)
+        self.shown("rules")
+    }
+
+    /// One of the hardware's tables, by the name of its file in the NIC's debugfs directory.
+    pub fn shown(&self, table: &str) -> Outcome<String> {
+        Ok(fs::read_to_string(self.debugfs(table))?)
     }
 
     fn debugfs(&self, file: &str) -> PathBuf {

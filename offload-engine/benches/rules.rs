@@ -11,6 +11,7 @@ use offload_engine::ports::Ports;
 use offload_engine::{PortFacts, PortKind, subject};
 use policies::language::AddressSets;
 use policies::rules::{Place, RuleText, Rules};
+use policies::tenants::TenantBook;
 use tc_flower::{FilterReport, Location, TcEvent};
 
 #[path = "../../netlink-wire/tests/hex/mod.rs"]
@@ -65,6 +66,7 @@ fn rules() -> Rules {
 
 fn decide(criterion: &mut Criterion) {
     let (filters, ports, rules) = (filters(), ports(), rules());
+    let mut book = TenantBook::new();
     let mut next = filters.iter().cycle();
     criterion.bench_function("filter/seen", |bencher| {
         bencher.iter(|| {
@@ -75,7 +77,7 @@ fn decide(criterion: &mut Criterion) {
     criterion.bench_function("filter/seen_and_decided_by_five_rules", |bencher| {
         bencher.iter(|| {
             let mut outports = Vec::new();
-            rules.decide(&subject::of_filter(next.next().unwrap(), &ports, &mut outports))
+            rules.decide(&subject::of_filter(next.next().unwrap(), &ports, &mut outports), &mut book)
         });
     });
 }

@@ -6,15 +6,20 @@ use crate::ledger::{Entry, TcFilter};
 use crate::ports::Ports;
 use crate::subject;
 use crate::world::World;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use netlink_wire::{DpPort, Ifindex, Ufid};
 use policies::language::{Locality, PortName, Sketch, SketchPort, Subject};
+use policies::planner::TenantId;
 use policies::rules::{Decision, Rule, Rules, RulesTrace};
+use policies::tenants::TenantBook;
 use policies::{Micros, RuleId};
 use tc_flower::Location;
+
+/// How often at most the numbers of tenants are freed that have no megaflows any more, when all of them are given.
+const TENANTS_FREED_EVERY: Micros = Micros::from_secs(1);
 
 /// What a rule came to since it is in force, under its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +52,9 @@ pub(crate) struct Policy {
     /// One for each rule.
     tallies: Vec<RuleTally>,
     default: RuleTally,
+    /// The tenants that megaflows tell.
+    tenants: TenantBook,
+    tenants_freed: Micros,
 }
 
 impl Policy {
@@ -61,6 +69,7 @@ impl Policy {
         });
         self.tallies = kept.collect();
         self.rules = rules;
+        self.tenants_freed = Micros::ZERO;
     }
 
     /// What a rule came to, or, for none, the default.
@@ -104,14 +113,27 @@ fn see<'a>(
 }
 
 impl World {
+    /// Makes room for tenants that are not known yet, where there is none.
+    fn free_tenants(&mut self, now: Micros) {
+        let policy = &mut self.policy;
+        if !policy.tenants.is_full() || now.since(policy.tenants_freed) < TENANTS_FREED_EVERY {
+            return;
+        }
+        let used: BTreeSet<TenantId> =
+            self.ledger.iter().filter_map(|(_, entry)| Some(entry.decision?.tenant)).collect();
+        policy.tenants.keep_only(&used);
+        policy.tenants_freed = now;
+    }
+
     /// Asks the rules about a megaflow in TC. Returns whether they say otherwise than before.
     pub(crate) fn decide(&mut self, now: Micros, ufid: Ufid) -> bool {
+        self.free_tenants(now);
         let Some(entry) = self.ledger.get(ufid) else { return false };
         let mut outports = Vec::new();
-        let rules = self.policy.rules();
+        let Policy { rules, tenants, .. } = &mut self.policy;
         let Some(filter) = &entry.filter else { return false };
         let subject = see(&self.ports, now, entry, filter, &mut outports);
-        let decision = rules.decide(&subject);
+        let decision = rules.decide(&subject, tenants);
         let standing = self.totals.standings.of(&subject);
         let before = entry.decision;
         if let Some(entry) = self.ledger.get_mut(ufid) {
@@ -215,6 +237,12 @@ impl Engine {
     /// rest as [`crate::OTHER_NAMESPACES`].
     pub fn namespaces(&self) -> impl Iterator<Item = (&str, Traffic)> {
         self.world.totals.standings.namespaces()
+    }
+
+    /// The name of a tenant of decisions; nothing for nobody.
+    pub fn tenant(&self, id: TenantId) -> Option<&str> {
+        let policy = &self.world.policy;
+        policy.rules.tenant(id).or_else(|| policy.tenants.name(id))
     }
 
     /// The rules in force.

@@ -75,6 +75,34 @@ fn a_flow_is_tried_on_the_rules_of_a_file() {
 }
 
 #[test]
+fn the_reference_policy_for_kubernetes_does_what_it_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/policies/kubernetes.toml");
+    let checked = ctl(&["policy", "check", path]);
+    assert_eq!(text(&checked.stdout), "ok: 5 rules\n", "{checked:?}");
+    for (flow, decision) in [
+        ("arp, locality=cross-node, namespace=shop", "place software: rule 1"),
+        ("udp, udp.dst=67, locality=same-node, namespace=shop", "place software: rule 1"),
+        ("tcp, tcp.dst=443, locality=same-node, namespace=shop, encrypted=no", "place software: rule 2"),
+        ("tcp, tcp.dst=443, locality=same-node, namespace=shop, encrypted=yes", "place software: rule 2"),
+        (
+            "tcp, tcp.dst=443, locality=cross-node, namespace=shop, encrypted=yes",
+            "place auto, for tenant \"shop\": rule 3",
+        ),
+        (
+            "tcp, tcp.dst=443, locality=cross-node, namespace=shop, encrypted=no",
+            "place auto, for tenant \"shop\": rule 4",
+        ),
+        // Whether it is encrypted is not known: that is no reason to keep it waiting.
+        ("tcp, tcp.dst=443, locality=cross-node, namespace=shop", "place auto, for tenant \"shop\": rule 4"),
+        ("tcp, tcp.dst=443, locality=external, namespace=shop", "place auto, for tenant \"shop\": rule 5"),
+        ("tcp, tcp.dst=443, locality=external, namespace=\"\"", "place auto: rule 5"),
+    ] {
+        let tested = ctl(&["policy", "test", "--config", path, "--flow", flow]);
+        assert!(text(&tested.stdout).starts_with(decision), "{flow}: {tested:?}");
+    }
+}
+
+#[test]
 fn what_needs_the_daemon_says_so() {
     for arguments in [&["policy", "show"][..], &["policy", "test", "--flow", "tcp"]] {
         let asked = ctl(arguments);

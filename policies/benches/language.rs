@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use policies::language::{AddressSets, Header, Locality, Match, Subject};
 use policies::rules::{Place, RuleText, Rules};
+use policies::tenants::TenantBook;
 
 /// A policy of the kind that docs/policy.md shows.
 const POLICY: [(&str, &str, Place); 5] = [
@@ -70,13 +71,14 @@ fn with_set(addresses: u32) -> Match {
 
 fn language(criterion: &mut Criterion) {
     let (rules, subject) = (rules(), web());
+    let mut book = TenantBook::new();
     criterion.bench_function("decide/five_rules", |bencher| {
-        bencher.iter(|| black_box(&rules).decide(black_box(&subject)));
+        bencher.iter(|| black_box(&rules).decide(black_box(&subject), &mut book));
     });
     for count in [100, 1_000] {
         let rules = long(count);
         criterion.bench_function(&format!("decide/{count}_rules"), |bencher| {
-            bencher.iter(|| black_box(&rules).decide(black_box(&subject)));
+            bencher.iter(|| black_box(&rules).decide(black_box(&subject), &mut book));
         });
     }
     criterion.bench_function("trace/five_rules", |bencher| {

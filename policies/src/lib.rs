@@ -13,6 +13,7 @@ pub mod planner;
 pub mod recording;
 pub mod replay;
 pub mod rules;
+pub mod tenants;
 mod units;
 
 pub use units::{Micros, NotAQuantity, Rate, RuleId, Weight};

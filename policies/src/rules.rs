@@ -11,6 +11,7 @@ use core::fmt;
 
 use crate::language::{AddressSets, Diagnostic, Match, Origin, Subject, Trace, Truth};
 use crate::planner::{Because, Division, Limit, TenantId, Terms, Verdict};
+use crate::tenants::{NamedTenants, Shares, TENANTS_MAX, TenantBook, TenantFrom};
 use crate::{Micros, Rate, RuleId, Weight};
 
 /// The most rules a policy may have.
@@ -21,9 +22,6 @@ pub const NAME_BYTES_MAX: usize = 128;
 
 /// What stands in lists and metrics for the name of a rule where none matched.
 pub const DEFAULT_NAME: &str = "(default)";
-
-/// The most tenants that rules may name.
-pub const TENANTS_MAX: usize = 256;
 
 /// Where a rule wants its megaflows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -80,7 +78,9 @@ pub struct RuleText {
     pub weight: Option<Weight>,
     /// Whose its megaflows are.
     pub tenant: Option<String>,
-    /// How large that tenant's share is against the others'.
+    /// Instead of a tenant: where each megaflow's own is found.
+    pub tenant_from: Option<TenantFrom>,
+    /// How large that tenant's share, or that of each of those, is against the others'.
     pub share: Option<Weight>,
     /// Not for `software`: the most entries of one NIC.
     pub max_entries: Option<u32>,
@@ -104,8 +104,10 @@ pub enum RuleProblem {
     NotForSoftware(&'static str),
     /// A share without a tenant whose it is.
     ShareOfNobody,
-    /// An earlier rule gives the same tenant another share.
+    /// An earlier rule gives the same tenant, or each tenant that is found, another share.
     TwoShares(RuleId),
+    /// A tenant is named, and it is said where to find it.
+    TwoTenants,
     /// The tenant's name is empty or longer than [`NAME_BYTES_MAX`], or there are more than [`TENANTS_MAX`].
     BadTenant,
     /// The condition.
@@ -151,8 +153,11 @@ impl fmt::Display for RuleError {
             RuleProblem::DuplicateName(first) => write!(f, "{first} has the same name"),
             RuleProblem::OnlyForAuto(key) => write!(f, "{key} has a meaning with place = \"auto\" only"),
             RuleProblem::NotForSoftware(key) => write!(f, "{key} has no meaning with place = \"software\""),
-            RuleProblem::ShareOfNobody => write!(f, "share needs a tenant whose share it is"),
+            RuleProblem::ShareOfNobody => {
+                write!(f, "share needs tenant, whose share it is, or tenant-from")
+            }
             RuleProblem::TwoShares(first) => write!(f, "{first} gives the same tenant another share"),
+            RuleProblem::TwoTenants => write!(f, "tenant and tenant-from exclude each other: drop one"),
             RuleProblem::BadTenant => write!(
                 f,
                 "a tenant's name has 1 to {NAME_BYTES_MAX} bytes, and a policy has at most {TENANTS_MAX} tenants"
@@ -171,8 +176,38 @@ pub struct Rule {
     condition: Match,
     place: Place,
     verdict: Verdict,
-    tenant: TenantId,
+    owner: Owner,
     limit: Limit,
+}
+
+/// Whose a rule's megaflows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// It does not say.
+    #[default]
+    Nobody,
+    /// This tenant's.
+    Tenant(TenantId),
+    /// Whose each megaflow's own words say.
+    From(TenantFrom),
+}
+
+impl Owner {
+    /// The tenant that a rule names; 0 where it names none.
+    pub fn tenant(self) -> TenantId {
+        match self {
+            Self::Tenant(id) => id,
+            Self::Nobody | Self::From(_) => TenantId(0),
+        }
+    }
+
+    /// What tells the tenant of each megaflow, where the rule leaves it to them.
+    pub fn told_by(self) -> Option<TenantFrom> {
+        match self {
+            Self::From(from) => Some(from),
+            Self::Nobody | Self::Tenant(_) => None,
+        }
+    }
 }
 
 impl Rule {
@@ -196,9 +231,9 @@ impl Rule {
         self.verdict
     }
 
-    /// Whose its megaflows are; 0 where it does not say.
-    pub fn tenant(&self) -> TenantId {
-        self.tenant
+    /// Whose its megaflows are.
+    pub fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The most that its megaflows may use of one NIC.
@@ -214,40 +249,41 @@ pub struct Rules {
     sets: AddressSets,
     rules: Vec<Rule>,
     default: Place,
-    tenants: Tenants,
+    tenants: NamedTenants,
+    shares: Shares,
 }
 
-/// The tenants that rules name, in the order of their numbers, and their shares.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tenants {
-    names: Vec<String>,
-    shares: BTreeMap<TenantId, (Weight, RuleId)>,
+/// The tenants and shares of the rules read so far.
+#[derive(Debug, Default)]
+struct Owners {
+    tenants: NamedTenants,
+    shares: Shares,
 }
 
-impl Tenants {
-    /// The number of the tenant that a rule names, who is taken up if not known yet.
-    fn take(&mut self, text: &RuleText, rule: RuleId) -> Result<TenantId, RuleProblem> {
-        let Some(name) = &text.tenant else {
-            return if text.share.is_some() { Err(RuleProblem::ShareOfNobody) } else { Ok(TenantId(0)) };
+impl Owners {
+    /// Whose the megaflows of a rule are.
+    fn take(&mut self, text: &RuleText, rule: RuleId) -> Result<Owner, RuleProblem> {
+        let owner = match (&text.tenant, text.tenant_from) {
+            (Some(_), Some(_)) => return Err(RuleProblem::TwoTenants),
+            (None, None) if text.share.is_some() => return Err(RuleProblem::ShareOfNobody),
+            (None, None) => return Ok(Owner::Nobody),
+            (None, Some(from)) => Owner::From(from),
+            (Some(name), None) => {
+                let is_bad = name.is_empty() || name.len() > NAME_BYTES_MAX;
+                let taken = if is_bad { None } else { self.tenants.take(name) };
+                Owner::Tenant(taken.ok_or(RuleProblem::BadTenant)?)
+            }
         };
-        let known = self.names.iter().position(|known| known == name);
-        let is_bad = name.is_empty() || name.len() > NAME_BYTES_MAX;
-        if is_bad || known.is_none() && self.names.len() == TENANTS_MAX {
-            return Err(RuleProblem::BadTenant);
-        }
-        let index = known.unwrap_or_else(|| {
-            self.names.push(name.clone());
-            self.names.len() - 1
-        });
-        // 0 stands for nobody.
-        let id = TenantId(index as u16 + 1);
         if let Some(share) = text.share {
-            let (first, by) = *self.shares.entry(id).or_insert((share, rule));
+            let (first, by) = *match owner {
+                Owner::Tenant(id) => self.shares.named.entry(id).or_insert((share, rule)),
+                Owner::From(_) | Owner::Nobody => self.shares.found.get_or_insert((share, rule)),
+            };
             if first != share {
                 return Err(RuleProblem::TwoShares(by));
             }
         }
-        Ok(id)
+        Ok(owner)
     }
 }
 
@@ -258,15 +294,19 @@ pub struct Decision {
     pub rule: Option<RuleId>,
     /// What that means for the planner.
     pub verdict: Verdict,
-    /// Whose the rule says the megaflow is; 0 where it does not say.
+    /// Whose it is; 0 where that is not said.
     pub tenant: TenantId,
 }
 
 /// How a policy came to its decision.
 #[derive(Clone, Debug)]
 pub struct RulesTrace<'a> {
-    /// The decision.
-    pub decision: Decision,
+    /// The rule that matched; `None` for the default.
+    pub rule: Option<RuleId>,
+    /// What that means for the planner.
+    pub verdict: Verdict,
+    /// Whose the megaflow is; nothing where that is not said.
+    pub tenant: Option<&'a str>,
     /// The rules that were asked, in order; the last one matched, unless the default decided.
     pub asked: Vec<RuleTrace<'a>>,
 }
@@ -290,7 +330,8 @@ impl Default for Rules {
             sets: AddressSets::new(),
             rules: Vec::new(),
             default: Place::Auto,
-            tenants: Tenants::default(),
+            tenants: NamedTenants::default(),
+            shares: Shares::default(),
         }
     }
 }
@@ -301,7 +342,7 @@ impl Rules {
         let mut rules = Vec::with_capacity(texts.len().min(RULES_MAX));
         let mut errors = Vec::new();
         let mut names = BTreeMap::new();
-        let mut tenants = Tenants::default();
+        let mut owners = Owners::default();
         for (index, text) in texts.iter().enumerate() {
             let mut fail = |problem| errors.push(RuleError { rule: index, name: text.name.clone(), problem });
             if index == RULES_MAX {
@@ -320,9 +361,9 @@ impl Rules {
             if let Some(problem) = out_of_place(text) {
                 fail(problem);
             }
-            let tenant = tenants.take(text, id).unwrap_or_else(|problem| {
+            let owner = owners.take(text, id).unwrap_or_else(|problem| {
                 fail(problem);
-                TenantId(0)
+                Owner::Nobody
             });
             match Match::compile(&text.condition, sets) {
                 Ok(condition) => rules.push(Rule {
@@ -330,7 +371,7 @@ impl Rules {
                     condition,
                     place: text.place,
                     verdict: verdict(text, id),
-                    tenant,
+                    owner,
                     limit: Limit { entries: text.max_entries, installs_per_s: text.installs_per_s },
                 }),
                 Err(diagnostic) => fail(RuleProblem::Condition(diagnostic)),
@@ -339,13 +380,25 @@ impl Rules {
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(Self { texts: texts.to_vec(), sets: sets.clone(), rules, default, tenants })
+        let Owners { tenants, shares } = owners;
+        Ok(Self { texts: texts.to_vec(), sets: sets.clone(), rules, default, tenants, shares })
     }
 
-    /// What the policy says about a megaflow. Allocates nothing.
-    pub fn decide(&self, subject: &Subject<'_>) -> Decision {
+    /// What the policy says about a megaflow. Allocates nothing but a number for a tenant that is new to `book`.
+    pub fn decide(&self, subject: &Subject<'_>, book: &mut TenantBook) -> Decision {
         let matching = self.rules.iter().position(|rule| rule.condition.evaluate(subject) == Truth::Always);
-        self.decision(matching)
+        let Some((rule, matching)) = matching.and_then(|index| self.at(index)) else {
+            return self.by_default();
+        };
+        let tenant = match matching.owner {
+            Owner::Nobody => TenantId(0),
+            Owner::Tenant(id) => id,
+            Owner::From(from) => from.of(subject).map_or(TenantId(0), |name| {
+                // A tenant of that name that rules name is that tenant.
+                self.tenants.number(name).unwrap_or_else(|| book.take(name))
+            }),
+        };
+        Decision { rule: Some(rule), verdict: matching.verdict, tenant }
     }
 
     /// What the policy says about a megaflow, and how it came to it.
@@ -361,7 +414,15 @@ impl Rules {
                 break;
             }
         }
-        RulesTrace { decision: self.decision(matching), asked }
+        let Some((rule, matching)) = matching.and_then(|index| self.at(index)) else {
+            return RulesTrace { rule: None, verdict: self.by_default().verdict, tenant: None, asked };
+        };
+        let tenant = match matching.owner {
+            Owner::Nobody => None,
+            Owner::Tenant(id) => self.tenants.name(id),
+            Owner::From(from) => from.of(subject),
+        };
+        RulesTrace { rule: Some(rule), verdict: matching.verdict, tenant, asked }
     }
 
     /// The rule with that number.
@@ -401,12 +462,14 @@ impl Rules {
 
     /// The name of a tenant that rules name.
     pub fn tenant(&self, id: TenantId) -> Option<&str> {
-        self.tenants.names.get(usize::from(id.0).checked_sub(1)?).map(String::as_str)
+        self.tenants.name(id)
     }
 
-    /// The share of a tenant, where a rule gives one.
-    pub fn share(&self, id: TenantId) -> Option<Weight> {
-        self.tenants.shares.get(&id).map(|(share, _)| *share)
+    /// The share of a tenant, by name: that of its own, else that of those that are found.
+    pub fn share(&self, tenant: &str) -> Weight {
+        let named = self.tenants.number(tenant);
+        let given = named.map_or(self.shares.found, |id| self.shares.named.get(&id).copied());
+        given.map(|(share, _)| share).unwrap_or_default()
     }
 
     /// How the table of each NIC is to be divided.
@@ -414,7 +477,8 @@ impl Rules {
         let limits = self.iter().filter(|(_, rule)| !rule.limit.is_none());
         Division {
             limits: limits.map(|(id, rule)| (id, rule.limit)).collect(),
-            shares: self.tenants.shares.iter().map(|(id, (share, _))| (*id, *share)).collect(),
+            shares: self.shares.named.iter().map(|(id, (share, _))| (*id, *share)).collect(),
+            found: self.shares.found.map(|(share, _)| share).unwrap_or_default(),
         }
     }
 
@@ -426,24 +490,19 @@ impl Rules {
 
     /// What it says about a megaflow that no rule matches.
     pub fn by_default(&self) -> Decision {
-        self.decision(None)
-    }
-
-    fn decision(&self, matching: Option<usize>) -> Decision {
-        match matching.and_then(|index| self.rules.get(index).map(|rule| (index, rule))) {
-            Some((index, rule)) => {
-                Decision { rule: Some(RuleId(index as u16)), verdict: rule.verdict, tenant: rule.tenant }
-            }
-            None => Decision {
-                rule: None,
-                tenant: TenantId(0),
-                verdict: match self.default {
-                    Place::Hardware => Verdict::Hardware(None),
-                    Place::Software => Verdict::Software(Because::Default),
-                    Place::Auto => Verdict::Auto(Terms::default()),
-                },
+        Decision {
+            rule: None,
+            tenant: TenantId(0),
+            verdict: match self.default {
+                Place::Hardware => Verdict::Hardware(None),
+                Place::Software => Verdict::Software(Because::Default),
+                Place::Auto => Verdict::Auto(Terms::default()),
             },
         }
+    }
+
+    fn at(&self, index: usize) -> Option<(RuleId, &Rule)> {
+        Some((RuleId(index as u16), self.rules.get(index)?))
     }
 }
 
@@ -537,10 +596,15 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_decides() {
         let rules = policy();
-        let health = rules.decide(&tcp(Some(8080)));
+        let health = rules.decide(&tcp(Some(8080)), &mut TenantBook::new());
         assert_eq!(health.verdict, Verdict::Software(Because::Rule(RuleId(0))));
-        assert_eq!(rules.decide(&tcp(Some(443))).verdict, Verdict::Hardware(Some(RuleId(1))));
-        let Verdict::Auto(terms) = rules.decide(&tcp(Some(22))).verdict else { panic!("auto") };
+        assert_eq!(
+            rules.decide(&tcp(Some(443)), &mut TenantBook::new()).verdict,
+            Verdict::Hardware(Some(RuleId(1)))
+        );
+        let Verdict::Auto(terms) = rules.decide(&tcp(Some(22)), &mut TenantBook::new()).verdict else {
+            panic!("auto")
+        };
         assert_eq!((terms.rule, terms.weight.thousandths()), (Some(RuleId(2)), 2_000));
     }
 
@@ -548,7 +612,7 @@ mod tests {
     fn without_a_match_the_default_decides() {
         let mut lldp = Subject::default();
         lldp.set_exact(Header::EthType, 0x88cc);
-        let decision = policy().decide(&lldp);
+        let decision = policy().decide(&lldp, &mut TenantBook::new());
         assert_eq!(
             decision,
             Decision { rule: None, verdict: Verdict::Software(Because::Default), tenant: TenantId(0) }
@@ -559,9 +623,9 @@ mod tests {
     fn a_rule_that_matches_some_packets_does_not_apply_and_the_trace_says_so() {
         let rules = policy();
         let any_port = tcp(None);
-        assert_eq!(rules.decide(&any_port).rule, Some(RuleId(2)));
+        assert_eq!(rules.decide(&any_port, &mut TenantBook::new()).rule, Some(RuleId(2)));
         let trace = rules.trace(&any_port);
-        assert_eq!(trace.decision, rules.decide(&any_port));
+        assert_eq!(trace.rule, Some(RuleId(2)));
         assert_eq!(trace.asked.len(), 3);
         assert_eq!(
             trace.asked[1].to_string(),
@@ -612,8 +676,8 @@ mod tests {
             RuleText { tenant: Some("gold".into()), share: None, ..rule("more gold", "tcp", Place::Auto) },
         ];
         let rules = Rules::compile(&texts, Place::Auto, &AddressSets::new()).expect("a policy");
-        assert_eq!(rules.decide(&tcp(Some(443))).tenant, TenantId(2));
-        assert_eq!(rules.decide(&tcp(Some(80))).tenant, TenantId(2));
+        assert_eq!(rules.decide(&tcp(Some(443)), &mut TenantBook::new()).tenant, TenantId(2));
+        assert_eq!(rules.decide(&tcp(Some(80)), &mut TenantBook::new()).tenant, TenantId(2));
         assert_eq!((rules.tenant(TenantId(1)), rules.tenant(TenantId(2))), (Some("iron"), Some("gold")));
         assert_eq!((rules.tenant(TenantId(0)), rules.tenant(TenantId(3))), (None, None));
         let division = rules.division();
@@ -629,6 +693,11 @@ mod tests {
             RuleText { name: "b".into(), share: Some(Weight::ONE), ..gold },
             RuleText { max_entries: Some(1), ..rule("c", "1", Place::Software) },
             RuleText { tenant: Some(String::new()), ..rule("d", "1", Place::Auto) },
+            RuleText {
+                tenant_from: Some(TenantFrom::Namespace),
+                tenant: Some("iron".into()),
+                ..rule("e", "1", Place::Auto)
+            },
         ];
         let errors = Rules::compile(&wrong, Place::Auto, &AddressSets::new()).expect_err("errors");
         let problems: Vec<&RuleProblem> = errors.iter().map(|error| &error.problem).collect();
@@ -637,9 +706,51 @@ mod tests {
             &RuleProblem::TwoShares(RuleId(0)),
             &RuleProblem::NotForSoftware("max-entries"),
             &RuleProblem::BadTenant,
+            &RuleProblem::TwoTenants,
         ];
         assert_eq!(problems, expected);
         assert_eq!(errors[1].to_string(), "rule 3 \"b\": rule 1 gives the same tenant another share");
+    }
+
+    #[test]
+    fn a_rule_may_leave_it_to_the_megaflows_whose_they_are() {
+        let share = |thousandths| Some(Weight::from_thousandths(thousandths));
+        let each = RuleText {
+            tenant_from: Some(TenantFrom::Namespace),
+            share: share(500),
+            ..rule("namespaces", "tcp", Place::Auto)
+        };
+        let gold =
+            RuleText { tenant: Some("gold".into()), share: share(3_000), ..rule("gold", "udp", Place::Auto) };
+        let rules =
+            Rules::compile(&[each.clone(), gold], Place::Auto, &AddressSets::new()).expect("a policy");
+        let mut book = TenantBook::new();
+        let mut of = |namespace: Option<&'static str>| {
+            let mut subject = tcp(Some(80));
+            subject.namespace = namespace;
+            rules.decide(&subject, &mut book).tenant
+        };
+        let (red, blue) = (of(Some("red")), of(Some("blue")));
+        assert!(red != blue && red.is_found() && blue.is_found() && of(Some("red")) == red);
+        assert_eq!(of(Some("gold")), TenantId(1), "it is the tenant that a rule names");
+        assert_eq!([of(Some("")), of(None)], [TenantId(0); 2], "nobody's");
+        assert_eq!((book.name(red), rules.tenant(red)), (Some("red"), None));
+        let division = rules.division();
+        assert_eq!((Some(division.found), division.shares.get(&red)), (share(500), None));
+        assert_eq!((Some(rules.share("red")), Some(rules.share("gold"))), (share(500), share(3_000)));
+
+        let mut subject = tcp(Some(80));
+        subject.namespace = Some("red");
+        assert_eq!(rules.trace(&subject).tenant, Some("red"));
+        let other = RuleText {
+            share: share(600),
+            tenant_from: Some(TenantFrom::Workload),
+            name: "w".into(),
+            ..each.clone()
+        };
+        let errors =
+            Rules::compile(&[each, other], Place::Auto, &AddressSets::new()).expect_err("two shares");
+        assert_eq!(errors[0].problem, RuleProblem::TwoShares(RuleId(0)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use policies::planner::{Division, Settings, Verdict};
 use policies::recording::{About, Amount, Ending, Epoch, Home, Move, Record, Scribe, Split, Start, write};
 use policies::replay::{Options, PolicyName, RecordedTraffic, Replay, Taken};
 use policies::rules::{Place, RuleText, Rules};
+use policies::tenants::TenantFrom;
 
 const EPOCH: Micros = Micros::from_millis(500);
 
@@ -24,6 +25,14 @@ impl Writer {
 
     fn flow(&mut self, number: u32, port: u16, home: Home) {
         self.flow_of((home == Home::Tc).then_some(0), number, port, home);
+    }
+
+    fn flow_in(&mut self, namespace: &str, number: u32) {
+        let mut subject = Subject::default();
+        subject.namespace = Some(namespace);
+        subject.set_exact(Header::EthType, 0x800);
+        let about = About { number, appeared_us: 0, home: Home::Tc, nic: Some(0) };
+        self.scribe.flow(&mut self.out, &about, &subject);
     }
 
     fn flow_of(&mut self, nic: Option<u16>, number: u32, port: u16, home: Home) {
@@ -130,6 +139,42 @@ fn the_planner_places_what_the_rules_let_it() {
         bytes(&free, PolicyName::Planner)
     );
     assert_eq!(free.totals(), (30_000_000, 300_000));
+}
+
+#[test]
+fn namespaces_share_the_table_as_they_do_in_the_daemon() {
+    let mut writer = Writer::new();
+    (0..8).for_each(|number| writer.flow_in("greedy", number));
+    // The second namespace comes later than the first epoch.
+    writer.epoch(&(0..8).map(|number| (number, 1_000_000, 0)).collect::<Vec<_>>(), &[]);
+    (8..10).for_each(|number| writer.flow_in("modest", number));
+    let moved: Vec<_> =
+        (0..10).map(|number| (number, if number < 8 { 1_000_000 } else { 100_000 }, 0)).collect();
+    (0..40).for_each(|_| writer.epoch(&moved, &[]));
+    let of = |from| {
+        let each = RuleText {
+            name: "each".into(),
+            condition: "ip".into(),
+            tenant_from: from,
+            ..RuleText::default()
+        };
+        let rules = Rules::compile(&[each], Place::Auto, &AddressSets::new()).expect("a rule");
+        let (replay, traffic) = replay(&writer.out, rules, options(4));
+        traffic.tenants().into_iter().zip(replay.tenants(4)).collect::<Vec<_>>()
+    };
+    let shares = of(Some(TenantFrom::Namespace));
+    let bytes = |name: &str| {
+        let (_, bytes) = shares.iter().find(|(tenant, _)| tenant == name).expect("its traffic is told");
+        *bytes
+    };
+    let (all, placed) = bytes("modest");
+    assert_eq!(all, 40 * 200_000);
+    assert!(placed >= all * 9 / 10, "{placed} of {all}: half of the table is theirs, and they want no more");
+    let (all, placed) = bytes("greedy");
+    assert!((all / 5..all * 3 / 10).contains(&placed), "{placed} of {all}: two of eight have an entry");
+    // Without shares the fast ones have all four.
+    let placed: u64 = of(None).iter().map(|(_, (_, placed))| placed).sum();
+    assert!(placed > 41 * 4_000_000 * 9 / 10, "{placed}");
 }
 
 #[test]

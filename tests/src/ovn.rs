@@ -19,6 +19,7 @@ const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ovn];
 /// The longest an emulated guest may take until OVN or the daemon has done what it was told.
 const DONE_WITHIN: Duration = Duration::from_secs(60);
 const PORT: u16 = 7001;
+const REFERENCE_POLICY: &str = include_str!("../../packaging/policies/kubernetes.toml");
 
 /// One chassis: two virtual machines behind representors, on one logical switch.
 struct Chassis {
@@ -83,9 +84,8 @@ fn traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_softwar
     let stream =
         Stream { to: &to, count: 100_000, rate_per_s: 600, payload_bytes: 1400, ..Stream::default() };
     let sender = Sender::start_stoppable(&chassis.vms[0], stream)?;
-    let rule = "[[rule]]\nname = \"same-node\"\nmatch = 'locality == \"same-node\"'\nplace = \"software\"\n";
     let mode = "mode = \"steer\"\npolicy.min-rate = \"1 Mbit/s\"\n";
-    let daemon = Daemon::start(lab, &chassis.ovs, &format!("{mode}{rule}"))?;
+    let daemon = Daemon::start(lab, &chassis.ovs, &format!("{mode}{REFERENCE_POLICY}"))?;
     let kept = wait_for("policy keeps the stream in software", DONE_WITHIN, || {
         Ok(flow(&daemon)?.filter(|flow| flow["placement"] == "tc" && flow["reason"] == "policy"))
     })?;
@@ -100,7 +100,7 @@ fn traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_softwar
         let packets: u64 = same.filter_map(|group| group["traffic"]["software"]["packets"].as_u64()).sum();
         Ok((packets > 500).then_some(()))
     })?;
-    // Without the rule the same stream earns its place.
+    // Without rules the same stream earns its place.
     daemon.configure(mode)?;
     daemon.ctl(&["reload"])?;
     wait_for("the stream is in hardware", DONE_WITHIN, || {

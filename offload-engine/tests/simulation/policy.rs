@@ -3,10 +3,13 @@
 use crate::facts::{Scene, until_shape_is_refused};
 use crate::ovs::ufid;
 use netlink_wire::{DpPort, Ifindex, Ufid};
-use offload_engine::{Counters, Effect, Event, NicId, Placement, PortFacts, PortKind};
+use offload_engine::{
+    Counters, Effect, Event, NicId, Orchestrator, Placement, PortFacts, PortKind, Workload,
+};
 use policies::language::AddressSets;
 use policies::planner::{Because, Explanation, WaitingFor};
 use policies::rules::{Place, RuleText, Rules};
+use policies::tenants::{FOUND_TENANTS_MAX, TenantFrom};
 use policies::{RuleId, Weight};
 use std::collections::BTreeMap;
 use tc_flower::Location;
@@ -192,6 +195,71 @@ fn a_limit_holds_and_is_the_reason_that_is_told() {
     assert!(views[0].tally.moved.total().packets > 0);
 }
 
+/// The port, leading to a workload of that namespace.
+fn port_of(number: u32, namespace: &str) -> Event {
+    let Event::Port(mut facts) = port(number, &format!("out{number}")) else { panic!("a port") };
+    facts.workload = Some(Workload {
+        orchestrator: Orchestrator::KubeOvn,
+        name: "pod".into(),
+        namespace: Some(namespace.into()),
+        tenant: None,
+        logical_switch: None,
+    });
+    Event::Port(facts)
+}
+
+#[test]
+fn namespaces_share_a_table_fairly_however_fast_the_flows_of_one_are() {
+    let mut scene = scene(Counters::Fast);
+    scene.tell(port_of(1, "greedy"));
+    scene.tell(port_of(2, "modest"));
+    scene.kernel.entries_max = 4;
+    let each = RuleText { tenant_from: Some(TenantFrom::Namespace), ..rule("shares", "1", Place::Auto) };
+    scene.tell(rules(&[each]));
+    scene.install(1..=8, 1);
+    scene.run(8);
+    assert_eq!(scene.in_hardware().len(), 4, "nobody else wants any");
+    scene.install(10..=11, 2);
+    let mut replaced = BTreeMap::new();
+    for _ in 0..24 {
+        for flow in 1..=8 {
+            scene.kernel.packets(ufid(flow), 5_000);
+        }
+        for flow in 10..=11 {
+            scene.kernel.packets(ufid(flow), 500);
+        }
+        scene.epoch();
+        scene.carry_out_all(&mut replaced);
+    }
+    let placed = scene.in_hardware();
+    assert_eq!(placed.len(), 4);
+    assert!([10, 11].iter().all(|flow| placed.contains(&ufid(*flow))), "the share of the modest: {placed:?}");
+    let flow = scene.engine.flow(scene.now, ufid(10)).expect("known");
+    let tenant = flow.decision.map(|decision| decision.tenant).unwrap_or_default();
+    assert_eq!(scene.engine.tenant(tenant), Some("modest"));
+}
+
+#[test]
+fn a_namespace_whose_flows_are_gone_makes_room_for_another() {
+    let mut scene = scene(Counters::Fast);
+    let each = RuleText { tenant_from: Some(TenantFrom::Namespace), ..rule("shares", "1", Place::Auto) };
+    scene.tell(rules(&[each]));
+    scene.install(1..=1, 1);
+    scene.run(2);
+    let tenant = |scene: &Scene| {
+        let flow = scene.engine.flow(scene.now, ufid(1)).expect("known");
+        let tenant = flow.decision.expect("the rules were asked").tenant;
+        scene.engine.tenant(tenant).unwrap_or_default().to_owned()
+    };
+    for number in 0..FOUND_TENANTS_MAX {
+        scene.tell(port_of(1, &format!("ns-{number}")));
+    }
+    assert_eq!(tenant(&scene), format!("ns-{}", FOUND_TENANTS_MAX - 1), "each was told apart");
+    scene.now = scene.now.plus(policies::Micros::from_secs(2));
+    scene.tell(port_of(1, "one more"));
+    assert_eq!(tenant(&scene), "one more", "those before have nothing any more");
+}
+
 #[test]
 fn rules_that_ask_for_rate_are_asked_again() {
     let mut scene = scene(Counters::Fast);
@@ -222,11 +290,11 @@ fn a_described_flow_is_judged_as_the_live_one_with_ports_by_name_or_number() {
         ["in_port(1),eth_type(0x0800), packets:0, actions:2", "in_port(out1),eth_type(0x0800),actions:out2"]
     {
         let sketch = offload_engine::odp::parse(text).expect("a megaflow");
-        let decided = scene.engine.trace_rules_of(&sketch, |trace| trace.decision.rule);
+        let decided = scene.engine.trace_rules_of(&sketch, |trace| trace.rule);
         assert_eq!(decided, Some(RuleId(0)), "{text}");
     }
     let sketch = policies::language::Sketch::parse("tcp, outport=out2").expect("a description");
-    assert_eq!(scene.engine.trace_rules_of(&sketch, |trace| trace.decision.rule), Some(RuleId(0)));
+    assert_eq!(scene.engine.trace_rules_of(&sketch, |trace| trace.rule), Some(RuleId(0)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use policies::language::{AddressSets, Diagnostic, Span};
 use policies::rules::{Place, RuleProblem, RuleText, Rules};
+use policies::tenants::TenantFrom;
 use policies::{Micros, Rate, Weight};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -29,9 +30,19 @@ pub struct RuleKey {
 const PLACES: &[(&str, Place)] =
     &[("hardware", Place::Hardware), ("software", Place::Software), ("auto", Place::Auto)];
 
+const TENANTS_FROM: &[(&str, TenantFrom)] = &[
+    ("namespace", TenantFrom::Namespace),
+    ("tenant", TenantFrom::Tenant),
+    ("workload", TenantFrom::Workload),
+];
+
 /// The place of that name.
 pub(super) fn place(value: &Scalar) -> Result<Place, String> {
     value.one_of(PLACES)
+}
+
+fn tenant_from(value: &Scalar) -> Result<TenantFrom, String> {
+    value.one_of(TENANTS_FROM)
 }
 
 /// A number of thousandths that is no longer than a weight may be.
@@ -97,9 +108,18 @@ pub static RULE_KEYS: &[RuleKey] = &[
         set: |rule, value| value.string().map(|tenant| rule.tenant = Some(tenant.to_owned())),
     },
     RuleKey {
+        name: "tenant-from",
+        shape: "\"namespace\", \"tenant\" or \"workload\"",
+        doc: "In place of tenant: each flow is its namespace's, its tenant's or its workload's, as conditions see them, and \
+              those share each NIC's table. 1024 of them are told apart, and the others are one. Flows without it are \
+              nobody's.",
+        set: |rule, value| tenant_from(value).map(|from| rule.tenant_from = Some(from)),
+    },
+    RuleKey {
         name: "share",
         shape: "number from 0.001 to 1000",
-        doc: "How large that tenant's share is against the others'. 1 if absent; rules of one tenant must agree.",
+        doc: "How large that tenant's share is against the others'; with tenant-from, that of each of them. 1 if absent; \
+              rules of one tenant must agree, and so must those with tenant-from.",
         set: |rule, value| weight(value).map(|share| rule.share = Some(share)),
     },
     RuleKey {

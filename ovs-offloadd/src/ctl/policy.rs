@@ -6,6 +6,7 @@ use offload_engine::{RuleView as EngineRule, odp};
 use policies::language::{Origin, Sketch, Truth};
 use policies::planner::Verdict;
 use policies::rules::{Place, Rules, RulesTrace};
+use policies::tenants::TenantFrom;
 use serde::Serialize;
 
 use super::text::{bit_rate, number, table};
@@ -25,6 +26,8 @@ pub struct RuleView {
     pub place: &'static str,
     /// Whose its flows are.
     pub tenant: Option<String>,
+    /// What tells the tenant of each of them, where the rule names none: a field of conditions.
+    pub tenant_from: Option<&'static str>,
     /// The most entries they have of each NIC.
     pub max_entries: Option<u32>,
     /// The most of them that are put in each NIC in a second.
@@ -54,7 +57,8 @@ pub fn rules(rules: &Rules, views: &[EngineRule<'_>]) -> Vec<RuleView> {
             name: rule.map(|rule| rule.name().to_owned()),
             condition: rule.map(|rule| rule.condition().source().to_owned()),
             place: rule.map_or(rules.default_place(), |rule| rule.place()).word(),
-            tenant: rule.and_then(|rule| rules.tenant(rule.tenant())).map(str::to_owned),
+            tenant: rule.and_then(|rule| rules.tenant(rule.owner().tenant())).map(str::to_owned),
+            tenant_from: rule.and_then(|rule| rule.owner().told_by()).map(TenantFrom::word),
             max_entries: limit.entries,
             installs_per_s: limit.installs_per_s,
             flows: view.flows,
@@ -88,6 +92,8 @@ pub fn rule_list(rules: &[RuleView], width: Option<u16>) -> String {
     let rows = rules.iter().map(|rule| {
         let entries = rule.max_entries.map(|most| format!("{} entries", number(most.into())));
         let installs = rule.installs_per_s.map(|most| format!("{}/s", number(most.into())));
+        let each = rule.tenant_from.map(|field| format!("each {field}"));
+        let tenant = rule.tenant.clone().or(each).unwrap_or_else(dash);
         let limits: Vec<String> = entries.into_iter().chain(installs).collect();
         vec![
             rule.number.map_or_else(dash, |number| number.to_string()),
@@ -99,7 +105,7 @@ pub fn rule_list(rules: &[RuleView], width: Option<u16>) -> String {
             bit_rate(rule.rate.bytes),
             number(rule.hardware.packets),
             number(rule.software.packets),
-            rule.tenant.clone().unwrap_or_else(dash),
+            tenant,
             if limits.is_empty() { dash() } else { limits.join(", ") },
             rule.condition
                 .as_ref()
@@ -154,8 +160,7 @@ pub struct PolicyTest {
 
 /// A trace as a view.
 pub fn test_of(flow: &str, rules: &Rules, trace: &RulesTrace<'_>) -> PolicyTest {
-    let decision = trace.decision;
-    let place = match decision.verdict {
+    let place = match trace.verdict {
         Verdict::Hardware(_) => Place::Hardware,
         Verdict::Software(_) => Place::Software,
         Verdict::Auto(_) => Place::Auto,
@@ -178,10 +183,10 @@ pub fn test_of(flow: &str, rules: &Rules, trace: &RulesTrace<'_>) -> PolicyTest 
     });
     PolicyTest {
         flow: flow.to_owned(),
-        rule: decision.rule.map(|rule| usize::from(rule.0) + 1),
-        name: decision.rule.and_then(|rule| rules.rule(rule)).map(|rule| rule.name().to_owned()),
+        rule: trace.rule.map(|rule| usize::from(rule.0) + 1),
+        name: trace.rule.and_then(|rule| rules.rule(rule)).map(|rule| rule.name().to_owned()),
         place: place.word(),
-        tenant: rules.tenant(decision.tenant).map(str::to_owned),
+        tenant: trace.tenant.map(str::to_owned),
         asked: asked.collect(),
     }
 }

@@ -423,6 +423,7 @@ pub(crate) mod sample {
             localities: vec![GroupView { name: "cross-node".into(), traffic: split(9_000, 20) }],
             namespaces: vec![GroupView { name: "prod".into(), traffic: split(700, 3) }],
             rules: vec![RuleView {
+                tenant_from: None,
                 number: None,
                 name: None,
                 condition: None,

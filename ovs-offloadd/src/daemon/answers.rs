@@ -321,7 +321,7 @@ fn rule_sentences(engine: &Engine, flow: &EngineFlow<'_>, now: Micros, why: &mut
         Verdict::Software(_) => "keeps it in software",
         Verdict::Auto(_) => "lets it compete for an entry",
     };
-    let tenant = engine.rules().tenant(decision.tenant);
+    let tenant = engine.tenant(decision.tenant);
     let tenant = tenant.map_or_else(String::new, |tenant| format!(", for tenant {tenant:?}"));
     let name = name.replacen("rule", "Rule", 1).replacen("the", "The", 1);
     why.push(format!("{name} {says}{tenant} (ovs-offloadctl policy test shows how it came to that)."));

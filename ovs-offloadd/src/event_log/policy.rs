@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use policies::language::AddressSets;
 use policies::rules::{Place, RuleText, Rules};
+use policies::tenants::TenantFrom;
 use policies::{Micros, Rate, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ struct RuleEntry {
     min_age_us: Option<u64>,
     weight_thousandths: Option<u32>,
     tenant: Option<String>,
+    // Absent in logs of versions that did not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant_from: Option<String>,
     share_thousandths: Option<u32>,
     max_entries: Option<u32>,
     installs_per_s: Option<u32>,
@@ -55,6 +59,10 @@ impl PolicyEntry {
     }
 }
 
+fn tenant_from(word: &str) -> Result<TenantFrom, String> {
+    TenantFrom::from_word(word).ok_or_else(|| format!("nothing tells tenants by the name {word}"))
+}
+
 fn place(word: &str) -> Result<Place, String> {
     Place::from_word(word).ok_or_else(|| format!("unknown place {word}"))
 }
@@ -72,6 +80,7 @@ impl RuleEntry {
             min_age_us: text.min_age.map(|age| age.0),
             weight_thousandths: text.weight.map(Weight::thousandths),
             tenant: text.tenant.clone(),
+            tenant_from: text.tenant_from.map(|from| from.word().to_owned()),
             share_thousandths: text.share.map(Weight::thousandths),
             max_entries: text.max_entries,
             installs_per_s: text.installs_per_s,
@@ -93,6 +102,7 @@ impl RuleEntry {
             min_age: self.min_age_us.map(Micros),
             weight: self.weight_thousandths.map(Weight::from_thousandths),
             tenant: self.tenant,
+            tenant_from: self.tenant_from.as_deref().map(tenant_from).transpose()?,
             share: self.share_thousandths.map(Weight::from_thousandths),
             max_entries: self.max_entries,
             installs_per_s: self.installs_per_s,
@@ -118,6 +128,7 @@ mod tests {
             min_age: Some(Micros(12_345)),
             weight: Some(Weight::from_thousandths(1_500)),
             tenant: Some("gold".into()),
+            tenant_from: None,
             share: Some(Weight::from_thousandths(2_000)),
             max_entries: Some(7),
             installs_per_s: Some(9),
@@ -130,6 +141,7 @@ mod tests {
                 name: "b".into(),
                 condition: "1".into(),
                 min_rate: Some(Rate::PacketsPerSecond(7)),
+                tenant_from: Some(TenantFrom::Namespace),
                 ..RuleText::default()
             },
         ];

@@ -11,6 +11,7 @@ use policies::replay::{
     BadLine, Class, CsvReader, Options, RecordedTraffic, Taken, Tick, TraceTraffic, Traffic, tick_length,
 };
 use policies::rules::Rules;
+use policies::tenants::TenantBook;
 use policies::{Micros, planner};
 
 use crate::recording::{OtherVersion, Reader, is_recording};
@@ -303,12 +304,11 @@ fn ask_rules(rules: &Rules, tenants: &[String], options: &mut Options) {
         let tenant = Some(name.as_str()).filter(|name| !name.is_empty());
         let mut subject = Subject::default();
         subject.tenant = tenant;
-        let decision = rules.decide(&subject);
+        let decision = rules.decide(&subject, &mut TenantBook::new());
         let number = planner::TenantId(number);
         options.classes.push(Class { verdict: decision.verdict, tenant: number });
-        if let Some(share) = rules.share(decision.tenant).filter(|_| rules.tenant(decision.tenant) == tenant)
-        {
-            options.division.shares.insert(number, share);
+        if let Some(tenant) = tenant.filter(|tenant| rules.trace(&subject).tenant == Some(*tenant)) {
+            options.division.shares.insert(number, rules.share(tenant));
         }
     }
 }

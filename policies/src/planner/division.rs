@@ -14,6 +14,13 @@ use crate::{Micros, RuleId, Weight};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u16);
 
+impl TenantId {
+    /// Whether no rule names it: its number is one of a [`crate::tenants::TenantBook`].
+    pub fn is_found(self) -> bool {
+        usize::from(self.0) > crate::tenants::TENANTS_MAX
+    }
+}
+
 /// The most that the megaflows of one rule may use of one NIC. `None`: as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
@@ -35,13 +42,17 @@ impl Limit {
 pub struct Division {
     /// What rules are limited to. Rules that are not named have no limit.
     pub limits: BTreeMap<RuleId, Limit>,
-    /// How large each tenant's share is against the others'. Tenants that are not named have 1.0.
+    /// How large each tenant's share is against the others'. Tenants that rules name and that are not in it have 1.0, and
+    /// so has nobody in particular.
     pub shares: BTreeMap<TenantId, Weight>,
+    /// The share of each tenant that no rule names ([`TenantId::is_found`]).
+    pub found: Weight,
 }
 
 impl Division {
     fn share(&self, tenant: TenantId) -> u64 {
-        u64::from(self.shares.get(&tenant).copied().unwrap_or_default().thousandths())
+        let others = if tenant.is_found() { self.found } else { Weight::default() };
+        u64::from(self.shares.get(&tenant).copied().unwrap_or(others).thousandths())
     }
 
     /// What a megaflow of that tenant and rule is counted under.
@@ -238,7 +249,7 @@ mod tests {
     fn standings(capacity: u32, tenants: &[(u16, u32, u32, u32)]) -> Standings {
         let shares =
             tenants.iter().map(|(id, share, ..)| (TenantId(*id), Weight::from_thousandths(*share))).collect();
-        let division = Division { shares, limits: BTreeMap::new() };
+        let division = Division { shares, ..Division::default() };
         let demands = tenants.iter().map(|&(id, _, held, waiting)| Demand {
             claim: Claim { tenant: TenantId(id), rule: None },
             held,

@@ -32,6 +32,8 @@ use table::Epoch;
 trait Contender: Send {
     /// An epoch of its own length. It decides first.
     fn epoch(&mut self, epoch: &Epoch<'_>);
+    /// Classes that follow on those it knows.
+    fn add_classes(&mut self, _classes: &[Class]) {}
     /// What it brought and cost so far.
     fn tally(&self) -> Tally;
     /// Bytes in hardware by tenant, where that is counted.
@@ -328,6 +330,9 @@ impl Group {
     }
 
     fn take(&mut self, tick: &Tick<'_>) {
+        for entrant in &mut self.entrants {
+            entrant.contender.add_classes(tick.classes);
+        }
         // One that is gone in the midst of an epoch and moved nothing in what passed of it is as good as gone at the
         // start.
         for flow in tick.gone {

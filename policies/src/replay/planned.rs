@@ -102,6 +102,10 @@ impl Contender for Planned {
         self.readings.clear();
     }
 
+    fn add_classes(&mut self, classes: &[Class]) {
+        self.classes.extend_from_slice(classes);
+    }
+
     fn bytes_of_tenants(&self) -> &[u64] {
         &self.bytes_of_tenants
     }

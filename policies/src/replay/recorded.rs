@@ -6,7 +6,7 @@
 //! time of the one before.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -15,11 +15,12 @@ use super::traffic::{Moved, Tick};
 use super::{Class, Options};
 use crate::Micros;
 use crate::language::Subject;
-use crate::planner::Division;
+use crate::planner::{Division, TenantId};
 use crate::recording::{
     Amount, Book, Decoder, Ending, Flow, Home, KeptFlow, Malformed, Move, Record, Split, Start,
 };
-use crate::rules::{Decision, Rules};
+use crate::rules::{Decision, Rule, Rules};
+use crate::tenants::TenantBook;
 
 /// What the daemon itself did in the time of a recording, the warm-up left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +82,7 @@ struct Play {
     nics: BTreeSet<u16>,
     asks_again: bool,
     book: Book,
+    classes: Classes,
     start: Option<Start>,
     flows: Vec<Known>,
     live: u32,
@@ -108,6 +110,7 @@ impl RecordedTraffic {
     pub fn new(rules: Rules, warmup: Micros) -> Self {
         let play = Play {
             asks_again: rules.depend_on_time(),
+            classes: Classes::of(&rules),
             rules,
             nic: None,
             nics: BTreeSet::new(),
@@ -167,8 +170,8 @@ impl RecordedTraffic {
 
     /// The tick that [`Self::take`] completed.
     pub fn tick(&self) -> Tick<'_> {
-        let Play { begin, end, gone, moved, elsewhere, .. } = &self.play;
-        Tick { begin: *begin, end: *end, gone, moved, elsewhere: *elsewhere }
+        let Play { begin, end, gone, moved, elsewhere, classes, .. } = &self.play;
+        Tick { begin: *begin, end: *end, gone, moved, elsewhere: *elsewhere, classes: classes.untold() }
     }
 
     /// How it begins, once that was read.
@@ -196,18 +199,17 @@ impl RecordedTraffic {
         self.play.done
     }
 
-    /// What the rules' decisions mean to the planner: one class for each rule, and the default's last.
+    /// What the rules' decisions mean to the planner, before anything was read: one class for each rule, and the default's
+    /// last. Those of tenants that megaflows tell come with the ticks.
     pub fn classes(&self) -> Vec<Class> {
-        let rules = &self.play.rules;
-        let of_rules = rules.iter().map(|(_, rule)| Class { verdict: rule.verdict(), tenant: rule.tenant() });
-        let Decision { verdict, tenant, .. } = rules.by_default();
-        of_rules.chain([Class { verdict, tenant }]).collect()
+        Classes::of(&self.play.rules).all
     }
 
     /// The tenants of the classes, by name; empty for nobody.
     pub fn tenants(&self) -> Vec<String> {
-        let name = |class: Class| self.play.rules.tenant(class.tenant).unwrap_or_default().into();
-        self.classes().into_iter().map(name).collect()
+        let Play { rules, classes, .. } = &self.play;
+        let name = |class: &Class| rules.tenant(class.tenant).or(classes.tenants.name(class.tenant));
+        classes.all.iter().map(|class| name(class).unwrap_or_default().into()).collect()
     }
 
     /// How the rules divide the table.
@@ -230,6 +232,7 @@ impl Play {
         self.begin = self.end;
         self.ticks += 1;
         self.moved.clear();
+        self.classes.told = self.classes.all.len();
         self.elsewhere = Amount::default();
         core::mem::swap(&mut self.gone, &mut self.going);
         self.going.clear();
@@ -371,18 +374,16 @@ impl Play {
     }
 
     /// What the rules say of a megaflow, as a class.
-    fn ask(&self, flow: &Flow<'_>, measured: Measured) -> TenantNumber {
-        let default = self.rules.texts().len();
-        if default == 0 {
+    fn ask(&mut self, flow: &Flow<'_>, measured: Measured) -> TenantNumber {
+        if self.rules.is_empty() {
             return TenantNumber(0);
         }
         let mut outports = Vec::new();
         let mut subject: Subject<'_> = self.book.subject(flow, &mut outports);
         (subject.age, subject.packets_per_s, subject.bytes_per_s) =
             (measured.age, measured.packets_per_s, measured.bytes_per_s);
-        let Decision { rule, .. } = self.rules.decide(&subject);
-        // A policy has at most 1,024 rules.
-        TenantNumber(rule.map_or(default as u16, |rule| rule.0))
+        let decision = self.rules.decide(&subject, &mut self.classes.tenants);
+        self.classes.number(decision)
     }
 
     /// Time has passed: asks again, with what was measured over the epoch that is about to end.
@@ -406,6 +407,52 @@ impl Play {
             known.class = class;
         }
         class
+    }
+}
+
+/// The classes so far.
+#[derive(Clone, Debug)]
+struct Classes {
+    all: Vec<Class>,
+    /// So many were told with a tick, or before.
+    told: usize,
+    /// Rules and the default.
+    of_rules: usize,
+    /// Those that rules do not name. Nothing is taken out: a number has to be the same tenant's to the end.
+    tenants: TenantBook,
+    /// The classes of rules that have megaflows of several tenants.
+    found: BTreeMap<(u16, TenantId), TenantNumber>,
+}
+
+impl Classes {
+    fn of(rules: &Rules) -> Self {
+        let Decision { verdict, tenant, .. } = rules.by_default();
+        let class = |(_, rule): (_, &Rule)| Class { verdict: rule.verdict(), tenant: rule.owner().tenant() };
+        let all: Vec<Class> = rules.iter().map(class).chain([Class { verdict, tenant }]).collect();
+        let of_rules = all.len();
+        Self { all, told: of_rules, of_rules, tenants: TenantBook::new(), found: BTreeMap::new() }
+    }
+
+    fn untold(&self) -> &[Class] {
+        self.all.get(self.told..).unwrap_or_default()
+    }
+
+    fn number(&mut self, decision: Decision) -> TenantNumber {
+        // A policy has at most 1,024 rules.
+        let rule = decision.rule.map_or(self.of_rules.saturating_sub(1) as u16, |rule| rule.0);
+        let of_rule = self.all.get(usize::from(rule)).map(|class| class.tenant);
+        if of_rule == Some(decision.tenant) {
+            return TenantNumber(rule);
+        }
+        let next = u16::try_from(self.all.len()).ok().map(TenantNumber);
+        let known = self.found.get(&(rule, decision.tenant)).copied();
+        // Where there are no numbers left, it is nobody's.
+        let Some(number) = known.or(next) else { return TenantNumber(rule) };
+        if known.is_none() {
+            self.found.insert((rule, decision.tenant), number);
+            self.all.push(Class { verdict: decision.verdict, tenant: decision.tenant });
+        }
+        number
     }
 }
 

@@ -7,6 +7,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::Class;
 use super::trace::{FlowNumber, Phase, TenantNumber, Trace};
 use crate::Micros;
 use crate::recording::Amount;
@@ -42,6 +43,8 @@ pub struct Tick<'a> {
     pub moved: &'a [Moved],
     /// What else moved, of megaflows that no NIC could take.
     pub elsewhere: Amount,
+    /// Classes that nothing was of before, in the order of their numbers, which follow on those that were known.
+    pub classes: &'a [Class],
 }
 
 /// A tick that can be kept.
@@ -52,13 +55,14 @@ pub struct KeptTick {
     gone: Vec<FlowNumber>,
     moved: Vec<Moved>,
     elsewhere: Amount,
+    classes: Vec<Class>,
 }
 
 impl KeptTick {
     /// The tick.
     pub fn tick(&self) -> Tick<'_> {
-        let Self { begin, end, gone, moved, elsewhere } = self;
-        Tick { begin: *begin, end: *end, gone, moved, elsewhere: *elsewhere }
+        let Self { begin, end, gone, moved, elsewhere, classes } = self;
+        Tick { begin: *begin, end: *end, gone, moved, elsewhere: *elsewhere, classes }
     }
 }
 
@@ -71,6 +75,7 @@ impl Tick<'_> {
             gone: self.gone.into(),
             moved: self.moved.into(),
             elsewhere: self.elsewhere,
+            classes: self.classes.into(),
         }
     }
 }
@@ -235,7 +240,8 @@ impl Traffic for TraceTraffic {
             self.next_phase += 1;
         }
         self.tick += 1;
-        Some(Tick { begin, end, gone: &self.gone, moved: &self.moved, elsewhere: Amount::default() })
+        let (gone, moved) = (&self.gone, &self.moved);
+        Some(Tick { begin, end, gone, moved, elsewhere: Amount::default(), classes: &[] })
     }
 
     fn end(&self) -> Micros {

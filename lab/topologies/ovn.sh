@@ -3,7 +3,8 @@
 #
 #   central        makes both databases and starts their servers and ovn-northd; the Southbound one listens on
 #                  unix:DIRECTORY/sb.sock too
-#   controller     starts ovn-controller on the Open vSwitch of OVS-DIRECTORY, whose external_ids say the rest
+#   controller     starts ovn-controller, one for each DIRECTORY, on the Open vSwitch of OVS-DIRECTORY, whose external_ids
+#                  say the rest
 #   southbound     starts the Southbound server (again) on the database that is there
 #   stop           stops all of them, as far as they run
 #
@@ -11,7 +12,7 @@
 set -eu
 
 usage() {
-	sed -n 's/^# \{0,1\}//; 2,11p' "$0" >&2
+	sed -n 's/^# \{0,1\}//; 2,12p' "$0" >&2
 	exit 2
 }
 [ $# -ge 2 ] || usage
@@ -50,6 +51,7 @@ central)
 	;;
 controller)
 	[ $# -eq 3 ] || usage
+	mkdir -p "$dir"
 	OVS_RUNDIR=$3 ovn-controller "unix:$3/db.sock" --pidfile="$dir/ovn-controller.pid" \
 		--log-file="$dir/ovn-controller.log" --detach --no-chdir -vconsole:off
 	;;

@@ -1,5 +1,8 @@
 //! A real OVN beside the daemon: what its databases tell, and the policies that rest on it.
 
+mod fabric;
+mod topologies;
+
 use std::time::Duration;
 
 use lab_tests::harness::{
@@ -7,11 +10,13 @@ use lab_tests::harness::{
     fact, run, wait_for, wait_until,
 };
 use serde_json::Value;
+use topologies::what_works_across_two_chassis_works_with_its_flows_in_hardware;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_software)
         .needs(NEEDS)
         .per_release(),
+    fact!(what_works_across_two_chassis_works_with_its_flows_in_hardware).needs(NEEDS).per_release(),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
 ];
 

@@ -6,7 +6,7 @@
 mod play;
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub fn main(mut words: impl Iterator<Item = String>) -> ExitCode {
 /// What is sent.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
-    to: SocketAddrV4,
+    to: SocketAddr,
     /// Source port of flow 0; flow n comes from the n-th port after it. 0: any ports.
     from_port: u16,
     flows: u32,
@@ -78,7 +78,7 @@ struct Plan {
 
 impl Plan {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut plan = Self {
             to: nowhere,
             from_port: 0,
@@ -146,7 +146,11 @@ impl Plan {
     fn socket(&self, flow: u32) -> io::Result<UdpSocket> {
         // The ports fit: `parse` has checked the last one.
         let port = if self.from_port == 0 { 0 } else { self.from_port + flow as u16 };
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        let any: IpAddr = match self.to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, port))?;
         socket.connect(self.to)?;
         Ok(socket)
     }
@@ -179,7 +183,7 @@ fn number<T: FromStr>(option: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{option} cannot be `{value}`\n{USAGE}"))
 }
 
-fn parse_bind(mut words: impl Iterator<Item = String>) -> Result<SocketAddrV4, String> {
+fn parse_bind(mut words: impl Iterator<Item = String>) -> Result<SocketAddr, String> {
     match (words.next().as_deref(), words.next()) {
         (Some("--bind"), Some(address)) => number("--bind", &address),
         _ => Err(USAGE.to_owned()),
@@ -270,8 +274,8 @@ fn end_of_input() -> Arc<AtomicBool> {
     ended
 }
 
-fn receive(bind: SocketAddrV4) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+fn receive(bind: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, None)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&bind.into())?;
     let socket = UdpSocket::from(socket);

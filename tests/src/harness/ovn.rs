@@ -5,28 +5,44 @@ use std::process::Command;
 
 use super::{Lab, Outcome, Ovs, output, run};
 
-/// Both databases, northd and one ovn-controller, stopped when dropped.
+/// Both databases, northd, and the ovn-controllers that joined; stopped when dropped.
 #[derive(Debug)]
 pub struct Ovn {
     dir: PathBuf,
-    ovs_dir: PathBuf,
+    /// The directories of the ovn-controllers.
+    controllers: Vec<PathBuf>,
 }
 
 impl Ovn {
-    /// Starts the central part, tells `ovs` of it and starts its ovn-controller; the chassis' tunnels end at `encap_ip`.
-    pub fn start(lab: &Lab, ovs: &Ovs, encap_ip: &str) -> Outcome<Self> {
-        let ovn = Self { dir: lab.dir().join("ovn"), ovs_dir: ovs.rundir().to_path_buf() };
+    /// Starts the central part.
+    pub fn central(lab: &Lab) -> Outcome<Self> {
+        let ovn = Self { dir: lab.dir().join("ovn"), controllers: Vec::new() };
         output(&mut ovn.script("central"))?;
+        Ok(ovn)
+    }
+
+    /// Starts the central part and the ovn-controller of `ovs`, chassis `lab`, whose tunnels end at `encap_ip`.
+    pub fn start(lab: &Lab, ovs: &Ovs, encap_ip: &str) -> Outcome<Self> {
+        let mut ovn = Self::central(lab)?;
+        ovn.join(ovs, "lab", encap_ip)?;
+        Ok(ovn)
+    }
+
+    /// Makes `ovs` the chassis `name`, whose tunnels end at `encap_ip`, and starts its ovn-controller.
+    pub fn join(&mut self, ovs: &Ovs, name: &str, encap_ip: &str) -> Outcome {
         ovs.vsctl(&[
             "set",
             "Open_vSwitch",
             ".",
-            &format!("external_ids:ovn-remote={}", ovn.remote()),
+            &format!("external_ids:system-id={name}"),
+            &format!("external_ids:ovn-remote={}", self.remote()),
             "external_ids:ovn-encap-type=geneve",
             &format!("external_ids:ovn-encap-ip={encap_ip}"),
         ])?;
-        output(ovn.script("controller").arg(&ovn.ovs_dir))?;
-        Ok(ovn)
+        let dir = self.dir.join(name);
+        output(ovs.in_netns("ovn.sh").arg("controller").arg(&dir).arg(ovs.rundir()))?;
+        self.controllers.push(dir);
+        Ok(())
     }
 
     /// The Southbound database's remote.
@@ -70,8 +86,10 @@ impl Ovn {
 
 impl Drop for Ovn {
     fn drop(&mut self) {
-        if let Err(failure) = output(&mut self.script("stop")) {
-            eprintln!("stopping OVN: {failure}");
+        for dir in self.controllers.iter().chain([&self.dir]) {
+            if let Err(failure) = output(Command::new("ovn.sh").arg("stop").arg(dir)) {
+                eprintln!("stopping OVN: {failure}");
+            }
         }
     }
 }

@@ -1,0 +1,214 @@
+//! Two chassis of one OVN: a NIC, an Open vSwitch, an ovn-controller and a daemon each, their uplinks joined by a wire.
+
+use std::collections::BTreeMap;
+
+use lab_tests::harness::{
+    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, ensure, run, wait_for,
+    wait_until,
+};
+
+use super::DONE_WITHIN;
+
+/// Packets per second of a stream; faster than anything the hosts say by themselves.
+const RATE_PER_S: u64 = 600;
+/// Packets that are to come while every flow of a stream is in hardware.
+const WATCHED: u64 = 600;
+/// Packets that the representors may see meanwhile: 5 % of them.
+const SLOW_MAX: u64 = WATCHED / 20;
+
+/// A chassis with a pod behind a VF. The first has its ports in the guest's own namespace, the second in one of its own.
+pub(super) struct Chassis {
+    daemon: Daemon,
+    ovs: Ovs,
+    pub(super) pod: Netns,
+    nic: Simnic,
+    netns: Option<Netns>,
+    number: u32,
+}
+
+impl Chassis {
+    fn new(lab: &mut Lab, ovn: &mut Ovn, number: u32, nic: Simnic) -> Outcome<Self> {
+        nic.set_mode("switchdev")?;
+        let settings = ["hw-offload=true", "tc-policy=skip_hw"];
+        let (uplink, representor) = (nic.uplink(), nic.representor(0));
+        let (pod, address) = (Netns::new(lab, "pod")?, format!("172.31.0.{number}"));
+        let with_length = format!("{address}/24");
+        let netns = if number == 1 { None } else { Some(Netns::new(lab, "hv")?) };
+        let ovs = match &netns {
+            None => {
+                run("ip", &["address", "add", &with_length, "dev", &uplink])?;
+                run("ip", &["link", "set", &uplink, "up"])?;
+                Ovs::start(lab, &settings)?
+            }
+            Some(netns) => {
+                netns.adopt(&uplink, &with_length)?;
+                run("ip", &["link", "set", &representor, "netns", netns.name()])?;
+                Ovs::start_in(lab, netns, &settings)?
+            }
+        };
+        ovn.join(&ovs, &format!("hv{number}"), &address)?;
+        pod.adopt(&nic.vf(0), "169.254.0.1/32")?;
+        pod.run(&["ip", "link", "set", &nic.vf(0), "mtu", "1400"])?;
+        wait_until("ovn-controller has made its bridge", DONE_WITHIN, || {
+            Ok(ovs.vsctl(&["list-br"])?.lines().any(|bridge| bridge == "br-int"))
+        })?;
+        let daemon = Daemon::start(lab, &ovs, "mode = \"steer\"\n")?;
+        let chassis = Self { daemon, ovs, pod, nic, netns, number };
+        chassis.run(&["ip", "link", "set", &representor, "up"])?;
+        Ok(chassis)
+    }
+
+    /// Runs a program where its ports are.
+    fn run(&self, words: &[&str]) -> Outcome<String> {
+        match &self.netns {
+            Some(netns) => netns.run(words),
+            None => run(words[0], &words[1..]),
+        }
+    }
+
+    /// The pod's device.
+    fn device(&self) -> String {
+        self.nic.vf(0)
+    }
+
+    /// The representor of the pod's VF.
+    fn representor(&self) -> String {
+        self.nic.representor(0)
+    }
+
+    /// Gives the pod these addresses, its only ones, and a way to everywhere else by `gateways`.
+    pub(super) fn address_pod(&self, addresses: &[&str], gateways: &[&str]) -> Outcome {
+        let device = self.device();
+        self.pod.run(&["ip", "address", "flush", "dev", &device, "scope", "global"])?;
+        for address in addresses {
+            // Nobody else has it: there is no need to wait until that is known.
+            self.pod.run(&["ip", "address", "add", address, "dev", &device, "nodad"])?;
+        }
+        for gateway in gateways {
+            self.pod.run(&["ip", "route", "replace", "default", "via", gateway, "dev", &device])?;
+        }
+        Ok(())
+    }
+
+    /// The address of the pod's device.
+    pub(super) fn mac(&self) -> Outcome<String> {
+        let path = format!("/sys/class/net/{}/address", self.device());
+        Ok(self.pod.run(&["cat", &path])?.trim().to_owned())
+    }
+
+    /// Packets that the CPU saw of those that the pod sent and got.
+    fn slow(&self) -> Outcome<u64> {
+        let text = self.run(&["ethtool", "-S", &self.representor()])?;
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        let counters: BTreeMap<&str, u64> =
+            pairs.filter_map(|(key, value)| Some((key.trim(), value.trim().parse().ok()?))).collect();
+        let of = |name| {
+            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
+        };
+        Ok(of("vf_tx_slow_packets")? + of("vf_rx_slow_packets")?)
+    }
+
+    /// Flows in TC and in hardware, and the reasons of those that are not.
+    fn flows(&self) -> Outcome<(usize, usize, String)> {
+        let flows = self.daemon.flows()?;
+        let placed = flows.iter().filter(|flow| flow["placement"] == "hardware").count();
+        let mut reasons = BTreeMap::<String, u32>::new();
+        for flow in flows.iter().filter(|flow| flow["placement"] != "hardware") {
+            *reasons.entry(flow["reason"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
+        }
+        let reasons: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        Ok((flows.len(), placed, reasons.join(", ")))
+    }
+}
+
+/// Both of them, and what they have in common.
+pub(super) struct Fabric {
+    pub(super) ovn: Ovn,
+    pub(super) hosts: [Chassis; 2],
+}
+
+impl Fabric {
+    pub(super) fn up(lab: &mut Lab) -> Outcome<Self> {
+        let (one, two) = (Simnic::new(0, 1)?, Simnic::new(1, 1)?);
+        one.wire(&two)?;
+        let mut ovn = Ovn::central(lab)?;
+        let hosts = [Chassis::new(lab, &mut ovn, 1, one)?, Chassis::new(lab, &mut ovn, 2, two)?];
+        Ok(Self { ovn, hosts })
+    }
+
+    /// Attaches each pod as the logical port `pod1` or `pod2`, which are there.
+    pub(super) fn plug(&self) -> Outcome {
+        for host in &self.hosts {
+            let (port, iface_id) = (host.representor(), format!("external_ids:iface-id=pod{}", host.number));
+            host.ovs.vsctl(&[
+                "--may-exist",
+                "add-port",
+                "br-int",
+                &port,
+                "--",
+                "set",
+                "Interface",
+                &port,
+                &iface_id,
+            ])?;
+        }
+        self.ovn.nbctl(&["--wait=hv", "sync"]).map(drop)
+    }
+
+    /// Packets that the CPU saw on either host.
+    fn slow(&self) -> Outcome<u64> {
+        Ok(self.hosts[0].slow()? + self.hosts[1].slow()?)
+    }
+
+    /// Sends a stream from the first host's pod to `address`, the other's, until both hosts forward it in hardware. Nothing
+    /// of it may be lost; what came of it is a line of the table.
+    pub(super) fn carry(&self, topology: &str, address: &str, port: u16) -> Outcome {
+        let [one, two] = &self.hosts;
+        wait_until(&format!("{topology}: {address} answers"), DONE_WITHIN, || Ok(one.pod.pings(address)))?;
+        let to =
+            if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+        let receiver = Receiver::start(&two.pod, &to)?;
+        let stream = Stream {
+            to: &to,
+            count: 100_000,
+            rate_per_s: RATE_PER_S,
+            payload_bytes: 1200,
+            ..Stream::default()
+        };
+        let sender = Sender::start_stoppable(&one.pod, stream)?;
+        let mut window = (receiver.so_far().packets, self.slow()?);
+        let slow = wait_for(&format!("{topology}: both hosts carry it in hardware"), DONE_WITHIN, || {
+            let now = (receiver.so_far().packets, self.slow()?);
+            if now.0 < window.0 + WATCHED {
+                return Ok(None);
+            }
+            let slow = now.1 - window.1;
+            window = now;
+            if slow <= SLOW_MAX { Ok(Some(slow)) } else { Err(Failure::new(self.tell(slow)?)) }
+        })?;
+        for host in &self.hosts {
+            let (flows, placed, reasons) = host.flows()?;
+            let share = 100.0 - 100.0 * slow as f64 / WATCHED as f64;
+            println!(
+                "    | {topology} | hv{} | {flows} | {placed} | {share:.1} % | {reasons} |",
+                host.number
+            );
+        }
+        let sent = sender.stop()?;
+        let received = receiver.finish()?;
+        ensure!(
+            received.packets == sent && received.duplicated == 0,
+            "{topology}: of {sent} packets {received:?} arrived"
+        );
+        Ok(())
+    }
+
+    fn tell(&self, slow: u64) -> Outcome<String> {
+        let mut text = format!("{slow} of {WATCHED} packets were seen by a CPU");
+        for host in &self.hosts {
+            text.push_str(&format!("\nhv{}: {:?}\n{}", host.number, host.flows()?, host.nic.rules()?));
+        }
+        Ok(text)
+    }
+}

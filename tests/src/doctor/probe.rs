@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lab_tests::ensure;
 use lab_tests::harness::{
-    Daemon, Demo, Failure, Lab, Outcome, Ovs, Seen, SentByVf, TcWatch, netlink_sockets, run, wait_for,
+    Daemon, Demo, Failure, Lab, Need, Outcome, Ovs, Seen, SentByVf, TcWatch, netlink_sockets, run, wait_for,
     wait_until,
 };
 use ovs_offloadd::doctor::complaints;
@@ -114,7 +114,7 @@ pub(super) fn a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwi
     Ok(())
 }
 
-/// Of a driver that takes no tags, no TCP flags, and no conntrack.
+/// Of a driver that takes no tags, no TCP flags, and conntrack on a kernel that has what it takes.
 fn what_it_says(matrix: &Value) -> Outcome {
     let release = run("uname", &["-r"])?;
     ensure!(matrix["kernel"] == release.trim() && matrix["driver"] == "simnic", "the matrix is of {matrix}");
@@ -152,8 +152,12 @@ fn what_it_says(matrix: &Value) -> Outcome {
     says("tcp.flags masked", "refused", "this firmware sees no flags")?;
     says("vlan push", "refused", "this firmware tags nothing")?;
     says("mirror, vlan push, output", "refused", "this firmware tags nothing")?;
-    says("ct", "refused", "conntrack action is not supported")?;
-    says("ct_state +est", "refused", "match on conntrack state is not supported")?;
+    for tracking in ["ct", "ct_state +est"] {
+        match Need::Ct.lacking() {
+            Some(_) => says(tracking, "refused", "conntrack needs a kernel with CONFIG_NET_TC_SKB_EXT")?,
+            None => says(tracking, "taken", "")?,
+        }
+    }
     says("police bytes", "refused", "police action is not supported")?;
     says("police packets", "refused", "police action is not supported")?;
     says("tcp.dst range", "refused", "match on port ranges is not supported")?;

@@ -112,4 +112,5 @@ pub(crate) const TESTS: &[Test] = tests![
     a_nic_with_connections_is_unplugged_under_traffic,
     tcp_passes_conntrack_in_hardware,
     tcp_through_open_vswitch_and_conntrack_passes_by_hardware,
+    a_tracked_connection_passes_a_tunnel_by_hardware,
 ];

@@ -63,6 +63,49 @@ impl Host {
         Ok(())
     }
 
+    /// The same for IPv4 through conntrack, zone 5 at either end of the way.
+    fn join_tracked(&self, near: u32, far: u32) -> Outcome {
+        let rep = self.nic.representor(0);
+        let matches =
+            format!("enc_key_id 5 enc_src_ip 172.31.0.{far} enc_dst_ip 172.31.0.{near} enc_dst_port 6081");
+        let set = format!(
+            "action tunnel_key set src_ip 172.31.0.{near} dst_ip 172.31.0.{far} id 5 ttl 64 dst_port 6081 csum pipe \
+             action mirred egress redirect dev tun"
+        );
+        let unset = format!("action tunnel_key unset pipe action mirred egress redirect dev {rep}");
+        for (device, matches, out) in [(rep.as_str(), "", &set), ("tun", &matches, &unset)] {
+            for (filter, actions) in [
+                ("chain 0 prio 1 protocol arp flower", out.clone()),
+                (
+                    "chain 0 prio 2 protocol ip flower ct_state -trk",
+                    "action ct zone 5 pipe action goto chain 1".to_owned(),
+                ),
+                (
+                    "chain 1 prio 2 protocol ip flower ct_state +trk+new",
+                    format!("action ct commit zone 5 pipe {out}"),
+                ),
+                ("chain 1 prio 2 protocol ip flower ct_state +trk+est", out.clone()),
+            ] {
+                self.tc(&format!("filter add dev {device} ingress {filter} {matches} {actions}"))?;
+            }
+            let shown = self.tc(&format!("filter show dev {device} ingress"))?;
+            ensure!(!shown.contains("not_in_hw"), "not all in hardware: {shown}");
+        }
+        Ok(())
+    }
+
+    /// Packets from the VF and from the wire that the NIC dealt with, and those that the host saw.
+    fn came_in(&self) -> Outcome<(u64, u64)> {
+        let (rep, uplink) = (self.nic.representor(0), self.nic.uplink());
+        let sum = |vf: &str, wire: &str| -> Outcome<u64> {
+            Ok(self.counter(&rep, vf)? + self.counter(&uplink, wire)?)
+        };
+        Ok((
+            sum("vf_tx_hw_packets", "wire_rx_hw_packets")?,
+            sum("vf_tx_slow_packets", "wire_rx_slow_packets")?,
+        ))
+    }
+
     fn counter(&self, device: &str, name: &str) -> Outcome<u64> {
         let text = self.netns.run(&["ethtool", "-S", device])?;
         let value =
@@ -112,4 +155,27 @@ pub(in super::super) fn two_nics_tunnel_past_both_hosts(lab: &mut Lab) -> Outcom
         "enc_dst_port 6081 geneve_opts 0102:80:00010002",
     )?;
     try_kind(lab, "vxlan external dstport 4789", "dst_port 4789 nocsum", "enc_dst_port 4789")
+}
+
+/// A connection that both ends track and carry through a tunnel: its first packets by the hosts, which go on where the NIC
+/// stopped, out of the tunnel and into it; the rest past them.
+pub(in super::super) fn a_tracked_connection_passes_a_tunnel_by_hardware(lab: &mut Lab) -> Outcome {
+    let (one, two) = (Host::new(lab, 1, "geneve external")?, Host::new(lab, 2, "geneve external")?);
+    one.nic.wire(&two.nic)?;
+    one.join_tracked(1, 2)?;
+    two.join_tracked(2, 1)?;
+    wait_until("the pods reach each other", SETTLES_WITHIN, || Ok(one.pod.pings("10.7.0.2")))?;
+    wait_until("both tunnels have a way", SETTLES_WITHIN, || {
+        Ok(!one.nic.rules()?.contains("unresolved") && !two.nic.rules()?.contains("unresolved"))
+    })?;
+    let hosts = [&one, &two];
+    let before = [one.came_in()?, two.came_in()?];
+    transfer(one.pod.name(), two.pod.name(), "10.7.0.2:5001", "10.7.0.2:5001")?;
+    for (host, before) in hosts.iter().zip(before) {
+        let after = host.came_in()?;
+        let (hard, soft) = (after.0 - before.0, after.1 - before.1);
+        ensure!(soft > 0, "not even the first packet was the host's");
+        ensure!(hard >= 19 * soft, "{hard} packets passed by hardware, {soft} by the host");
+    }
+    Ok(())
 }

@@ -68,6 +68,9 @@ impl Engine {
             | Event::MegaflowsDumped { .. } => self.reported(now, event, fx),
             _ => self.told(now, event, fx),
         }
+        if !self.world.rejoined.is_empty() {
+            self.placing.rejoined(&mut self.world, now);
+        }
         self.follow_mode(now, fx);
         if settles || fx[first..].iter().any(Effect::changes_something) {
             self.keep_journal(first, fx);
@@ -156,6 +159,10 @@ impl Engine {
             Event::Chassis(chassis) => {
                 let decided = self.world.set_chassis(now, chassis);
                 self.act_on_decisions(now, decided, fx);
+            }
+            Event::ChainRestore(restore) if restore != self.world.chain_restore => {
+                self.world.chain_restore = restore;
+                self.placing.chain_restore_changed(&mut self.world, now, fx);
             }
             Event::Nic(nic) => self.world.ports.set_nic(*nic),
             Event::NicGone(nic) => self.world.ports.remove_nic(nic),

@@ -7,6 +7,7 @@
 //!   delivered before it: the order of changes in TC is what counters and races are judged by;
 //! - [`Effect::Journal`] is on stable ground (a file that survives the process) before the effect after it starts.
 
+use crate::chains::ChainRestore;
 use crate::counters::Count;
 use crate::dpctl::{FlowText, FlowTextError};
 use crate::ovs::OvsSettings;
@@ -115,6 +116,8 @@ pub struct Megaflow {
     pub ufid: Ufid,
     /// The port it comes in by; a notification of its deletion does not tell.
     pub in_port: Option<DpPort>,
+    /// It is kept out of TC for its recirculation alone: the kernel shares no recirculation ids with TC.
+    pub needs_chain_restore: bool,
     /// What it moved since it was installed, where that is told.
     pub counted: Option<Count>,
     /// What of it TC cannot express, in words, where that can be seen: the likely reason for its being here.
@@ -139,6 +142,8 @@ pub enum Event {
     },
     /// OVSDB told which chassis tunnels lead to, by the address of each: all of them.
     Chassis(BTreeMap<IpAddr, String>),
+    /// The kernel, by what Open vSwitch could turn on, goes on in TC where a NIC stops, or does not.
+    ChainRestore(ChainRestore),
     /// A NIC appeared or changed.
     Nic(Box<NicFacts>),
     /// A NIC is gone.

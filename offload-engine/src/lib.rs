@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod chains;
 pub mod counters;
 pub mod dpctl;
 mod engine;
@@ -36,6 +37,7 @@ mod watch;
 pub mod workload;
 mod world;
 
+pub use chains::{ChainRestore, Recirculation};
 pub use counters::{Count, Traffic};
 pub use engine::Engine;
 pub use event::{
@@ -50,6 +52,6 @@ pub use probed::ProbedRefusal;
 pub use refusal::Refusal;
 pub use settings::{Counters, Settings};
 pub use standing::{NAMESPACES_MAX, OTHER_NAMESPACES};
-pub use view::{FlowView, NicView, Placement, PortView, Status};
+pub use view::{AFTER_SHOWN, FlowView, NicView, Placement, PortView, Status, UnitView};
 pub use workload::{Orchestrator, Workload};
 pub use world::{NicTally, Tally};

@@ -57,6 +57,19 @@ pub(crate) trait Placing: core::fmt::Debug {
     /// Ports or NICs changed.
     fn ports_changed(&mut self, _world: &mut World, _now: Micros) {}
 
+    /// Megaflows stand elsewhere among those that recirculation joins.
+    fn rejoined(&mut self, world: &mut World, _now: Micros) {
+        world.rejoined.clear();
+    }
+
+    /// Whether the kernel goes on where a NIC stops is known otherwise.
+    fn chain_restore_changed(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// How many entries a megaflow takes with those before it.
+    fn entries_of_unit(&self, _world: &World, _ufid: Ufid) -> Option<u32> {
+        None
+    }
+
     /// A NIC lost all its rules.
     fn nic_reset(&mut self, _world: &mut World, _now: Micros, _nic: NicId, _fx: &mut Vec<Effect>) {}
 

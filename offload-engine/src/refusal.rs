@@ -4,6 +4,10 @@ use alloc::string::{String, ToString as _};
 use core::fmt;
 use netlink_wire::Errno;
 
+/// Why a kernel without `CONFIG_NET_TC_SKB_EXT` keeps what recirculation joins out of hardware.
+pub(crate) const NO_CHAIN_RESTORE: &str = "it is joined to others by recirculation, and this kernel cannot go on in TC where \
+     the NIC stops (CONFIG_NET_TC_SKB_EXT is off)";
+
 /// Longest driver text kept, in bytes: texts become metric labels and table rows.
 pub const REASON_TEXT_MAX: usize = 160;
 
@@ -30,6 +34,12 @@ pub enum Refusal {
     /// The rule could not be written back as it is, so it is not touched: something in it is not understood, or is
     /// bound to software.
     Unsupported(String),
+    /// It is joined to others by recirculation, and the kernel does not go on where the NIC stops, or is not known to.
+    NoChainRestore,
+    /// The setting keeps what recirculation joins in software.
+    RecirculationOff,
+    /// The driver said that it has the rule, which gets packets of others only, and none came to it in hardware.
+    NotReached,
     /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
     NoOffloadPort,
     /// The driver said that it has the rule, and twice the packets passed by it all the same.
@@ -98,13 +108,15 @@ impl Refusal {
         match self {
             Self::TableFull => Retry::WhenRoom,
             Self::Kernel { errno, .. } if is_passing(*errno) => Retry::Soon,
-            Self::Counters(_) => Retry::Soon,
+            Self::Counters(_) | Self::NotReached => Retry::Soon,
             Self::Driver(_)
             | Self::DriverSilent
             | Self::Shape(_)
             | Self::Probed(_)
             | Self::Kernel { .. }
             | Self::Unsupported(_)
+            | Self::NoChainRestore
+            | Self::RecirculationOff
             | Self::NoOffloadPort
             | Self::PassedBy => Retry::WhenChanged,
         }
@@ -113,7 +125,15 @@ impl Refusal {
     /// Whether the operator may have changed what it came from: the driver, its firmware, the kernel, Open vSwitch.
     /// What the rule itself or its port lacks is judged anew with every change of these.
     pub(crate) fn may_be_over(&self) -> bool {
-        !matches!(self, Self::Unsupported(_) | Self::NoOffloadPort)
+        !matches!(
+            self,
+            Self::Unsupported(_) | Self::NoOffloadPort | Self::NoChainRestore | Self::RecirculationOff
+        )
+    }
+
+    /// Whether it comes of the rule, its port or the kernel as they are, and not of a try.
+    pub(crate) fn is_of_rule(&self) -> bool {
+        !self.may_be_over()
     }
 
     /// A short word for metrics, from a closed set.
@@ -126,6 +146,9 @@ impl Refusal {
             Self::Probed(_) => "probed",
             Self::Kernel { .. } => "kernel",
             Self::Unsupported(_) => "unsupported",
+            Self::NoChainRestore => "no_chain_restore",
+            Self::RecirculationOff => "recirculation_off",
+            Self::NotReached => "not_reached",
             Self::NoOffloadPort => "no_offload_port",
             Self::PassedBy => "passed_by",
             Self::Counters(_) => "counters",
@@ -146,6 +169,13 @@ impl fmt::Display for Refusal {
             Self::Unsupported(what) => {
                 write!(f, "left alone, since it could not be written back as it is: {what}")
             }
+            Self::NoChainRestore => f.write_str(NO_CHAIN_RESTORE),
+            Self::RecirculationOff => f.write_str(
+                "it is joined to others by recirculation, which steer.recirculation = \"never\" keeps in software",
+            ),
+            Self::NotReached => f.write_str(
+                "no packet came to it in hardware: their connections, or what leads to it, stay in software",
+            ),
             Self::NoOffloadPort => {
                 f.write_str("the ingress port is not a port of a switchdev NIC with hw-tc-offload on")
             }

@@ -1,5 +1,6 @@
 //! What an operator may set about the engine.
 
+use crate::chains::Recirculation;
 use crate::ovs::ModeWanted;
 use policies::Micros;
 use policies::planner;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub mode: ModeWanted,
     /// What happens to OpenFlow's counters at promotion. Default: fast.
     pub counters: Counters,
+    /// What is done with filters that recirculation joins. Default: auto.
+    pub recirculation: Recirculation,
     /// Time between two readings of the TC filters, after each of which the planner runs. Default: 500 ms.
     pub epoch: Micros,
     /// Time between two readings of the kernel datapath's flows. Default: 2 s.
@@ -52,6 +55,7 @@ impl Default for Settings {
         Self {
             mode: ModeWanted::Auto,
             counters: Counters::Fast,
+            recirculation: Recirculation::Auto,
             epoch: Micros::from_millis(500),
             datapath_interval: Micros::from_secs(2),
             settle: Micros::from_secs(1),

@@ -1,5 +1,6 @@
 //! What the engine knows, as values for `status`, tables and metrics.
 
+use crate::chains::ChainRestore;
 use crate::counters::Traffic;
 use crate::engine::Engine;
 use crate::event::Peer;
@@ -15,7 +16,7 @@ use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
 use policies::planner::{Counts, Explanation};
 use policies::rules::Decision;
-use tc_flower::{FilterAddress, FilterReport};
+use tc_flower::{Chain, FilterAddress, FilterReport};
 
 /// Distinct refusal texts told of in one status; the rest is summed up under their labels.
 const REFUSAL_TEXTS_MAX: usize = 32;
@@ -74,6 +75,26 @@ pub struct FlowView<'a> {
     /// How the planner sees it.
     pub explanation: Option<Explanation>,
 }
+
+/// Where a megaflow stands among those that recirculation joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitView {
+    /// The chain it is in: its recirculation id.
+    pub chain: Chain,
+    /// The chain it sends its packets to.
+    pub goes_to: Option<Chain>,
+    /// Megaflows whose packets it may get, and whether they are in hardware; at most [`policies::planner::BEFORE_MAX`].
+    pub before: Vec<(Ufid, bool)>,
+    /// Megaflows that may get its packets, and whether they are in hardware; the first [`AFTER_SHOWN`].
+    pub after: Vec<(Ufid, bool)>,
+    /// How many these are in all.
+    pub after_count: usize,
+    /// How many entries it takes with those before it that have none, or, of one in hardware, how many are there for it alone.
+    pub entries: Option<u32>,
+}
+
+/// Megaflows after one that are shown at most.
+pub const AFTER_SHOWN: usize = 16;
 
 /// One port.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +189,42 @@ impl Engine {
     /// One megaflow.
     pub fn flow(&self, now: Micros, ufid: Ufid) -> Option<FlowView<'_>> {
         self.flow_view(now, ufid, self.world.ledger.get(ufid)?)
+    }
+
+    /// Where recirculation joins a megaflow to others; nothing for one that it does not, or that is not in TC. It takes a
+    /// look at all filters of the two chains.
+    pub fn unit(&self, ufid: Ufid) -> Option<UnitView> {
+        let world = &self.world;
+        let place = world.chains.place(ufid)?;
+        let shown = |ufid: Ufid| (ufid, world.ledger.get(ufid).is_some_and(Entry::in_hw));
+        let after = world.after(ufid);
+        Some(UnitView {
+            chain: place.within.map_or(Chain(0), |(_, chain)| chain),
+            goes_to: place.leads_to.map(|(_, chain)| chain),
+            before: world.before(ufid).into_iter().map(shown).collect(),
+            after_count: after.len(),
+            after: after.into_iter().take(AFTER_SHOWN).map(shown).collect(),
+            entries: self.placing.entries_of_unit(world, ufid),
+        })
+    }
+
+    /// What the kernel is known to do with a packet that a NIC has not finished with.
+    pub fn chain_restore(&self) -> ChainRestore {
+        match self.world.chain_restore {
+            // Nobody asked for it where Open vSwitch does not offload.
+            ChainRestore::Missing if !self.world.ovs.hw_offload => ChainRestore::Unknown,
+            told => told,
+        }
+    }
+
+    /// Megaflows that are in software since the kernel does not go on where a NIC stops, in TC or in the kernel datapath.
+    pub fn held_back_for_chain_restore(&self) -> u64 {
+        let held = |entry: &&Entry| {
+            !matches!(entry.home, Home::Gone { .. })
+                && entry.refusal == Some(Refusal::NoChainRestore)
+                && !entry.in_hw()
+        };
+        self.world.ledger.iter().map(|(_, entry)| entry).filter(held).count() as u64
     }
 
     /// Every port, by netdev index.

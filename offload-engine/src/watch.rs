@@ -3,6 +3,7 @@
 use crate::counters::{Count, Meter, Traffic};
 use crate::event::{Author, Megaflow, OpId, Round};
 use crate::ledger::{Entry, Goal, Home, Stage, TcFilter};
+use crate::refusal::Refusal;
 use crate::rule::{counters_of, same_rule, traffic};
 use crate::world::World;
 use alloc::boxed::Box;
@@ -83,6 +84,7 @@ impl World {
         let live = self.told_of_nothing.remove(&address).map_or_else(|| report.clone(), |(_, ours)| ours);
         entry.filter = Some(TcFilter { owner: report, live });
         self.ledger.set_home(ufid, Home::Tc(address));
+        self.rejoin(ufid);
         self.record_flow(ufid);
         Change::Made { ufid, quiet_for }
     }
@@ -193,6 +195,7 @@ impl World {
             entry.stale_through = stale_through;
             entry.meter.restart();
         }
+        self.rejoin(ufid);
         self.record_lost(ufid);
     }
 
@@ -293,6 +296,7 @@ impl World {
         entry.filter = Some(TcFilter { owner: report.clone(), live: report.clone() });
         entry.changed = now;
         self.ledger.set_home(ufid, Home::Tc(address));
+        self.rejoin(ufid);
         self.record_flow(ufid);
         self.count(ufid, &report.flow_stats());
         if let Some(entry) = self.ledger.get_mut(ufid) {
@@ -369,8 +373,13 @@ impl World {
         if let Some(entry) = self.ledger.get_mut(ufid) {
             entry.port = port.or(entry.port);
             entry.unfit = flow.unfit.clone().or(entry.unfit.take());
+            // Nobody asked the kernel for it where Open vSwitch does not offload.
+            let held_back = flow.needs_chain_restore && self.ovs.hw_offload;
+            entry.refusal = held_back.then_some(Refusal::NoChainRestore);
+            entry.refused_rule = None;
         }
         self.ledger.set_home(ufid, Home::Datapath);
+        self.rejoin(ufid);
         if !was_there {
             self.record_flow(ufid);
         }

@@ -1,8 +1,9 @@
 //! What is known, apart from what to do about it: ports, megaflows, counters, operations under way.
 
+use crate::chains::{ChainRestore, Chains, Place, can_follow};
 use crate::counters::Traffic;
 use crate::event::{Effect, OpId, Round};
-use crate::ledger::{Home, Ledger};
+use crate::ledger::{Entry, Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, PortKind, Ports};
@@ -16,6 +17,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
+use policies::planner::{BEFORE_MAX, Path};
 use tc_flower::{FilterAddress, FilterReport, Location};
 
 /// How long a deleted megaflow is remembered: Open vSwitch changes one by deleting and making it anew, and a dump
@@ -92,6 +94,12 @@ pub(crate) struct World {
     /// What probes saw drivers refuse.
     pub(crate) probed: Probed,
     pub(crate) ledger: Ledger,
+    /// What recirculation joins.
+    pub(crate) chains: Chains,
+    /// Filters whose place among these is another since the mode was last told.
+    pub(crate) rejoined: BTreeSet<Ufid>,
+    /// What the kernel does with a packet that the NIC has not finished with.
+    pub(crate) chain_restore: ChainRestore,
     pub(crate) totals: Totals,
     pub(crate) tally: Tally,
     pub(crate) recordings: Recordings,
@@ -118,6 +126,9 @@ impl World {
             ports: Ports::default(),
             probed: Probed::default(),
             ledger: Ledger::default(),
+            chains: Chains::default(),
+            rejoined: BTreeSet::new(),
+            chain_restore: ChainRestore::default(),
             totals: Totals::default(),
             tally: Tally::default(),
             recordings: Recordings::default(),
@@ -207,6 +218,87 @@ impl World {
             self.datapath_round = Some(round);
             effects.push(Effect::DumpMegaflows { round });
         }
+    }
+
+    /// Keeps up what recirculation joins with the filter of `ufid`, or with there being none.
+    pub(crate) fn rejoin(&mut self, ufid: Ufid) {
+        let filter = self.ledger.get(ufid).and_then(|entry| entry.filter.as_ref());
+        let place = filter.map(|filter| Place::of(&filter.owner));
+        let concerned = self.chains.set(ufid, place);
+        self.rejoined.extend(concerned);
+    }
+
+    /// Where a megaflow stands among those that recirculation joins, as its planner is to know it.
+    pub(crate) fn path_of(&self, ufid: Ufid) -> Path<Ufid> {
+        let Some(place) = self.chains.place(ufid) else { return Path::default() };
+        Path { before: place.within.map(|_| self.before(ufid)), goes_on: place.leads_to.is_some() }
+    }
+
+    /// The megaflows whose packets `ufid` may get.
+    pub(crate) fn before(&self, ufid: Ufid) -> Vec<Ufid> {
+        let filter = |ufid| Some(&*self.ledger.get(ufid)?.filter.as_ref()?.owner);
+        let junction = self.chains.place(ufid).and_then(|place| place.within);
+        let (Some(junction), Some(then)) = (junction, filter(ufid)) else { return Vec::new() };
+        self.chains
+            .leading_to(junction)
+            .filter(|other| *other != ufid)
+            .filter(|other| filter(*other).is_some_and(|first| can_follow(first, then, &self.ports)))
+            .take(BEFORE_MAX)
+            .collect()
+    }
+
+    /// The megaflows that may get packets of `ufid`.
+    pub(crate) fn after(&self, ufid: Ufid) -> Vec<Ufid> {
+        let filter = |ufid| Some(&*self.ledger.get(ufid)?.filter.as_ref()?.owner);
+        let junction = self.chains.place(ufid).and_then(|place| place.leads_to);
+        let (Some(junction), Some(first)) = (junction, filter(ufid)) else { return Vec::new() };
+        self.chains
+            .within(junction)
+            .filter(|other| *other != ufid)
+            .filter(|other| filter(*other).is_some_and(|then| can_follow(first, then, &self.ports)))
+            .collect()
+    }
+
+    /// Whether packets get to the filter of `ufid` in hardware.
+    pub(crate) fn is_reached(&self, ufid: Ufid) -> bool {
+        self.chains.place(ufid).is_none_or(|place| place.within.is_none())
+            || self.before(ufid).iter().any(|other| self.ledger.get(*other).is_some_and(Entry::in_hw))
+    }
+
+    /// Whether the filter of `ufid` leads to one in hardware that packets do not get to otherwise.
+    pub(crate) fn is_leaned_on(&self, ufid: Ufid) -> bool {
+        let in_hw = |other: &Ufid| self.ledger.get(*other).is_some_and(Entry::in_hw);
+        self.chains.place(ufid).is_some_and(|place| place.leads_to.is_some())
+            && self.after(ufid).iter().any(|after| {
+                in_hw(after) && !self.before(*after).iter().any(|other| *other != ufid && in_hw(other))
+            })
+    }
+
+    /// The same megaflows in the order in which packets pass them.
+    pub(crate) fn in_goto_order(&self, mut ufids: Vec<Ufid>) -> Vec<Ufid> {
+        if self.chains.is_empty() {
+            return ufids;
+        }
+        let mut ordered = Vec::with_capacity(ufids.len());
+        while !ufids.is_empty() {
+            let left: BTreeSet<Ufid> = ufids.iter().copied().collect();
+            let leads = |junction| self.chains.leading_to(junction).any(|other| left.contains(&other));
+            let is_first = |ufid: &Ufid| {
+                self.chains
+                    .place(*ufid)
+                    .and_then(|place| place.within)
+                    .is_none_or(|junction| !leads(junction))
+            };
+            let (first, rest): (Vec<_>, Vec<_>) = ufids.iter().copied().partition(is_first);
+            if first.is_empty() {
+                // Such as lead to each other have no order.
+                ordered.extend(rest);
+                break;
+            }
+            ordered.extend(first);
+            ufids = rest;
+        }
+        ordered
     }
 
     /// The port that packets of a filter come in by, and the NIC that its rule would be placed in.

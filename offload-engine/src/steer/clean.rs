@@ -135,8 +135,10 @@ impl Steer {
         }
         match judge(&*base, &seen, same_rule) {
             Judgement::Nothing | Judgement::TheirsLast => self.not_promoted(world, now, ufid),
-            // The rules may have changed meanwhile.
-            Judgement::Undisturbed if !self.may_be_placed(world, ufid) => self.not_promoted(world, now, ufid),
+            // The rules may have changed meanwhile, or what leads to it left hardware.
+            Judgement::Undisturbed if !self.may_be_placed(world, ufid) || !world.is_reached(ufid) => {
+                self.not_promoted(world, now, ufid);
+            }
             Judgement::Undisturbed => {
                 world.tally.clean_promotions += 1;
                 self.replace(world, now, ufid, Goal::Promote, fx);

@@ -8,6 +8,7 @@ mod placement;
 mod recovery;
 mod shapes;
 
+use crate::chains::{Place, Recirculation};
 use crate::event::{Answer, Effect, OpId};
 use crate::ledger::{Entry, Goal, Home, Stage};
 use crate::placing::{Draining, Placing};
@@ -26,6 +27,10 @@ use tc_flower::{Filter, Shape};
 
 /// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
 const LOST_AFTER: u8 = 2;
+
+/// The same of a rule that gets packets of others only. More, since a connection's packets come to it in hardware only once
+/// the kernel has given the connection to the NIC, which it does at most once a second (Linux, `tcf_ct_flow_table_lookup`).
+const NOT_REACHED_AFTER: u8 = 12;
 
 /// What steer mode keeps.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +77,10 @@ impl Placing for Steer {
             }
             Change::Left { ufid } => {
                 self.tell_unplaced(world, now, ufid);
+                // It is remembered for a while, and nothing is to be promoted for it meanwhile.
+                if let Some(planner) = self.planner_of(world, ufid) {
+                    planner.cut_off(now, ufid);
+                }
             }
             // With something under way for it, the end of that puts it right.
             Change::Clobbered { victim } => {
@@ -87,6 +96,7 @@ impl Placing for Steer {
             planner.set_settings(now, world.settings.planner);
         }
         self.lift_refusals(world, now);
+        self.judge_joined(world, now);
     }
 
     fn rules_changed(&mut self, world: &mut World, now: Micros, decided: &[Ufid], fx: &mut Vec<Effect>) {
@@ -124,9 +134,27 @@ impl Placing for Steer {
     fn nic_reset(&mut self, world: &mut World, now: Micros, nic: NicId, fx: &mut Vec<Effect>) {
         self.shapes.forget(nic);
         let lost = world.ledger.select(|entry| entry.nic == Some(nic) && entry.in_hw() && entry.is_resting());
-        for ufid in lost {
+        for ufid in world.in_goto_order(lost) {
             self.place_anew(world, now, ufid, fx);
         }
+    }
+
+    fn rejoined(&mut self, world: &mut World, now: Micros) {
+        for ufid in core::mem::take(&mut world.rejoined) {
+            let path = world.path_of(ufid);
+            if let Some(planner) = self.planner_of(world, ufid) {
+                planner.set_path(now, ufid, path);
+            }
+        }
+    }
+
+    fn chain_restore_changed(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.judge_joined(world, now);
+        self.plan(world, now, fx);
+    }
+
+    fn entries_of_unit(&self, world: &World, ufid: Ufid) -> Option<u32> {
+        self.planners.get(&world.ledger.get(ufid)?.nic?)?.entries_of_unit(ufid)
     }
 
     fn probed(&mut self, world: &mut World, now: Micros) {
@@ -248,7 +276,8 @@ impl Steer {
     fn empty(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         let draining = &self.draining;
         let placed = |entry: &Entry| draining.covers(entry.nic) && entry.in_hw() && entry.is_resting();
-        for ufid in world.ledger.select(placed) {
+        let placed = world.ledger.select(placed);
+        for ufid in world.in_goto_order(placed).into_iter().rev() {
             self.demote(world, now, ufid, fx);
         }
     }
@@ -284,9 +313,16 @@ impl Steer {
             entry.refusal = Some(Refusal::NoOffloadPort);
             return;
         };
-        let verdict = match can_be_replaced(&filter.owner) {
+        let recirculation = world.settings.recirculation;
+        let possible = match can_be_replaced(&filter.owner) {
+            Ok(()) if !Place::of(&filter.owner).is_joined() => Ok(()),
+            Ok(()) if recirculation == Recirculation::Never => Err(Refusal::RecirculationOff),
+            Ok(()) if !recirculation.allows(world.chain_restore) => Err(Refusal::NoChainRestore),
+            possible => possible,
+        };
+        let verdict = match possible {
             Ok(()) => {
-                if matches!(entry.refusal, Some(Refusal::NoOffloadPort | Refusal::Unsupported(_))) {
+                if entry.refusal.as_ref().is_some_and(Refusal::is_of_rule) {
                     entry.refusal = None;
                 }
                 entry.decision.map(|decision| decision.verdict).unwrap_or_default()
@@ -297,6 +333,7 @@ impl Steer {
             }
         };
         let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
+        let path = world.path_of(ufid);
         let planner = self.planners.entry(nic).or_insert_with(|| {
             let mut planner = Planner::new(world.settings.planner);
             planner.set_division(now, world.policy.rules().division());
@@ -304,11 +341,22 @@ impl Steer {
         });
         planner.set_verdict(now, ufid, verdict);
         planner.set_tenant(now, ufid, tenant);
+        planner.set_path(now, ufid, path);
         if matches!(verdict, Verdict::Software(_)) && self.waiting.remove(&ufid).is_some() {
             self.tell_unplaced(world, now, ufid);
         }
         if !matches!(verdict, Verdict::Software(_)) && !self.put_off_as_probed(world, now, ufid) {
             self.put_off_for_shape(world, now, ufid, false);
+        }
+    }
+
+    /// Judges what recirculation joins anew.
+    fn judge_joined(&mut self, world: &mut World, now: Micros) {
+        for ufid in world
+            .ledger
+            .select(|entry| entry.filter.as_ref().is_some_and(|filter| Place::of(&filter.owner).is_joined()))
+        {
+            self.judge(world, now, ufid);
         }
     }
 

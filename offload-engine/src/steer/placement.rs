@@ -1,6 +1,6 @@
 //! Replacements: into hardware, back to software, and back to what Open vSwitch wrote.
 
-use super::{LOST_AFTER, Steer, shape_of};
+use super::{LOST_AFTER, NOT_REACHED_AFTER, Planner, Steer, shape_of};
 use crate::counters::Meter;
 use crate::event::{Acked, Effect, Refused};
 use crate::ledger::{Goal, Home, Stage};
@@ -35,14 +35,23 @@ impl Steer {
         if self.wanted.contains(&ufid) && resting {
             world.tally.undone += 1;
         }
-        self.tell_unplaced(world, now, ufid);
+        // What was made anew by a command of ours is being promoted still.
+        let is_ours = matches!(entry.stage, Stage::Modifying { .. }) && world.chains.place(ufid).is_some();
+        if !is_ours {
+            self.tell_unplaced(world, now, ufid);
+        }
         // What it does now may be for software.
         if !self.may_be_placed(world, ufid) {
             self.wanted.remove(&ufid);
         }
         // A fresh filter has counted nothing: now is the time to promote it again. A flow that Open vSwitch changes
         // all the time is left to the planner.
-        if self.wanted.contains(&ufid) && resting && !draining && quiet_for >= world.settings.settle {
+        let settled = quiet_for >= world.settings.settle && world.is_reached(ufid);
+        if self.wanted.contains(&ufid) && resting && !draining && settled {
+            // Else what leads to it would be given up meanwhile.
+            if let Some(planner) = self.planner_of(world, ufid) {
+                planner.promoting_again(now, ufid);
+            }
             self.replace(world, now, ufid, Goal::Promote, fx);
         }
     }
@@ -53,7 +62,7 @@ impl Steer {
             .ledger
             .get(ufid)
             .is_some_and(|entry| entry.is_resting() && entry.filter.is_some() && world.is_trusted(entry));
-        if !ready {
+        if !ready || !world.is_reached(ufid) {
             self.tell_unplaced(world, now, ufid);
             return;
         }
@@ -72,8 +81,15 @@ impl Steer {
     pub(super) fn demote(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
         self.wanted.remove(&ufid);
         let Some(entry) = world.ledger.get(ufid) else { return };
-        if !entry.in_hw() || !entry.is_resting() {
+        if !entry.in_hw() {
             self.tell_unplaced(world, now, ufid);
+            return;
+        }
+        if !entry.is_resting() || !world.is_trusted(entry) || world.is_leaned_on(ufid) {
+            // With something under way for it or for what it leads to, and while nobody knows what is there, it stays.
+            if let Some(planner) = self.planner_of(world, ufid) {
+                planner.placed(now, ufid);
+            }
             return;
         }
         self.replace(world, now, ufid, Goal::Demote, fx);
@@ -202,7 +218,8 @@ impl Steer {
         }
         let known = world.ledger.get(victim);
         let told = known.is_some_and(|entry| {
-            entry.changed >= sent
+            // After lost notifications, the time of a change is that of the loss.
+            world.is_trusted(entry) && entry.changed >= sent
                 || entry.filter.as_ref().is_none_or(|filter| same_rule(&filter.owner, before))
         });
         if !told {
@@ -263,6 +280,10 @@ impl Steer {
                     self.shapes.taken(nic, shape);
                 }
                 self.told_placement(world, now, ufid);
+                // What comes after it in its unit has waited for this.
+                if nic.and_then(|nic| self.planners.get(&nic)).is_some_and(Planner::has_turns) {
+                    self.plan(world, now, fx);
+                }
             }
             Goal::Promote if refused => {
                 self.wanted.remove(&ufid);
@@ -302,6 +323,12 @@ impl Steer {
 
     /// Looks whether a rule is said to be in hardware and yet its packets pass by it: placed anew once, given up then.
     pub(super) fn look_for_loss(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        match world.chains.place(ufid) {
+            // It counts packets in software whose connections are not in hardware, and others that it passes on there.
+            Some(place) if place.leads_to.is_some() => return,
+            Some(_) => return self.look_whether_reached(world, now, ufid, fx),
+            None => {}
+        }
         let lost = world
             .ledger
             .get(ufid)
@@ -316,6 +343,20 @@ impl Steer {
                 self.demote(world, now, ufid, fx);
                 self.refuse(world, now, ufid, Refusal::PassedBy);
             }
+        }
+    }
+
+    /// Gives up the last rule of a unit if no packet comes to it in hardware: it gains nothing there.
+    fn look_whether_reached(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let idle = world.ledger.get(ufid).is_some_and(|entry| {
+            entry.idle_in_hw >= NOT_REACHED_AFTER && entry.in_hw() && entry.is_resting()
+        });
+        if idle {
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.idle_in_hw = 0;
+            }
+            self.demote(world, now, ufid, fx);
+            self.refuse(world, now, ufid, Refusal::NotReached);
         }
     }
 

@@ -35,6 +35,8 @@ impl Scene {
             overrun: false,
             entries_max: 10,
             refuses_every: 0,
+            units: false,
+            missed_in_the_middle: 0,
         };
         let now = Micros::from_secs(10);
         let engine = Engine::new(now, settings);

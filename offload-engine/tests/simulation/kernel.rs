@@ -10,6 +10,8 @@ use tc_flower::{Chain, FilterAddress, FilterFlags, FilterReport, Handle, Locatio
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     pub(crate) rule: Rule,
+    /// The chain it sends its packets to.
+    pub(crate) goes_to: Option<Chain>,
     pub(crate) flags: FilterFlags,
     pub(crate) software: u64,
     pub(crate) hardware: u64,
@@ -34,6 +36,10 @@ pub(crate) struct Kernel {
     pub(crate) entries_max: usize,
     /// Rules whose megaflow's number is a multiple of this are refused by the driver; 0 for none.
     pub(crate) refuses_every: u128,
+    /// Megaflows are joined by recirculation, by their numbers.
+    pub(crate) units: bool,
+    /// Packets that the NIC had to hand back in the middle of a chain.
+    pub(crate) missed_in_the_middle: u64,
 }
 
 impl Kernel {
@@ -55,9 +61,10 @@ impl Kernel {
 
     /// Open vSwitch makes a filter; the kernel gives it the lowest free handle.
     pub(crate) fn create(&mut self, rule: Rule) -> FilterAddress {
+        let (chain, goes_to) = if self.units { Rule::chains(rule.ufid) } else { (0, None) };
         let place = |handle| FilterAddress {
             location: self.location,
-            chain: Chain(0),
+            chain: Chain(chain),
             prio: Prio(2),
             protocol: EtherType::IPV4,
             handle: Handle(handle),
@@ -65,7 +72,8 @@ impl Kernel {
         let address =
             (1..).map(place).find(|address| !self.filters.contains_key(address)).expect("handles enough");
         let flags = FilterFlags::SKIP_HW | FilterFlags::NOT_IN_HW;
-        self.filters.insert(address, Filter { rule, flags, software: 0, hardware: 0 });
+        self.filters
+            .insert(address, Filter { rule, goes_to: goes_to.map(Chain), flags, software: 0, hardware: 0 });
         let report = Box::new(self.report(address));
         self.notify(Event::FilterNew { report, author: Author::Other });
         address
@@ -121,6 +129,26 @@ impl Kernel {
             _ => None,
         };
         Ok(Acked { extack })
+    }
+
+    /// Packets that pass these megaflows one after the other, as far as there are filters of them: in hardware until the NIC
+    /// has none for them, and in software from there on. Returns those that took them.
+    pub(crate) fn packets_through(&mut self, way: &[Ufid], count: u64) -> Vec<Ufid> {
+        let mut took = Vec::new();
+        let mut in_nic = true;
+        for ufid in way {
+            let Some(filter) = self.filters.values_mut().find(|filter| filter.rule.ufid == *ufid) else {
+                break;
+            };
+            if in_nic && !filter.in_hw() {
+                in_nic = false;
+                self.missed_in_the_middle += if took.is_empty() { 0 } else { count };
+            }
+            let counter = if in_nic { &mut filter.hardware } else { &mut filter.software };
+            *counter += count;
+            took.push(*ufid);
+        }
+        took
     }
 
     /// Packets for a megaflow; true where a filter took them.

@@ -12,6 +12,7 @@ mod rng;
 mod rule;
 mod run;
 mod surroundings;
+mod units;
 
 use offload_engine::Counters;
 use run::{Plan, Run};
@@ -50,6 +51,7 @@ fn plan(seed: u64) -> Plan {
         overruns: false,
         resurrects: seed % 2 == 1,
         reloads: false,
+        units: false,
     }
 }
 
@@ -76,6 +78,24 @@ fn rules_reloaded_at_any_moment_leave_nothing_wrong() {
 #[test]
 fn daemon_killed_at_any_moment_leaves_nothing_wrong() {
     schedules(100_000, |seed| Plan { crashes: true, steps: 90, counters: counters(seed), ..plan(seed) });
+}
+
+#[test]
+fn chains_are_promoted_in_goto_order_and_demoted_in_reverse_whatever_happens() {
+    schedules(10_000, |seed| Plan {
+        units: true,
+        reloads: seed % 3 == 0,
+        counters: counters(seed),
+        ..plan(seed)
+    });
+}
+
+#[test]
+fn chains_come_right_after_lost_notifications_and_a_killed_daemon() {
+    schedules(10_000, |seed| {
+        let (overruns, crashes) = (seed % 2 == 0, seed % 3 == 0);
+        Plan { units: true, overruns, crashes, counters: counters(seed), ..plan(seed) }
+    });
 }
 
 fn counters(seed: u64) -> Counters {

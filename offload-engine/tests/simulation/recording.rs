@@ -68,6 +68,7 @@ fn a_recording_holds_every_packet_that_was_counted_in_its_time() {
         overruns: seed % 3 == 0,
         resurrects: seed % 2 == 1,
         reloads: false,
+        units: false,
     };
     for seed in 0..1_000 {
         let mut run = Run::new(plan(seed));
@@ -189,6 +190,7 @@ fn what_is_recorded_goes_as_it_would_without() {
         overruns: false,
         resurrects: false,
         reloads: true,
+        units: false,
     };
     for seed in 0..200 {
         let run = |is_recorded: bool| {

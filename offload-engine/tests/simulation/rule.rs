@@ -2,7 +2,8 @@
 
 use crate::kernel::Filter;
 use netlink_wire::{Ifindex, PortId, Seq, Ufid};
-use tc_flower::action::{Direction, Mirred, MirredTarget};
+use tc_flower::Chain;
+use tc_flower::action::{Direction, Gact, Mirred, MirredTarget};
 use tc_flower::{Action, ActionKind, ActionReport, ActionStats, Change, Control, Counters};
 use tc_flower::{FilterAddress, FilterCounters, FilterReport, Match};
 
@@ -24,6 +25,29 @@ impl Rule {
 
     pub(crate) fn number(&self) -> u128 {
         u128::from_be_bytes(*self.ufid.as_bytes())
+    }
+
+    /// The chain it is in, and the one it sends its packets to, where megaflows are joined by recirculation.
+    pub(crate) fn chains(ufid: Ufid) -> (u32, Option<u32>) {
+        match u128::from_be_bytes(*ufid.as_bytes()) {
+            1..=3 => (0, Some(5)),
+            4 | 5 => (5, Some(6)),
+            6..=8 => (5, None),
+            9 | 10 => (6, None),
+            _ => (0, None),
+        }
+    }
+
+    fn actions(&self, goes_to: Option<Chain>) -> Vec<Action> {
+        let Some(chain) = goes_to else { return vec![self.action()] };
+        let mut copy = self.action();
+        if let ActionKind::Mirred(mirred) = &mut copy.kind {
+            mirred.copy = true;
+        }
+        copy.control = Control::Pipe;
+        let mut goto = Action::new(ActionKind::Gact(Gact::default()), Control::Goto(chain));
+        goto.cookie = Some(self.ufid.into());
+        vec![copy, goto]
     }
 
     fn action(&self) -> Action {
@@ -57,16 +81,21 @@ pub(crate) fn report(address: FilterAddress, filter: &Filter) -> FilterReport {
         class_id: None,
         indev: None,
         keys: Match::default(),
-        actions: vec![ActionReport {
-            action: filter.rule.action(),
-            stats,
-            times: None,
-            used_hw_stats: None,
-            in_hw_count: None,
-            references: 1,
-            bindings: 1,
-            unknown_attr: None,
-        }],
+        actions: filter
+            .rule
+            .actions(filter.goes_to)
+            .into_iter()
+            .map(|action| ActionReport {
+                action,
+                stats,
+                times: None,
+                used_hw_stats: None,
+                in_hw_count: None,
+                references: 1,
+                bindings: 1,
+                unknown_attr: None,
+            })
+            .collect(),
         unknown: Vec::new(),
     }
 }

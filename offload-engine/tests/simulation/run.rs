@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) overruns: bool,
     pub(crate) resurrects: bool,
     pub(crate) reloads: bool,
+    /// Megaflows are joined by recirculation.
+    pub(crate) units: bool,
 }
 
 pub(crate) struct Run {
@@ -75,6 +77,8 @@ impl Run {
             overrun: false,
             entries_max: if rng.one_in(2) { 4 } else { 1000 },
             refuses_every: if rng.one_in(3) { 5 } else { 0 },
+            units: plan.units,
+            missed_in_the_middle: 0,
         };
         let now = Micros::from_secs(100);
         let engine = Engine::new(now, settings(plan.counters));
@@ -103,6 +107,7 @@ impl Run {
     /// Tells a new engine what a daemon tells it when it starts.
     fn start(&mut self) {
         self.event(Event::JournalFound(self.journal.clone()));
+        self.event(Event::ChainRestore(offload_engine::ChainRestore::Works));
         for event in surroundings::events(self.kernel.location) {
             self.event(event);
         }
@@ -133,7 +138,12 @@ impl Run {
             Effect::DumpMegaflows { round } => {
                 self.dumps.push_back(Event::MegaflowsDumped { round, complete: true });
             }
-            Effect::Replace { op, request } => self.requests.push_back((op, request)),
+            Effect::Replace { op, request } => {
+                if self.plan.units {
+                    crate::units::check_order(&self.engine, self.now, &request);
+                }
+                self.requests.push_back((op, request));
+            }
             Effect::ReadFlow { op, ufid } => self.ovs.socket.push_back(Command::Read { op: Some(op), ufid }),
             Effect::ModifyFlow { op, flow } => {
                 assert!(self.journal.contains(&flow.ufid), "mod-flow of a flow that is not in the journal");
@@ -197,8 +207,15 @@ impl Run {
     }
 
     fn wire(&mut self) {
-        let flow = self.flow();
         let packets = 1 + self.rng.below(200);
+        if self.plan.units {
+            let way = crate::units::way(&mut self.rng);
+            for flow in self.kernel.packets_through(&way, packets) {
+                *self.sent.entry(flow).or_default() += packets;
+            }
+            return;
+        }
+        let flow = self.flow();
         if self.kernel.packets(flow, packets) {
             *self.sent.entry(flow).or_default() += packets;
             if self.traced {
@@ -405,6 +422,7 @@ impl Run {
             let stranded = !filter.in_hw() && !filter.flags.contains(FilterFlags::SKIP_HW);
             assert!(!stranded, "a refused rule was left without skip_hw");
         }
+        crate::units::check(&self.kernel);
         if self.exact {
             let sent: u64 = self.sent.values().sum();
             assert_eq!(self.last_totals.total().packets, sent, "packets were lost from the totals");

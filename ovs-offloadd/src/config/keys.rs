@@ -8,7 +8,7 @@ use super::rules::place;
 use super::value::Scalar;
 use super::{
     CapacitySetting, Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting,
-    SavingSetting, SouthboundSetting,
+    RecirculationSetting, SavingSetting, SouthboundSetting,
 };
 
 /// A key of the configuration.
@@ -34,6 +34,11 @@ const MODES: &[(&str, ModeSetting)] =
     &[("auto", ModeSetting::Auto), ("observe", ModeSetting::Observe), ("steer", ModeSetting::Steer)];
 const COUNTERS: &[(&str, CountersSetting)] =
     &[("exact", CountersSetting::Exact), ("fast", CountersSetting::Fast)];
+const RECIRCULATIONS: &[(&str, RecirculationSetting)] = &[
+    ("auto", RecirculationSetting::Auto),
+    ("always", RecirculationSetting::Always),
+    ("never", RecirculationSetting::Never),
+];
 const SAVINGS: &[(&str, SavingSetting)] =
     &[("bytes", SavingSetting::Bytes), ("packets", SavingSetting::Packets), ("cpu", SavingSetting::Cpu)];
 const FORMATS: &[(&str, LogFormat)] = &[
@@ -176,6 +181,20 @@ pub static KEYS: &[Key] = &[
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(COUNTERS).map(|counters| config.steer.counters = counters),
+    },
+    Key {
+        name: "steer.recirculation",
+        default: "\"auto\"",
+        shape: "\"auto\", \"always\" or \"never\"",
+        doc: "Whether rules that recirculation joins, as conntrack does, may be in hardware. \"auto\": where the kernel is \
+              known to go on in TC in the chain where the NIC stopped (CONFIG_NET_TC_SKB_EXT), which is told by whether Open \
+              vSwitch could have it share recirculation ids. \"always\" is for a kernel that does without telling: where it \
+              does not, packets that the NIC hands back in the middle are treated twice.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| {
+            value.one_of(RECIRCULATIONS).map(|recirculation| config.steer.recirculation = recirculation)
+        },
     },
     Key {
         name: "policy.default",
@@ -433,6 +452,7 @@ mod tests {
             ("log.level", "\"warn\""),
             ("log.format", "\"json\""),
             ("steer.counters", "\"exact\""),
+            ("steer.recirculation", "\"never\""),
             ("policy.default", "\"software\""),
             ("policy.saving", "\"cpu\""),
             ("policy.min-rate", "\"1 bit/s\""),

@@ -45,6 +45,18 @@ pub enum CountersSetting {
     Fast,
 }
 
+/// What is done with rules that recirculation joins, as conntrack does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecirculationSetting {
+    /// They are placed where the kernel is known to go on in TC where the NIC stops.
+    #[default]
+    Auto,
+    /// They are placed whatever is known.
+    Always,
+    /// They stay in software.
+    Never,
+}
+
 /// Entries a NIC has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CapacitySetting {
@@ -225,6 +237,8 @@ pub struct Log {
 pub struct Steer {
     /// How a promotion treats counters.
     pub counters: CountersSetting,
+    /// What is done with rules that recirculation joins.
+    pub recirculation: RecirculationSetting,
 }
 
 /// Which flows earn an entry.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
-use super::views::{Amount, Deeds, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView};
+use super::views::{
+    Amount, Deeds, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView, UnitPart, UnitView,
+};
 use crate::config::show_duration;
 
 /// `48,211`.
@@ -123,6 +125,14 @@ pub fn status(view: &StatusView) -> String {
     for nic in &view.declared {
         let marked = if nic.reached { "" } else { "NOT AS DECLARED, " };
         line("declared", format!("{}   {marked}{}", nic.devlink, nic.sentence));
+    }
+    if view.recirculation.kernel == "missing" {
+        let held_back = number(view.recirculation.held_back);
+        let kernel = "kernel without CONFIG_NET_TC_SKB_EXT";
+        line(
+            "recirculation",
+            format!("{kernel}: {held_back} flows with conntrack or recirculation held back"),
+        );
     }
     line("placing", deeds(&view.done));
     const REFUSALS_SHOWN: usize = 5;
@@ -303,6 +313,30 @@ pub fn flow_list(flows: &[FlowView], total: u64, width: Option<u16>) -> String {
     out
 }
 
+/// `chain 5, then chain 6; before it 1 of 2 in hardware, after it 0 of 3`
+fn unit_line(unit: &UnitView) -> String {
+    let mut text = format!("chain {}", unit.chain);
+    if let Some(chain) = unit.goes_to {
+        let _ = write!(text, ", then chain {chain}");
+    }
+    let in_hw = |parts: &[UnitPart]| parts.iter().filter(|part| part.in_hardware).count();
+    let named =
+        |parts: &[UnitPart]| parts.iter().map(|part| part.ufid.as_str()).collect::<Vec<_>>().join(" ");
+    if unit.chain != 0 {
+        let _ = write!(text, "; before it {} of {} in hardware", in_hw(&unit.before), unit.before.len());
+        let _ = write!(text, " {}", named(&unit.before));
+    }
+    if unit.goes_to.is_some() {
+        let shown = if unit.after_count > unit.after.len() as u64 { " (the first shown)" } else { "" };
+        let _ = write!(text, "; after it {} of {} in hardware{shown}", in_hw(&unit.after), unit.after_count);
+        let _ = write!(text, " {}", named(&unit.after));
+    }
+    if let Some(entries) = unit.entries.filter(|entries| *entries > 1) {
+        let _ = write!(text, "; {entries} entries");
+    }
+    text
+}
+
 /// One flow explained.
 pub fn flow_why(view: &FlowWhy) -> String {
     let flow = &view.flow;
@@ -330,6 +364,9 @@ pub fn flow_why(view: &FlowWhy) -> String {
     line("placement", &format!("{} ({})", flow.placement, flow.reason.replace('_', " ")));
     if let Some(address) = &view.address {
         line("tc", address);
+    }
+    if let Some(unit) = &view.unit {
+        line("unit", &unit_line(unit));
     }
     line(
         "carried",
@@ -439,6 +476,8 @@ configuration the old one is in force: c.toml:1:1: unknown key x
     #[test]
     fn a_flow_list_says_what_it_leaves_out() {
         let flow = FlowView {
+            chain: Some(0),
+            goes_to: None,
             ufid: "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".into(),
             placement: "hardware",
             reason: "hot",

@@ -291,6 +291,10 @@ pub struct FlowView {
     pub port: Option<String>,
     /// The NIC of that port.
     pub nic: Option<u16>,
+    /// The chain of TC that its rule is in: its recirculation id.
+    pub chain: Option<u32>,
+    /// The chain that its rule sends packets to.
+    pub goes_to: Option<u32>,
     /// What it matches.
     pub key: String,
     /// How far its packets travel: `same-node`, `cross-node`, `external` or `unknown`.
@@ -329,8 +333,45 @@ pub struct FlowWhy {
     pub address: Option<String>,
     /// What it does with packets.
     pub actions: Option<String>,
+    /// Where recirculation joins it to others.
+    pub unit: Option<UnitView>,
     /// Sentences, the most important first.
     pub why: Vec<String>,
+}
+
+/// Where a flow stands among those that recirculation joins.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct UnitView {
+    /// The chain it is in: its recirculation id.
+    pub chain: u32,
+    /// The chain it sends its packets to.
+    pub goes_to: Option<u32>,
+    /// Flows whose packets it may get; at most 32.
+    pub before: Vec<UnitPart>,
+    /// Flows that may get its packets; the first 16.
+    pub after: Vec<UnitPart>,
+    /// How many these are in all.
+    pub after_count: u64,
+    /// Entries that it takes with those before it that have none, or, of one in hardware, that are there for it alone.
+    pub entries: Option<u32>,
+}
+
+/// Another flow of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnitPart {
+    /// Which.
+    pub ufid: String,
+    /// Whether it is in hardware.
+    pub in_hardware: bool,
+}
+
+/// What is known of the kernel as to flows that recirculation joins, as conntrack does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RecirculationView {
+    /// Whether it goes on in TC where a NIC stops (`CONFIG_NET_TC_SKB_EXT`): `works`, `missing`, or `unknown`.
+    pub kernel: &'static str,
+    /// Flows in software for that alone.
+    pub held_back: u64,
 }
 
 /// The daemon at a glance.
@@ -344,6 +385,8 @@ pub struct StatusView {
     pub mode_note: Option<String>,
     /// Hardware is kept empty on request.
     pub draining: bool,
+    /// Flows that recirculation joins, and whether they can be in hardware.
+    pub recirculation: RecirculationView,
     /// Time since start, in seconds.
     pub uptime_s: u64,
     /// Open vSwitch's version, if known.
@@ -399,6 +442,7 @@ pub(crate) mod sample {
             mode: "steer",
             mode_note: None,
             draining: false,
+            recirculation: RecirculationView { kernel: "works", held_back: 0 },
             uptime_s: 273_600,
             ovs_version: Some("3.5.0".into()),
             kernel: "6.12.117".into(),

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use netlink_wire::{Ifindex, Ufid};
-use offload_engine::{Engine, FlowView as EngineFlow, Micros, Mode, NicId, Placement, Traffic};
+use offload_engine::{
+    ChainRestore, Engine, FlowView as EngineFlow, Micros, Mode, NicId, Placement, Refusal, Traffic,
+};
 use policies::RuleId;
 use policies::language::{Locality, Truth};
 use policies::planner::{Because, Explanation, Terms, Verdict, WaitingFor};
-use tc_flower::display;
+use tc_flower::{Chain, Control, FilterReport, display};
 
 use crate::config::show_duration;
 use crate::ctl::views::{
-    Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicView, PortView, ReasonCount, RefusalView, Split,
+    Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicView, PortView, ReasonCount, RecirculationView,
+    RefusalView, Split, UnitPart, UnitView,
 };
 use crate::ctl::{FlowListArgs, FlowOrder, PlacementFilter};
 use crate::inventory::{Nic, Snapshot};
@@ -129,6 +132,16 @@ fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec
         .collect()
 }
 
+/// What is known of the kernel as to flows that recirculation joins.
+pub(crate) fn recirculation(engine: &Engine) -> RecirculationView {
+    let kernel = match engine.chain_restore() {
+        ChainRestore::Works => "works",
+        ChainRestore::Missing => "missing",
+        ChainRestore::Unknown => "unknown",
+    };
+    RecirculationView { kernel, held_back: engine.held_back_for_chain_restore() }
+}
+
 /// NICs: what the engine counts of each, and what the inventory knows of it.
 pub(crate) fn nics(engine: &Engine, snapshot: &Snapshot) -> Vec<NicView> {
     let counts: BTreeMap<NicId, NicView> = counts_of_nics(engine);
@@ -171,6 +184,19 @@ fn is_pinned(flow: &EngineFlow<'_>) -> bool {
     flow.decision.is_some_and(|decision| matches!(decision.verdict, Verdict::Hardware(_)))
 }
 
+/// Whether its packets go on to others: then these earned its entry.
+fn is_link(flow: &EngineFlow<'_>) -> bool {
+    flow.rule.is_some_and(|rule| goes_to(rule).is_some())
+}
+
+/// The chain that a rule sends its packets to.
+fn goes_to(rule: &FilterReport) -> Option<u32> {
+    rule.actions.iter().find_map(|report| match report.action.control {
+        Control::Goto(chain) => Some(chain.0),
+        _ => None,
+    })
+}
+
 /// Why a flow is where it is: a word of a closed set, also a label of metrics.
 fn reason(flow: &EngineFlow<'_>) -> &'static str {
     if let Some(refusal) = flow.refusal {
@@ -178,6 +204,7 @@ fn reason(flow: &EngineFlow<'_>) -> &'static str {
     }
     match (flow.placement, &flow.explanation) {
         (Placement::Hardware, _) if is_pinned(flow) => "pinned",
+        (Placement::Hardware, Some(Explanation::Placed { .. })) if is_link(flow) => "on_the_way",
         (Placement::Hardware, _) => "earned",
         (Placement::Datapath, _) => "not_in_tc",
         (Placement::Tc, None | Some(Explanation::Unknown)) => "observed",
@@ -192,6 +219,9 @@ fn reason(flow: &EngineFlow<'_>) -> &'static str {
             Explanation::Placed { .. } => "unconfirmed",
             Explanation::Demoting { .. } => "demoting",
             Explanation::BlockedUntil { .. } => "refused_before",
+            Explanation::Turn { .. } => "turn",
+            Explanation::OnTheWay { .. } => "on_the_way",
+            Explanation::NoWay => "no_way",
         },
     }
 }
@@ -204,6 +234,8 @@ fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
         reason: reason(flow),
         port: flow.port.map(|port| port.name.clone()),
         nic: flow.nic.map(|nic| nic.0),
+        chain: flow.address.map(|address| address.chain.0),
+        goes_to: flow.rule.and_then(goes_to),
         key: flow.rule.map_or_else(|| "-".to_owned(), |rule| rule.keys.to_string()),
         locality: belonging.locality.word(),
         workload: told(belonging.workload),
@@ -300,6 +332,7 @@ pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowW
         flow: view(engine, &flow),
         address: flow.address.map(|address| address.to_string()),
         actions,
+        unit: engine.unit(ufid).as_ref().map(unit_view),
         why: why(engine, &flow, now),
     })
 }
@@ -340,6 +373,15 @@ fn rule_sentences(engine: &Engine, flow: &EngineFlow<'_>, now: Micros, why: &mut
 fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
     let mut why = Vec::new();
     if flow.placement == Placement::Datapath {
+        if let Some(refusal) = flow.refusal {
+            why.push(format!("It is held back: {refusal}."));
+            return why;
+        }
+        if let Some(unfit) = flow.unfit {
+            why.push(format!(
+                "Open vSwitch did not put it into TC, so it cannot be placed; likely since {unfit}."
+            ));
+        }
         why.push(
             "Open vSwitch did not put it into TC, so it cannot be placed; ovs-vswitchd's log says why at debug \
              level (ovs-appctl vlog/set netdev_offload_tc:dbg tc:dbg)."
@@ -347,7 +389,9 @@ fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
         );
         return why;
     }
-    if let Some(refusal) = flow.refusal {
+    if let Some(refusal @ (Refusal::NoChainRestore | Refusal::RecirculationOff)) = flow.refusal {
+        why.push(format!("It is held back: {refusal}."));
+    } else if let Some(refusal) = flow.refusal {
         why.push(format!("It was refused: {refusal}."));
     }
     if flow.nic.is_none() {
@@ -412,6 +456,16 @@ fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
         Explanation::Demoting { since } => {
             format!("It is being taken out of hardware since {}.", span(now.since(since)))
         }
+        Explanation::Turn { since } => format!(
+            "It is given an entry since {}, and promoted when the one before it in its unit is in hardware.",
+            span(now.since(since))
+        ),
+        Explanation::OnTheWay { after } => {
+            format!("It leads to others, {after} now, and goes into hardware with the first of them that earns it.")
+        }
+        Explanation::NoWay => {
+            "It gets packets of others only, and no way to it can be in hardware.".to_owned()
+        }
         Explanation::BlockedUntil { until, refusals: 0, .. } => {
             format!("It is tried in {}, unless its shape is refused again until then.", span(until.since(now)))
         }
@@ -420,6 +474,41 @@ fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
             span(until.since(now))
         ),
     });
+    unit_sentences(engine, flow, now, &mut why);
     rule_sentences(engine, flow, now, &mut why);
     why
+}
+
+/// What stands in the way of the unit of a flow in software: which part of it, and why.
+fn unit_sentences(engine: &Engine, flow: &EngineFlow<'_>, now: Micros, why: &mut Vec<String>) {
+    let Some(unit) = engine.unit(flow.ufid).filter(|_| flow.placement != Placement::Hardware) else { return };
+    if unit.chain != Chain(0) && unit.before.is_empty() {
+        why.push(format!("No flow in TC is known that leads to chain {} and may lead to it.", unit.chain));
+    }
+    let mut parts = unit.before.iter().chain(&unit.after).filter(|(_, in_hw)| !in_hw);
+    let told = parts.find_map(|(ufid, _)| {
+        let part = engine.flow(now, *ufid)?;
+        let why = match (part.refusal, &part.explanation) {
+            (Some(refusal), _) => refusal.to_string(),
+            (None, Some(Explanation::Policy(_))) => "policy keeps it in software".to_owned(),
+            (None, Some(Explanation::NoWay)) => "no way leads to it".to_owned(),
+            _ => return None,
+        };
+        let what =
+            if unit.before.iter().any(|(before, _)| before == ufid) { "leads to it" } else { "follows it" };
+        Some(format!("Flow {ufid}, which {what}, is not in hardware: {why}."))
+    });
+    why.extend(told);
+}
+
+fn unit_view(unit: &offload_engine::UnitView) -> UnitView {
+    let part = |(ufid, in_hw): &(Ufid, bool)| UnitPart { ufid: ufid.to_string(), in_hardware: *in_hw };
+    UnitView {
+        chain: unit.chain.0,
+        goes_to: unit.goes_to.map(|chain| chain.0),
+        before: unit.before.iter().map(part).collect(),
+        after: unit.after.iter().map(part).collect(),
+        after_count: unit.after_count as u64,
+        entries: unit.entries,
+    }
 }

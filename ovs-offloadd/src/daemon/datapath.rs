@@ -12,7 +12,7 @@ use netlink_wire::ovs_datapath::{self, Change, Datapath};
 use netlink_wire::ovs_flow::{self, Megaflow, Omit};
 use netlink_wire::ovs_vport::{self, Vport};
 use netlink_wire::{Ifindex, Message, Messages, Seq};
-use offload_engine::{Count, Event, Round};
+use offload_engine::{ChainRestore, Count, Event, Round};
 use tracing::{debug, info, warn};
 
 use super::tc::Dropped;
@@ -229,6 +229,9 @@ impl KernelDatapath {
             }
             Step::Ports(_) if !complete => self.ports_interrupted = true,
             Step::Datapaths => {
+                if complete {
+                    told.push(Told::Event(self.chain_restore()));
+                }
                 self.ports.clear();
                 self.ports_interrupted = !complete;
                 self.waiting.push_front(Step::PortsEnd);
@@ -239,6 +242,17 @@ impl KernelDatapath {
             Step::Family(ovs_flow::FAMILY) => self.join(told),
             _ => {}
         }
+    }
+
+    /// Open vSwitch asks for shared recirculation ids wherever it offloads, and the kernel refuses that where it cannot go on in
+    /// TC where a NIC stops (`ovs_dp_change()`). A datapath that nobody asked that of tells nothing, but is like one that was
+    /// refused; nothing is in TC then.
+    fn chain_restore(&self) -> Event {
+        Event::ChainRestore(match self.datapaths.values().min() {
+            Some(true) => ChainRestore::Works,
+            Some(false) => ChainRestore::Missing,
+            None => ChainRestore::Unknown,
+        })
     }
 
     fn join(&mut self, told: &mut Vec<Told>) {
@@ -409,6 +423,7 @@ impl KernelDatapath {
                     self.datapaths.remove(&datapath.ifindex);
                     told.push(Told::Event(Event::DatapathOverrun));
                 }
+                // What there is, is looked at below.
                 Change::New | Change::Set => {
                     let shares = datapath.features.shares_recirc_ids_with_tc();
                     self.datapaths.insert(datapath.ifindex, shares);
@@ -428,5 +443,6 @@ fn for_engine(flow: &Megaflow<'_>, shares_recirc_ids: bool) -> Option<offload_en
         in_port: flow.keys.as_ref().and_then(|keys| keys.in_port).map(|port| port.value),
         counted: Some(Count::new(counters.stats.packets, counters.stats.bytes)),
         unfit: super::unfit::reason(flow, shares_recirc_ids),
+        needs_chain_restore: super::unfit::needs_chain_restore(flow, shares_recirc_ids),
     })
 }

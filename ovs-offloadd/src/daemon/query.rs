@@ -218,6 +218,7 @@ impl Daemon {
             mode: status.mode.as_str(),
             mode_note: super::startup::mode_note(config.mode, status.mode, status.ovs),
             draining: self.draining,
+            recirculation: answers::recirculation(&self.engine),
             uptime_s: self.started.elapsed().as_secs(),
             ovs_version: self.vswitchd_version.clone().or_else(|| self.ovs_version.clone()),
             kernel: self.kernel.clone(),

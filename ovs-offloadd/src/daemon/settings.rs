@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use offload_engine::{Counters, ModeWanted, Settings};
+use offload_engine::{Counters, ModeWanted, Recirculation, Settings};
 use policies::{Micros, Rate, planner};
 use tracing::{info, warn};
 
 use crate::config::{
     Assignment, CapacitySetting, Config, CountersSetting, InstallsSetting, ModeSetting, RateSetting,
-    SavingSetting, Written, assignments_in_external_ids, read_file,
+    RecirculationSetting, SavingSetting, Written, assignments_in_external_ids, read_file,
 };
 
 /// The configuration in force and how it came about.
@@ -139,6 +139,11 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
         counters: match config.steer.counters {
             CountersSetting::Exact => Counters::Exact,
             CountersSetting::Fast => Counters::Fast,
+        },
+        recirculation: match config.steer.recirculation {
+            RecirculationSetting::Auto => Recirculation::Auto,
+            RecirculationSetting::Always => Recirculation::Always,
+            RecirculationSetting::Never => Recirculation::Never,
         },
         epoch: micros(config.policy.epoch),
         datapath_interval: micros(config.dump.datapath_interval),

@@ -12,7 +12,23 @@ const ACTIONS_MAX: usize = 16;
 pub(super) fn reason(flow: &Megaflow<'_>, shares_recirc_ids: bool) -> Option<String> {
     let by_actions = flow.actions.as_ref().and_then(unfit_actions);
     let by_keys = flow.keys.as_ref().and_then(|keys| unfit_keys(keys, shares_recirc_ids));
-    by_actions.or(by_keys).map(str::to_owned)
+    let by_recirculation = needs_chain_restore(flow, shares_recirc_ids).then_some(
+        "it recirculates its packets, and this kernel does not share recirculation ids with TC \
+         (CONFIG_NET_TC_SKB_EXT is off)",
+    );
+    by_actions.or(by_keys).or(by_recirculation).map(str::to_owned)
+}
+
+/// Whether it is recirculation alone, on its way in or out, that keeps a flow out of TC.
+pub(super) fn needs_chain_restore(flow: &Megaflow<'_>, shares_recirc_ids: bool) -> bool {
+    let recirculated =
+        |keys: &FlowKeys| keys.recirc_id.is_some_and(|recirc_id| recirc_id.value != RecircId(0));
+    let recirculates =
+        |actions: &FlowActions<'_>| actions.iter().any(|action| matches!(action, FlowAction::Recirc(_)));
+    !shares_recirc_ids
+        && (flow.keys.as_ref().is_some_and(recirculated) || flow.actions.as_ref().is_some_and(recirculates))
+        && flow.actions.as_ref().and_then(unfit_actions).is_none()
+        && flow.keys.as_ref().and_then(|keys| unfit_keys(keys, true)).is_none()
 }
 
 fn unfit_actions(actions: &FlowActions<'_>) -> Option<&'static str> {

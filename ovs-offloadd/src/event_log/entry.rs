@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
 use offload_engine::{
-    Acked, Answer, Author, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId, OvsSettings,
-    OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
+    Acked, Answer, Author, ChainRestore, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId,
+    OvsSettings, OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
 };
 use serde::{Deserialize, Serialize};
 use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
@@ -124,6 +124,8 @@ pub(crate) struct FlowEntry {
     in_port: Option<u32>,
     counted: Option<(u64, u64)>,
     unfit: Option<String>,
+    #[serde(default)]
+    needs_chain_restore: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,6 +175,8 @@ pub(crate) enum Entry {
     NicGone(u16),
     NicReset(u16),
     Probed(Vec<ProbedEntry>),
+    /// Whether the kernel goes on in TC where a NIC stops; nothing where that is not known.
+    ChainRestore(Option<bool>),
     /// Address and name.
     Chassis(Vec<(String, String)>),
     #[serde(rename = "port")]
@@ -280,6 +284,7 @@ impl FlowEntry {
             in_port: flow.in_port.map(|port| port.0),
             counted: flow.counted.map(|count| (count.packets, count.bytes)),
             unfit: flow.unfit.clone(),
+            needs_chain_restore: flow.needs_chain_restore,
         }
     }
 
@@ -289,6 +294,7 @@ impl FlowEntry {
             in_port: self.in_port.map(DpPort),
             counted: self.counted.map(|(packets, bytes)| Count::new(packets, bytes)),
             unfit: self.unfit,
+            needs_chain_restore: self.needs_chain_restore,
         }))
     }
 }
@@ -395,6 +401,11 @@ impl Entry {
             ),
             Event::Port(port) => Self::Port(PortEntry::of(port)),
             Event::PortGone(ifindex) => Self::PortGone(ifindex.0),
+            Event::ChainRestore(restore) => Self::ChainRestore(match restore {
+                ChainRestore::Works => Some(true),
+                ChainRestore::Missing => Some(false),
+                ChainRestore::Unknown => None,
+            }),
             Event::Drain(on) => Self::Drain(*on),
             Event::DrainNic { nic, on } => Self::DrainNic { nic: nic.0, on: *on },
             Event::Wake => Self::Wake,
@@ -466,6 +477,11 @@ impl Entry {
             Self::JournalFound(flows) => {
                 Event::JournalFound(flows.iter().map(|text| ufid(text)).collect::<Result<_, _>>()?)
             }
+            Self::ChainRestore(works) => Event::ChainRestore(match works {
+                Some(true) => ChainRestore::Works,
+                Some(false) => ChainRestore::Missing,
+                None => ChainRestore::Unknown,
+            }),
             Self::Drain(on) => Event::Drain(on),
             Self::DrainNic { nic, on } => Event::DrainNic { nic: NicId(nic), on },
             Self::Wake => Event::Wake,

@@ -369,6 +369,7 @@ mod tests {
                 in_port: None,
                 counted: Some(Count::new(self.packets, self.packets * 100)),
                 unfit: None,
+                needs_chain_restore: false,
             };
             let mut effects = Vec::new();
             self.engine.handle(

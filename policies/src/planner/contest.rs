@@ -1,6 +1,6 @@
 //! One round of giving entries away: who is next, and whose entry they may take.
 
-use alloc::collections::btree_set;
+use alloc::collections::{BTreeSet, btree_set};
 use alloc::vec::Vec;
 use core::iter::{Copied, Peekable, Rev};
 
@@ -11,11 +11,13 @@ type Best<'a, Id> = Peekable<Copied<Rev<btree_set::Iter<'a, (Score, Id)>>>>;
 type Weakest<'a, Id> = Peekable<Copied<btree_set::Iter<'a, (Score, Id)>>>;
 
 /// Goes through those in line and those with an entry, claim by claim, without changing anything.
+#[derive(Clone)]
 pub(super) struct Contest<'a, Id: Copy> {
     sides: Vec<Side<'a, Id>>,
     pub(super) standings: Standings,
 }
 
+#[derive(Clone)]
 struct Side<'a, Id: Copy> {
     claim: Claim,
     waiting: Best<'a, Id>,
@@ -35,11 +37,16 @@ fn comes_before<Id: Ord>(standings: &Standings, a: (Claim, Score, Id), b: (Claim
     order.then(a.1.key.cmp(&b.1.key)).then(a.2.cmp(&b.2)).is_gt()
 }
 
-/// The next to get a free entry, of those whose rule allows it.
-pub(super) fn next_in_line<Id: Copy + Ord>(seats: &Seats<Id>, standings: &Standings) -> Option<(Claim, Id)> {
+/// The next to get a free entry, of those whose rule allows it and that have not been passed over.
+pub(super) fn next_in_line<Id: Copy + Ord>(
+    seats: &Seats<Id>,
+    standings: &Standings,
+    passed_over: &BTreeSet<Id>,
+) -> Option<(Claim, Id)> {
     let mut next = None;
     for (claim, line) in seats.lines() {
-        let Some((score, id)) = line.waiting.last().copied() else { continue };
+        let best = line.waiting.iter().rev().find(|(_, id)| !passed_over.contains(id));
+        let Some((score, id)) = best.copied() else { continue };
         if standings.in_the_way(claim).is_some() {
             continue;
         }

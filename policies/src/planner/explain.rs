@@ -5,6 +5,7 @@ use core::hash::Hash;
 use super::division::InTheWay;
 use super::flow::{Block, Flow, State};
 use super::flows::Known;
+use super::path::{Link, Part};
 use super::settings::{Because, Refusal, Saving, Verdict};
 use super::{Planner, rate};
 use crate::{Micros, Rate};
@@ -42,6 +43,19 @@ pub enum Explanation {
         /// When the plan was made.
         since: Micros,
     },
+    /// It is part of a unit that is being promoted, and its turn comes when the one before it is in hardware.
+    Turn {
+        /// When the plan was made.
+        since: Micros,
+    },
+    /// Its packets are looked up again, so that it goes where those after it go, and none of them has an entry or is given one.
+    OnTheWay {
+        /// How many may come after it.
+        after: u64,
+    },
+    /// It gets packets from others only, and none of these can be in hardware: they are not there, policy keeps them in
+    /// software, or they were refused.
+    NoWay,
     /// It has an entry.
     Placed {
         /// When the kernel confirmed it.
@@ -117,6 +131,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         let Some(known) = self.flows.find(id) else { return Explanation::Unknown };
         let flow = &self.flows[known];
         match flow.state {
+            State::Promoting { since } if self.graph.turns.contains(&id) => Explanation::Turn { since },
             State::Promoting { since } => Explanation::Promoting { since },
             State::Demoting { since, .. } => Explanation::Demoting { since },
             State::Placed { since } => {
@@ -149,6 +164,11 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         }
     }
 
+    /// So many entries a megaflow takes with those before it that have none yet, or, of one with an entry, are there for it alone.
+    pub fn entries_of_unit(&self, id: Id) -> Option<u32> {
+        self.flows.get(id).map(Flow::entries)
+    }
+
     fn explain_software(&self, now: Micros, known: Known<Id>, flow: &Flow) -> Explanation {
         if let Verdict::Software(because) = flow.verdict {
             return Explanation::Policy(because);
@@ -156,6 +176,13 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         if let Some(block) = flow.block.filter(|block| block.until > now) {
             let Block { until, refusal, refusals } = block;
             return Explanation::BlockedUntil { until, refusal, refusals };
+        }
+        match flow.part {
+            Part::Link(Link::Carried) => {
+                return Explanation::OnTheWay { after: self.graph.after(known.id).count() as u64 };
+            }
+            Part::End { entries: None } => return Explanation::NoWay,
+            _ => {}
         }
         if let Verdict::Auto(terms) = flow.verdict {
             let needs = terms.min_rate.unwrap_or(self.settings.min_rate);
@@ -176,10 +203,12 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
                 InTheWay::RuleEntries => WaitingFor::RuleEntries,
                 InTheWay::RuleInstalls => WaitingFor::RuleInstalls,
             }
-        } else if self.free(now) == 0 && standings.has_competition() && !standings.is_under(flow.claim.tenant)
+        } else if self.free(now) < flow.entries()
+            && standings.has_competition()
+            && !standings.is_under(flow.claim.tenant)
         {
             WaitingFor::Share
-        } else if self.free(now) == 0 {
+        } else if self.free(now) < flow.entries() {
             WaitingFor::Entry
         } else if self.budget.left() == 0 || self.in_flight_left() == 0 {
             WaitingFor::Installs

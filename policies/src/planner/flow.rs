@@ -3,6 +3,7 @@
 use core::hint::black_box;
 
 use super::division::{Claim, Division, TenantId};
+use super::path::{Link, Part};
 use super::rate::{self, Moved, Pace};
 use super::seats::{Score, Seat};
 use super::settings::{Refusal, Settings, Terms, Verdict};
@@ -37,6 +38,10 @@ pub(super) struct Flow {
     pub(super) seat: Seat,
     /// When its silence is looked at next; it may have moved since.
     pub(super) looked_at: Option<Micros>,
+    /// Whether recirculation joins it to others.
+    pub(super) linked: bool,
+    /// What it is in its unit, as last reckoned.
+    pub(super) part: Part,
 }
 
 impl Flow {
@@ -52,6 +57,8 @@ impl Flow {
             block: None,
             seat: Seat::Aside,
             looked_at: None,
+            linked: false,
+            part: Part::Alone,
         }
     }
 
@@ -71,7 +78,7 @@ impl Flow {
         division.claim(self.tenant, self.verdict.rule())
     }
 
-    /// The one place where a megaflow waits: follows from its state, its verdict and the time alone.
+    /// The one place where a megaflow waits: follows from its state, its verdict, its part in a unit and the time alone.
     pub(super) fn belongs(&self, now: Micros, settings: &Settings, price: u128) -> Seat {
         let blocked = self.block.map(|block| block.until).filter(|until| *until > now);
         match (self.state, self.verdict) {
@@ -81,6 +88,9 @@ impl Flow {
                 Seat::Until(blocked.unwrap_or(now))
             }
             (State::Placed { .. }, Verdict::Software(_)) => Seat::Leaving,
+            (_, _) if matches!(self.part, Part::Link(Link::Carried) | Part::End { entries: None }) => {
+                Seat::Aside
+            }
             (State::Placed { since }, _) => {
                 let free_at = since.plus(settings.min_residency);
                 if free_at > now {
@@ -98,7 +108,7 @@ impl Flow {
                     Seat::Aside
                 } else {
                     let expected = self.expected(now, settings);
-                    if self.gain(expected, now, settings) >= price {
+                    if self.gain(expected, now, settings) >= self.price_of_all(price) {
                         Seat::Waiting(self.claim, self.score_of(expected, now, settings))
                     } else {
                         Seat::Aside
@@ -106,6 +116,20 @@ impl Flow {
                 }
             }
         }
+    }
+
+    /// So many entries it takes, or are there for it.
+    pub(super) fn entries(&self) -> u32 {
+        match self.part {
+            Part::Alone | Part::Link(Link::Carried) => 1,
+            Part::End { entries } => entries.unwrap_or(1),
+            Part::Link(Link::Second { entries, .. }) => entries,
+        }
+    }
+
+    /// What all the installs cost that it needs.
+    fn price_of_all(&self, price: u128) -> u128 {
+        price.saturating_mul(self.entries().into())
     }
 
     pub(super) fn is_fast_enough(&self, now: Micros, settings: &Settings) -> bool {
@@ -136,7 +160,7 @@ impl Flow {
 
     /// Whether what its entry is expected to save is as much as its install costs. Weight makes no install cheaper.
     pub(super) fn is_worth(&self, now: Micros, settings: &Settings, price: u128) -> bool {
-        self.is_pinned() || self.gain(self.expected(now, settings), now, settings) >= price
+        self.is_pinned() || self.gain(self.expected(now, settings), now, settings) >= self.price_of_all(price)
     }
 
     /// What an entry saves over the rest of its burst, where so much is expected of it.
@@ -152,7 +176,14 @@ impl Flow {
     /// Packets and bytes per second that are to be expected of it.
     fn expected(&self, now: Micros, settings: &Settings) -> (u64, u64) {
         let pause = self.pace.pause(now, settings.half_life, settings.counter_delay);
-        self.pace.expected(now, self.moved, now.since(self.first_seen), pause)
+        let (packets, bytes) = self.pace.expected(now, self.moved, now.since(self.first_seen), pause);
+        match self.part {
+            // No more than those after it move.
+            Part::Link(Link::Second { packets: most, bytes: most_bytes, .. }) => {
+                (packets.min(most), bytes.min(most_bytes))
+            }
+            _ => (packets, bytes),
+        }
     }
 
     /// When its score changes without its moving.
@@ -181,6 +212,8 @@ impl Flow {
             Verdict::Software(_) => (false, 1),
         };
         let saving = settings.saving.of(packets, bytes).saturating_mul(u128::from(weight));
+        // What one entry saves.
+        let saving = saving / u128::from(self.entries().max(1));
         Score { pinned, key: rate::key(saving) }
     }
 }

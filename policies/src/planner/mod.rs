@@ -14,12 +14,14 @@ mod explain;
 mod flow;
 mod flows;
 mod install_time;
+mod path;
 mod rate;
 mod round;
 mod seats;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -32,6 +34,8 @@ pub use explain::{Counts, Explanation, WaitingFor};
 use flow::{Block, Flow, State, back_off};
 use flows::{Flows, Known};
 use install_time::InstallTime;
+use path::Graph;
+pub use path::{BEFORE_MAX, Path, UNIT_MAX};
 use seats::{Seat, Seats};
 pub use settings::{Because, Capacity, Refusal, Sample, Saving, Settings, Terms, Verdict};
 
@@ -64,6 +68,7 @@ pub struct Planner<Id> {
     advantage: i64,
     flows: Flows<Id>,
     seats: Seats<Known<Id>>,
+    graph: Graph<Id>,
     division: Division,
     table: Table,
     budget: Budget,
@@ -99,6 +104,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
             advantage: rate::advantage(settings.hysteresis_percent),
             flows: Flows::new(),
             seats: Seats::new(),
+            graph: Graph::new(),
             division: Division::default(),
             table: Table::new(settings.capacity),
             budget: Budget::new(),
@@ -188,6 +194,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         if flow.verdict != verdict || is_new {
             flow.verdict = verdict;
             self.reclaim(now, known);
+            self.graph.touch(id);
         }
     }
 
@@ -249,6 +256,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
             State::Software | State::Placed { .. } => {}
         }
         self.reseat(now, known);
+        self.graph.touch(id);
     }
 
     /// The megaflow is not to be tried before `until`, for what is known of others like it. An install that a plan gave it
@@ -269,6 +277,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
             }
         }
         self.reseat(now, known);
+        self.graph.touch(id);
     }
 
     /// The kernel and the driver took so long to put a rule in the NIC, measured around that request alone. To be told of
@@ -284,6 +293,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         if let Some(known) = self.flows.find(id) {
             self.flows[known].block = None;
             self.reseat(now, known);
+            self.graph.touch(id);
         }
     }
 
@@ -300,6 +310,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
             batch.iter().for_each(|(known, _)| self.flows[*known].touch());
             for (known, _) in batch.drain(..) {
                 self.enter(known, State::Software);
+                self.graph.remove(known.id);
                 let Flow { seat, looked_at, .. } = self.flows[known];
                 self.seats.leave(seat, known);
                 if let Some(at) = looked_at {
@@ -349,10 +360,23 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
                 self.demoting += 1;
             }
         }
+        if self.flows[known].linked {
+            self.graph.turns.remove(&known.id);
+            if matches!(state, State::Software) {
+                self.graph.holding.remove(&known.id);
+            } else {
+                self.graph.holding.insert(known.id);
+            }
+            self.graph.stale.insert(known.id);
+        }
     }
 
     /// Files a megaflow where it belongs now.
     fn reseat(&mut self, now: Micros, known: Known<Id>) {
+        if self.flows[known].linked {
+            let part = self.part(now, known);
+            self.flows[known].part = part;
+        }
         let flow = &mut self.flows[known];
         let seat = flow.belongs(now, &self.settings, self.price);
         if seat != flow.seat {

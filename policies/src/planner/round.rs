@@ -1,5 +1,6 @@
 //! One plan: who gets an entry now, and who loses one.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::hash::Hash;
 
@@ -7,6 +8,7 @@ use super::contest::{Contest, next_in_line};
 use super::division::{self, InTheWay, Standings};
 use super::flow::{Flow, State};
 use super::flows::Known;
+use super::unit::entries;
 use super::{AT_A_TIME, Plan, Planner};
 use crate::Micros;
 
@@ -23,12 +25,22 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         self.price = self.toll.price(&self.settings);
         while let Some(known) = self.seats.due(now) {
             self.reseat(now, known);
+            self.graph.touch(known.id);
         }
         self.look(now);
         let mut plan = Plan { promote: Vec::new(), demote: Vec::new() };
+        if !self.graph.is_empty() {
+            self.refresh_units(now);
+            self.take_turns(now, &mut plan);
+            self.dissolve(now, &mut plan);
+        }
         self.evict(now, &mut plan);
-        self.fill(now, &mut plan);
-        self.displace(now, &mut plan);
+        let short = self.fill(now, &mut plan, false);
+        self.displace(now, &mut plan, short);
+        if short && self.demoting == 0 {
+            // Nobody makes room for a unit: what is free is not kept for it.
+            self.fill(now, &mut plan, true);
+        }
         plan
     }
 
@@ -79,35 +91,42 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         }
     }
 
-    /// Gives free entries to the best in line.
-    fn fill(&mut self, now: Micros, plan: &mut Plan<Id>) {
+    /// Gives free entries to the best in line, to a unit as many as it needs or none. Returns whether it stopped at one for
+    /// which too few are free; with `pass_over` it leaves such a one out.
+    fn fill(&mut self, now: Micros, plan: &mut Plan<Id>, pass_over: bool) -> bool {
         if self.free(now) == 0 || self.seats.waiting_len() == 0 {
-            return;
+            return false;
         }
         let mut standings = self.standings(now);
-        while self.budget.left() > 0 && self.in_flight_left() > 0 && self.free(now) > 0 {
-            let Some((claim, known)) = next_in_line(&self.seats, &standings) else { return };
+        let mut passed_over = BTreeSet::new();
+        while self.installs_left() > 0 && self.in_flight_left() > 0 && self.free(now) > 0 {
+            let Some((_, known)) = next_in_line(&self.seats, &standings, &passed_over) else { return false };
             if !self.still_worth_it(now, known) {
                 continue;
             }
-            self.budget.spend();
-            self.toll.spend();
-            self.price = self.toll.price(&self.settings);
-            if let Some(budget) = claim.rule.and_then(|rule| self.rule_budgets.get_mut(&rule)) {
-                budget.spend();
+            let Some(unit) = self.rest_of_unit(now, known) else {
+                self.reseat(now, known);
+                passed_over.insert(known);
+                continue;
+            };
+            let short = entries(unit.len() + 1) > self.free(now);
+            if short && !pass_over {
+                return true;
             }
-            standings.gives(claim);
-            self.enter(known, State::Promoting { since: now });
-            self.reseat(now, known);
-            plan.promote.push(known.id);
+            if short || !self.give(now, known, unit, &mut standings, plan) {
+                passed_over.insert(known);
+            }
         }
+        false
     }
 
     /// Where no entry is free: demotes the weak for the clearly better, one for one.
     ///
     /// Also with entries free, where rules at their limit leave them so: one of the rule's own may be the weaker.
-    fn displace(&mut self, now: Micros, plan: &mut Plan<Id>) {
-        if self.seats.waiting_len() == 0 || self.free(now) > 0 && self.division.limits.is_empty() {
+    /// The same where some are free, and too few for the unit that is next.
+    fn displace(&mut self, now: Micros, plan: &mut Plan<Id>, short: bool) {
+        let enough = self.free(now) > 0 && self.division.limits.is_empty() && !short;
+        if self.seats.waiting_len() == 0 || enough {
             return;
         }
         let (faded, losers) = self.challenge(now);
@@ -125,7 +144,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         // Entries that are being freed already belong to the first in line.
         let after = self.allows_ours(now).saturating_add(self.demoting);
         let freeing = after.saturating_sub(self.entries + self.promoting);
-        let limit = (self.budget.left().saturating_sub(freeing) as usize).min(self.in_flight_left());
+        let limit = (self.installs_left().saturating_sub(freeing) as usize).min(self.in_flight_left());
         let mut spoken_for = freeing;
         let mut faded = Vec::new();
         let mut losers = Vec::new();
@@ -135,20 +154,56 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
             let rule_is_full = contest.standings.in_the_way(claim) == Some(InTheWay::RuleEntries);
             if !self.deserves(now, &self.flows[known]) {
                 faded.push(known);
-            } else if spoken_for > 0 && !rule_is_full {
-                spoken_for -= 1;
-                contest.standings.gives(claim);
-            } else {
-                match contest.loser(claim, score, self.advantage) {
-                    Some(loser) => losers.push(loser),
-                    None => contest.give_up(claim),
+                continue;
+            }
+            let needs = self.flows[known].entries();
+            if needs == 1 {
+                if spoken_for > 0 && !rule_is_full {
+                    spoken_for -= 1;
+                    contest.standings.gives(claim);
+                } else {
+                    match contest.loser(claim, score, self.advantage) {
+                        Some(loser) => losers.push(loser),
+                        None => contest.give_up(claim),
+                    }
                 }
+                continue;
+            }
+            // What is free is a unit's only where it is enough, or others make up for the rest.
+            let mut tried = contest.clone();
+            let mut of_free = 0;
+            let mut taken = Vec::new();
+            while of_free + entries(taken.len()) < needs {
+                if of_free < spoken_for && !rule_is_full {
+                    of_free += 1;
+                    tried.standings.gives(claim);
+                } else if let Some(loser) = tried.loser(claim, score, self.advantage) {
+                    taken.push(loser);
+                } else {
+                    break;
+                }
+            }
+            if of_free + entries(taken.len()) < needs || losers.len() + taken.len() > limit {
+                contest.give_up(claim);
+            } else {
+                spoken_for -= of_free;
+                losers.extend(taken);
+                contest = tried;
             }
         }
         (faded, losers)
     }
 
-    fn demote(&mut self, now: Micros, known: Known<Id>, plan: &mut Plan<Id>) {
+    pub(super) fn demote(&mut self, now: Micros, known: Known<Id>, plan: &mut Plan<Id>) {
+        if self.is_leaned_on(known.id) {
+            // The last of a way goes first; its turn comes when that is confirmed.
+            self.reseat(now, known);
+        } else {
+            self.demote_now(now, known, plan);
+        }
+    }
+
+    pub(super) fn demote_now(&mut self, now: Micros, known: Known<Id>, plan: &mut Plan<Id>) {
         let State::Placed { since } = self.flows[known].state else { return };
         self.enter(known, State::Demoting { since: now, placed: since });
         self.reseat(now, known);
@@ -164,6 +219,11 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         worth
     }
 
+    /// The megaflows before it that a unit takes an entry for, beside its own; `None` where no way leads to it any more.
+    fn rest_of_unit(&self, now: Micros, known: Known<Id>) -> Option<Vec<Known<Id>>> {
+        if self.flows[known].linked { self.way(now, known.id) } else { Some(Vec::new()) }
+    }
+
     /// Whether the megaflow is fast enough and worth its install.
     fn deserves(&self, now: Micros, flow: &Flow) -> bool {
         flow.is_fast_enough(now, &self.settings) && flow.is_worth(now, &self.settings, self.price)
@@ -174,7 +234,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
         Standings::new(&self.division, &self.rule_budgets, self.allows_ours(now), self.seats.demands())
     }
 
-    fn in_use(&self) -> u32 {
+    pub(super) fn in_use(&self) -> u32 {
         self.entries.saturating_add(self.foreign)
     }
 
@@ -187,6 +247,7 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
     }
 
     pub(super) fn in_flight_left(&self) -> usize {
-        self.settings.in_flight_max.max(1).saturating_sub(self.promoting + self.demoting) as usize
+        let sent = self.promoting.saturating_sub(entries(self.graph.turns.len()));
+        self.settings.in_flight_max.max(1).saturating_sub(sent + self.demoting) as usize
     }
 }

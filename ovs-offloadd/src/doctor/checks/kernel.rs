@@ -171,10 +171,12 @@ pub fn lacks_modules(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// No `CONFIG_NET_TC_SKB_EXT`, by the kernel's options or, where they cannot be read, by what Open vSwitch could turn on.
+/// No `CONFIG_NET_TC_SKB_EXT`, by the kernel's options or, where they cannot be read, by what Open vSwitch could turn on. Where
+/// it could, the kernel has the option, whatever a file says.
 pub fn lacks_skb_ext(facts: &Facts) -> Vec<Finding> {
     let offloads = facts.vswitchd.is_ok() && facts.ovsdb.as_ref().is_ok_and(|ovs| ovs.hw_offload);
     let how = match (&facts.kernel.options, &facts.shares_recirc_ids) {
+        (_, Ok(Some(true))) => return Vec::new(),
         (Ok(options), _) if options.contains_key("NET_TC_SKB_EXT") => return Vec::new(),
         (Ok(_), _) => "by its configuration",
         (Err(_), Ok(Some(false))) if offloads => "Open vSwitch could not turn recirc_id sharing on",
@@ -252,9 +254,14 @@ mod tests {
     #[test]
     fn a_kernel_without_skb_ext_is_known_by_its_options_or_by_what_open_vswitch_could_do() {
         let mut facts = without_option("NET_TC_SKB_EXT");
+        assert_eq!(
+            lacks_skb_ext(&facts),
+            [],
+            "Open vSwitch shares them, so that the options are another kernel's"
+        );
+        facts.shares_recirc_ids = Ok(None);
         assert_eq!(seen(&lacks_skb_ext(&facts)), [("kernel-no-skb-ext", vec!["CONFIG_NET_TC_SKB_EXT"])]);
         facts.kernel.options = Err("unknown".into());
-        assert_eq!(lacks_skb_ext(&facts), [], "Open vSwitch shares them");
         facts.shares_recirc_ids = Ok(Some(false));
         assert_eq!(lacks_skb_ext(&facts).len(), 1);
         facts.ovs_mut().hw_offload = false;

@@ -1,0 +1,52 @@
+//! Megaflows that recirculation joins, and a NIC that hands back in the middle what it has no rule for.
+
+use crate::kernel::Kernel;
+use crate::ovs::ufid;
+use crate::rng::Rng;
+use netlink_wire::Ufid;
+use offload_engine::{Engine, Micros, Placement, Replacement};
+use tc_flower::{Chain, FilterFlags, ReplaceActions};
+
+/// The way of some packets, drawn from those that the numbers of megaflows allow (`Rule::chains`).
+pub(crate) fn way(rng: &mut Rng) -> Vec<Ufid> {
+    let first = 1 + rng.below(3);
+    let way: &[u64] = match rng.below(4) {
+        0 => &[11 + rng.below(2)],
+        1 => &[first, 4 + rng.below(2), 9 + rng.below(2)],
+        _ => &[first, 6 + rng.below(3)],
+    };
+    way.iter().map(|number| ufid(*number)).collect()
+}
+
+/// What is sent keeps the order, by what the engine knows when it sends it.
+pub(crate) fn check_order(engine: &Engine, now: Micros, request: &Replacement) {
+    let Some(ufid) = request.filter.ufid() else { return };
+    let Some(unit) = engine.unit(ufid) else { return };
+    let in_hw = engine.flow(now, ufid).is_some_and(|flow| flow.placement == Placement::Hardware);
+    let to_hw = !request.filter.flags.contains(FilterFlags::SKIP_HW);
+    if to_hw && !in_hw && unit.chain != Chain(0) {
+        assert!(unit.before.iter().any(|(_, in_hw)| *in_hw), "{ufid} is promoted before what leads to it");
+    }
+    // What Open vSwitch wants is put back at once, whatever leans on what is there.
+    let is_repair = request.actions == ReplaceActions::Fresh;
+    if !to_hw && in_hw && !is_repair {
+        for (after, _) in unit.after.iter().filter(|(_, in_hw)| *in_hw) {
+            let other = engine
+                .unit(*after)
+                .is_some_and(|unit| unit.before.iter().any(|(before, in_hw)| *in_hw && *before != ufid));
+            assert!(other, "{ufid} is demoted before {after}, which nothing else leads to");
+        }
+    }
+}
+
+/// At rest every rule in hardware is of use: packets get to it, and find the next there.
+pub(crate) fn check(kernel: &Kernel) {
+    let in_hw = || kernel.filters.iter().filter(|(_, filter)| filter.in_hw());
+    for (address, filter) in in_hw() {
+        let reached =
+            address.chain == Chain(0) || in_hw().any(|(_, other)| other.goes_to == Some(address.chain));
+        assert!(reached, "no packet gets to {:?} in hardware", filter.rule);
+        let leads = filter.goes_to.is_none_or(|chain| in_hw().any(|(other, _)| other.chain == chain));
+        assert!(leads, "{:?} leads nowhere in hardware", filter.rule);
+    }
+}

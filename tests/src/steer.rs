@@ -1,6 +1,7 @@
 //! Mode steer, end to end: flows of a real Open vSwitch moved into the NIC and out of it.
 
 mod changes;
+mod conntrack;
 mod policy;
 mod promotion;
 mod recording;
@@ -19,6 +20,10 @@ use serde_json::Value;
 use changes::{
     an_idle_flow_disappears_and_one_that_only_hardware_sees_does_not,
     an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again,
+};
+use conntrack::{
+    an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there,
+    what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so,
 };
 use policy::a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow;
 use promotion::a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays;
@@ -58,9 +63,12 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent)
         .needs(NEEDS)
         .per_release(),
+    fact!(what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so).needs(NEEDS),
+    fact!(an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there).needs(NEEDS_CT),
 ];
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon];
+const NEEDS_CT: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ct];
 /// Ports at the receiver: a flow far above the policy's rate, and one far below.
 const FAST: u16 = 7001;
 const SLOW: u16 = 7003;

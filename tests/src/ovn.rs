@@ -5,6 +5,7 @@ mod topologies;
 
 use std::time::Duration;
 
+use crate::steer::conntrack::{Connection, in_hardware, most_goes_through_hardware};
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
@@ -18,9 +19,11 @@ pub(crate) const TESTS: &[Test] = &[
         .per_release(),
     fact!(what_works_across_two_chassis_works_with_its_flows_in_hardware).needs(NEEDS).per_release(),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
+    fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
 ];
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ovn];
+const NEEDS_CT: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ovn, Need::Ct];
 /// The longest an emulated guest may take until OVN or the daemon has done what it was told.
 const DONE_WITHIN: Duration = Duration::from_secs(60);
 const PORT: u16 = 7001;
@@ -118,6 +121,21 @@ fn traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_softwar
     let received = receiver.finish()?;
     ensure!(received.packets == sent, "of {sent} packets {received:?} arrived");
     Ok(())
+}
+
+fn an_established_connection_through_an_acl_moves_into_the_nic(lab: &mut Lab) -> Outcome {
+    let chassis = Chassis::up(lab)?;
+    let ovn = &chassis.ovn;
+    ovn.nbctl(&["acl-add", "blue", "to-lport", "1002", "tcp.dst == 7001", "allow-related"])?;
+    ovn.nbctl(&["acl-add", "blue", "to-lport", "1000", "outport == \"port1\" && ip4", "drop"])?;
+    ovn.nbctl(&["--wait=hv", "sync"])?;
+    let connection = Connection::between(&chassis.vms, "10.0.0.2:7001", "10.0.0.2:7001")?;
+    let daemon = Daemon::start(lab, &chassis.ovs, "mode = \"steer\"\npolicy.min-rate = \"1 Mbit/s\"\n")?;
+    in_hardware(&daemon, "sn0pf0vf0")?;
+    most_goes_through_hardware(&connection)?;
+    let denied = chassis.vms[0].run(&["ping", "-q", "-c", "1", "-W", "1", "10.0.0.2"]);
+    ensure!(denied.is_err(), "what the ACL denies came through: {denied:?}");
+    connection.close()
 }
 
 /// A port as `port list` has it.

@@ -1,7 +1,7 @@
 //! Mode steer, end to end: flows of a real Open vSwitch moved into the NIC and out of it.
 
 mod changes;
-mod conntrack;
+pub(crate) mod conntrack;
 mod policy;
 mod promotion;
 mod recording;
@@ -22,6 +22,7 @@ use changes::{
     an_openflow_change_holds_after_one_revalidation_and_the_flow_is_promoted_again,
 };
 use conntrack::{
+    a_connection_to_a_translated_address_moves_into_the_nic,
     an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there,
     what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so,
 };
@@ -64,6 +65,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so).needs(NEEDS),
+    fact!(a_connection_to_a_translated_address_moves_into_the_nic).needs(NEEDS_CT),
     fact!(an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there).needs(NEEDS_CT),
 ];
 

@@ -1,10 +1,11 @@
 //! Megaflows that recirculation joins, and a NIC that hands back in the middle what it has no rule for.
 
+use crate::facts::Scene;
 use crate::kernel::Kernel;
 use crate::ovs::ufid;
 use crate::rng::Rng;
 use netlink_wire::Ufid;
-use offload_engine::{Engine, Micros, Placement, Replacement};
+use offload_engine::{ChainRestore, Counters, Engine, Event, Micros, Placement, Refusal, Replacement};
 use tc_flower::{Chain, FilterFlags, ReplaceActions};
 
 /// The way of some packets, drawn from those that the numbers of megaflows allow (`Rule::chains`).
@@ -49,4 +50,59 @@ pub(crate) fn check(kernel: &Kernel) {
         let leads = filter.goes_to.is_none_or(|chain| in_hw().any(|(other, _)| other.chain == chain));
         assert!(leads, "{:?} leads nowhere in hardware", filter.rule);
     }
+}
+
+/// A scene in which packets pass 1 and then 6, which the kernel is known to be good for, or not.
+fn scene(restore: ChainRestore) -> Scene {
+    let mut scene = Scene::new(Counters::Fast);
+    scene.kernel.units = true;
+    scene.tell(Event::ChainRestore(restore));
+    for number in [1, 6] {
+        scene.ovs.install(&mut scene.kernel, ufid(number), 1);
+    }
+    scene
+}
+
+fn epochs(scene: &mut Scene, count: u32) {
+    for _ in 0..count {
+        scene.kernel.packets_through(&[ufid(1), ufid(6)], 1_000);
+        scene.epoch();
+        while let Some(replacement) = scene.take_replacement() {
+            scene.carry_out(replacement);
+        }
+    }
+}
+
+#[test]
+fn what_recirculation_joins_is_held_back_until_the_kernel_is_known_to_go_on_where_the_nic_stops() {
+    for restore in [ChainRestore::Unknown, ChainRestore::Missing] {
+        let mut scene = scene(restore);
+        epochs(&mut scene, 6);
+        assert_eq!(scene.kernel.in_hw(), 0);
+        for number in [1, 6] {
+            let flow = scene.engine.flow(scene.now, ufid(number)).expect("known");
+            assert_eq!(flow.refusal, Some(&Refusal::NoChainRestore));
+        }
+        assert_eq!(scene.engine.held_back_for_chain_restore(), 2);
+        scene.tell(Event::ChainRestore(ChainRestore::Works));
+        epochs(&mut scene, 6);
+        assert_eq!(scene.kernel.in_hw(), 2);
+        assert_eq!(scene.engine.held_back_for_chain_restore(), 0);
+        // Told otherwise, it leaves.
+        scene.tell(Event::ChainRestore(restore));
+        epochs(&mut scene, 4);
+        assert_eq!(scene.kernel.in_hw(), 0);
+    }
+}
+
+#[test]
+fn nothing_is_missed_in_the_middle_once_a_unit_is_in_hardware() {
+    let mut scene = scene(ChainRestore::Works);
+    epochs(&mut scene, 6);
+    assert_eq!(scene.kernel.in_hw(), 2);
+    let missed = scene.kernel.missed_in_the_middle;
+    epochs(&mut scene, 6);
+    assert_eq!(scene.kernel.missed_in_the_middle, missed);
+    let unit = scene.engine.unit(ufid(6)).expect("joined");
+    assert_eq!((unit.chain, unit.goes_to, unit.before), (Chain(5), None, vec![(ufid(1), true)]));
 }

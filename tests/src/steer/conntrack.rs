@@ -18,6 +18,8 @@ use super::{PLACED_WITHIN, config};
 use crate::io::netns;
 
 const VM1: &str = "10.9.0.2:7001";
+/// An address that is nobody's, and is translated to that.
+const SERVICE: &str = "10.9.0.9:7001";
 const REP0: &str = "sn0pf0vf0";
 const REP1: &str = "sn0pf0vf1";
 
@@ -61,7 +63,7 @@ impl Scene {
 }
 
 /// One connection from vm0 to vm1 over which bytes go, and are counted, until it is stopped.
-struct Connection {
+pub(crate) struct Connection {
     stop: Arc<AtomicBool>,
     received: Arc<AtomicU64>,
     ends: Vec<JoinHandle<Result<(), String>>>,
@@ -69,22 +71,28 @@ struct Connection {
 
 impl Connection {
     fn open(scene: &Scene) -> Outcome<Self> {
+        Self::between(&scene.vms, VM1, VM1)
+    }
+
+    /// From the first to the second, which listens at `listens` and is called by `address`.
+    pub(crate) fn between(vms: &[Netns; 2], listens: &'static str, address: &'static str) -> Outcome<Self> {
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (to, end, count) = (scene.vms[1].name().to_owned(), Arc::clone(&stop), Arc::clone(&received));
-        let server =
-            thread::spawn(move || serve(&to, &ready, &end, &count).map_err(|failure| failure.to_string()));
-        let (from, end) = (scene.vms[0].name().to_owned(), Arc::clone(&stop));
+        let (to, end, count) = (vms[1].name().to_owned(), Arc::clone(&stop), Arc::clone(&received));
+        let server = thread::spawn(move || {
+            serve((&to, listens), &ready, &end, &count).map_err(|failure| failure.to_string())
+        });
+        let (from, end) = (vms[0].name().to_owned(), Arc::clone(&stop));
         is_ready.recv().map_err(|_| Failure::new("the server does not listen"))?;
-        let client = thread::spawn(move || send(&from, &end).map_err(|failure| failure.to_string()));
+        let client = thread::spawn(move || send(&from, address, &end).map_err(|failure| failure.to_string()));
         Ok(Self { stop, received, ends: vec![server, client] })
     }
 
-    fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    fn close(self) -> Outcome {
+    pub(crate) fn close(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         for end in self.ends {
             end.join()
@@ -96,13 +104,13 @@ impl Connection {
 }
 
 fn serve(
-    namespace: &str,
+    (namespace, listens): (&str, &str),
     ready: &std::sync::mpsc::Sender<()>,
     stop: &AtomicBool,
     received: &AtomicU64,
 ) -> Outcome {
     netns::enter(namespace)?;
-    let listener = TcpListener::bind(VM1)?;
+    let listener = TcpListener::bind(listens)?;
     let _ = ready.send(());
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -120,9 +128,9 @@ fn serve(
     Ok(())
 }
 
-fn send(namespace: &str, stop: &AtomicBool) -> Outcome {
+fn send(namespace: &str, address: &str, stop: &AtomicBool) -> Outcome {
     netns::enter(namespace)?;
-    let mut stream = TcpStream::connect_timeout(&VM1.parse()?, PLACED_WITHIN)?;
+    let mut stream = TcpStream::connect_timeout(&address.parse()?, PLACED_WITHIN)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;
     let block = [7; 1400];
@@ -150,7 +158,7 @@ fn established(daemon: &Daemon, port: &str) -> Outcome<Option<Value>> {
     Ok(flows.into_iter().find(last))
 }
 
-fn in_hardware(daemon: &Daemon, port: &str) -> Outcome<Value> {
+pub(crate) fn in_hardware(daemon: &Daemon, port: &str) -> Outcome<Value> {
     wait_for(&format!("what is established by {port} is in hardware"), PLACED_WITHIN, || {
         Ok(established(daemon, port)?.filter(|flow| flow["placement"] == "hardware"))
     })
@@ -247,8 +255,26 @@ pub(super) fn an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_
     connection.close()
 }
 
+pub(super) fn a_connection_to_a_translated_address_moves_into_the_nic(lab: &mut Lab) -> Outcome {
+    let scene = Scene::up(lab)?;
+    scene.rule("priority=20,tcp,actions=ct(zone=1,nat,table=1)")?;
+    scene.rule(&format!(
+        "table=1,priority=30,tcp,ct_state=+trk+new,in_port={REP0},nw_dst=10.9.0.9,\
+         actions=ct(commit,zone=1,nat(dst=10.9.0.2)),output:{REP1}"
+    ))?;
+    let mac = scene.vms[1].run(&["cat", "/sys/class/net/sn0v1/address"])?;
+    let known =
+        ["ip", "neigh", "replace", "10.9.0.9", "lladdr", mac.trim(), "dev", "sn0v0", "nud", "permanent"];
+    scene.vms[0].run(&known)?;
+    let connection = Connection::between(&scene.vms, VM1, SERVICE)?;
+    let daemon = Daemon::start(lab, &scene.ovs, &config(&scene.ovs)?)?;
+    in_hardware(&daemon, REP0)?;
+    most_goes_through_hardware(&connection)?;
+    connection.close()
+}
+
 /// Of the next thousand packets that vm0 sends 95 in 100 are forwarded by the NIC.
-fn most_goes_through_hardware(connection: &Connection) -> Outcome {
+pub(crate) fn most_goes_through_hardware(connection: &Connection) -> Outcome {
     // Acknowledgements and all: what the NIC counts.
     let mut best = 0.0_f64;
     wait_until("19 of 20 packets go through hardware", PLACED_WITHIN, || {

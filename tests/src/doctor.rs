@@ -5,6 +5,7 @@ mod complaint;
 mod host;
 mod ports;
 mod probe;
+mod probe_tunnels;
 mod settings;
 
 use lab_tests::harness::{Need, Test, fact};
@@ -15,6 +16,7 @@ use probe::{
     a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwise,
     a_rule_with_what_a_probe_saw_refused_is_not_tried_until_that_is_forgotten,
 };
+use probe_tunnels::a_probe_tells_what_a_driver_takes_of_tunnels_and_leaves_nothing_at_their_devices;
 use settings::settings_that_do_not_hold_and_what_daemons_left_behind_are_named;
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon];
@@ -26,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(a_probe_tells_what_a_driver_takes_and_no_packet_is_treated_otherwise).needs(NEEDS),
+    fact!(a_probe_tells_what_a_driver_takes_of_tunnels_and_leaves_nothing_at_their_devices).needs(NEEDS),
     fact!(a_rule_with_what_a_probe_saw_refused_is_not_tried_until_that_is_forgotten).needs(NEEDS),
 ];
 

@@ -110,7 +110,7 @@ fn kinds(matrix: &Matrix, probe: &Probe) -> Option<(PortKind, Option<PortKind>)>
         // Two outputs are of two kinds, where a NIC has one uplink.
         Needs::TwoOutputs => (port, None),
         Needs::Output => (port, Some(kind(matrix.toward.as_ref()?.role))),
-        Needs::Tunnel | Needs::Geneve | Needs::Vxlan => (port, Some(PortKind::Tunnel)),
+        Needs::Tunnel | Needs::Tunnel6 | Needs::Geneve | Needs::Vxlan => (port, Some(PortKind::Tunnel)),
         Needs::FromTunnel | Needs::FromGeneve | Needs::FromVxlan => (PortKind::Tunnel, None),
     })
 }

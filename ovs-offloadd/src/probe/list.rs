@@ -52,6 +52,8 @@ pub enum Needs {
     TwoOutputs,
     /// A tunnel device of this host, to send to; of any kind.
     Tunnel,
+    /// The same, and an IPv6 address at the other end.
+    Tunnel6,
     /// A Geneve device.
     Geneve,
     /// A VXLAN device.
@@ -77,6 +79,14 @@ pub struct Devices {
     pub geneve: Option<Ifindex>,
     /// A VXLAN device with an ingress qdisc.
     pub vxlan: Option<Ifindex>,
+    /// The UDP port of the Geneve device.
+    pub geneve_port: u16,
+    /// The UDP port of the VXLAN device.
+    pub vxlan_port: u16,
+    /// A tunnel's other end that packets leave by this NIC to: drivers look its route up.
+    pub remote: Option<Ipv4Addr>,
+    /// The same, of IPv6.
+    pub remote6: Option<Ipv6Addr>,
 }
 
 /// One filter to try.
@@ -102,9 +112,11 @@ impl Probe {
     pub fn blames(&self) -> Option<Parts> {
         let of_one_kind = match self.needs {
             Needs::Nothing | Needs::Output | Needs::TwoOutputs => false,
-            Needs::Tunnel | Needs::FromTunnel => true,
+            Needs::Tunnel | Needs::Tunnel6 => true,
             // With options of the kind it can be blamed: no other kind has them.
-            Needs::Geneve | Needs::Vxlan | Needs::FromGeneve | Needs::FromVxlan => !self.has_tunnel_options(),
+            Needs::Geneve | Needs::Vxlan => !self.has_tunnel_options(),
+            // Nothing is: of such a filter the kernel passes on the driver's words and keeps its error to itself.
+            Needs::FromTunnel | Needs::FromGeneve | Needs::FromVxlan => true,
         };
         match self.group {
             _ if of_one_kind => None,
@@ -129,6 +141,10 @@ impl Probe {
 pub const BASE_DROP: &str = "ip, drop";
 /// The one that all that send to a port need.
 pub const BASE_OUTPUT: &str = "ip, output";
+/// The one that all need that send into a Geneve tunnel.
+pub(super) const INTO_GENEVE: &str = "tunnel set geneve";
+/// The one that all need that are at a tunnel's device.
+pub(super) const OUT_OF_TUNNEL: &str = "tun.dst_port";
 
 fn action(kind: ActionKind) -> Action {
     Action::new(kind, Control::Pipe)
@@ -154,9 +170,8 @@ fn ip6(proto: Option<u8>) -> Match {
     Match { eth, ..ip(proto) }
 }
 
-/// Addresses of documentation (RFC 5737, RFC 3849, RFC 7042): no packet has them.
+/// Addresses of documentation (RFC 5737, RFC 7042): no packet has them.
 const V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const MAC: MacAddr = MacAddr([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 
 /// All probes, the simplest first.
@@ -325,12 +340,13 @@ fn rewrites(devices: &Devices) -> Vec<Probe> {
     ]
 }
 
-fn tunnel_set() -> TunnelSet {
+fn tunnel_set(devices: &Devices) -> TunnelSet {
     TunnelSet {
         id: Some(7),
-        ipv4_src: Some(V4),
-        ipv4_dst: Some(Ipv4Addr::new(192, 0, 2, 2)),
-        dst_port: Some(6081),
+        // Which of our addresses it leaves with the route says, as where Open vSwitch has no `local_ip`.
+        ipv4_src: Some(Ipv4Addr::UNSPECIFIED),
+        ipv4_dst: devices.remote,
+        dst_port: Some(devices.geneve_port),
         ttl: Some(64),
         no_csum: Some(true),
         ..TunnelSet::default()
@@ -349,14 +365,16 @@ fn tunnel_actions(devices: &Devices) -> Vec<Probe> {
     let v6 = TunnelSet {
         ipv4_src: None,
         ipv4_dst: None,
-        ipv6_src: Some(V6),
-        ipv6_dst: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
-        ..tunnel_set()
+        ipv6_src: Some(Ipv6Addr::UNSPECIFIED),
+        ipv6_dst: devices.remote6,
+        ..tunnel_set(devices)
     };
-    let vxlan = TunnelSet { dst_port: Some(4789), ..tunnel_set() };
-    let geneve = |options| TunnelSet { options: TunnelOptions::Geneve(options), ..tunnel_set() };
+    let port = super::matches::any_port(devices);
+    let of_any = || TunnelSet { dst_port: Some(port), ..tunnel_set(devices) };
+    let vxlan = TunnelSet { dst_port: Some(devices.vxlan_port), ..tunnel_set(devices) };
+    let geneve = |options| TunnelSet { options: TunnelOptions::Geneve(options), ..tunnel_set(devices) };
     vec![
-        into("tunnel set geneve", Needs::Geneve, devices.geneve, tunnel_set()),
+        into(INTO_GENEVE, Needs::Geneve, devices.geneve, tunnel_set(devices)),
         into("tunnel set geneve, one option", Needs::Geneve, devices.geneve, geneve(vec![option(1)])),
         into(
             "tunnel set geneve, two options",
@@ -365,12 +383,12 @@ fn tunnel_actions(devices: &Devices) -> Vec<Probe> {
             geneve(vec![option(1), option(2)]),
         ),
         into("tunnel set vxlan", Needs::Vxlan, devices.vxlan, vxlan),
-        into("tunnel set over ip6", Needs::Tunnel, any, v6),
-        into("tunnel set tos", Needs::Tunnel, any, TunnelSet { tos: Some(4), ..tunnel_set() }),
-        into("tunnel set csum", Needs::Tunnel, any, TunnelSet { no_csum: Some(false), ..tunnel_set() }),
-        into("tunnel set df", Needs::Tunnel, any, TunnelSet { no_frag: true, ..tunnel_set() }),
+        into("tunnel set over ip6", Needs::Tunnel6, any, TunnelSet { dst_port: Some(port), ..v6 }),
+        into("tunnel set tos", Needs::Tunnel, any, TunnelSet { tos: Some(4), ..of_any() }),
+        into("tunnel set csum", Needs::Tunnel, any, TunnelSet { no_csum: Some(false), ..of_any() }),
+        into("tunnel set df", Needs::Tunnel, any, TunnelSet { no_frag: true, ..of_any() }),
         Probe {
-            keys: super::matches::from_tunnel(),
+            keys: super::matches::from_tunnel(devices),
             ..of_action("tunnel unset", Needs::FromTunnel, out_of_tunnel(devices))
         },
     ]
@@ -447,7 +465,8 @@ fn combinations(devices: &Devices, goto: Chain) -> Vec<Probe> {
     let csum = ActionKind::Csum(Csum { update: CsumFlags::IPV4 });
     let routed = [action(ActionKind::Pedit(routed)), action(csum)];
     let meter = ActionKind::Police(Police { mtu: 1_400, result: Some(Control::Pipe), ..Police::default() });
-    let set = action(ActionKind::TunnelKey(TunnelKey::Set(Box::new(tunnel_set()))));
+    let of_any = TunnelSet { dst_port: Some(super::matches::any_port(devices)), ..tunnel_set(devices) };
+    let set = action(ActionKind::TunnelKey(TunnelKey::Set(Box::new(of_any))));
     let tunnelled = to(devices.geneve.or(devices.vxlan).unwrap_or_default(), false, Direction::Egress);
     let track = action(ActionKind::Ct(Box::new(ct(CtFlags::NONE))));
     let with = |before: &[Action], last: &Action| before.iter().chain([last]).cloned().collect::<Vec<_>>();
@@ -491,7 +510,7 @@ fn combinations(devices: &Devices, goto: Chain) -> Vec<Probe> {
         combination(
             "tunnel unset, ct, goto chain",
             Needs::FromTunnel,
-            super::matches::from_tunnel(),
+            super::matches::from_tunnel(devices),
             vec![action(ActionKind::TunnelKey(TunnelKey::Release)), track, gact(Control::Goto(goto))],
         ),
     ]

@@ -186,11 +186,13 @@ pub(super) fn conntrack() -> Vec<Probe> {
 /// `TCA_FLOWER_KEY_FLAGS_TUNNEL_CSUM`
 const TUNNEL_CSUM: u32 = 1 << 2;
 
-fn header() -> keys::TunnelHeader {
+/// What Open vSwitch always matches of a tunnel: its id, its ends, and the UDP port of its device.
+fn header(port: u16) -> keys::TunnelHeader {
     keys::TunnelHeader {
         id: Some(7),
         ipv4_src: Some(Masked::exact(Ipv4Addr::new(192, 0, 2, 2))),
         ipv4_dst: Some(Masked::exact(V4)),
+        dst_port: Some(Masked::exact(port)),
         ..keys::TunnelHeader::default()
     }
 }
@@ -199,9 +201,14 @@ fn of_tunnel(header: keys::TunnelHeader, options: keys::TunnelOptionKeys) -> Mat
     Match { tunnel: keys::Tunnel { header, options }, ..of_type(EtherType::IPV4) }
 }
 
-/// A packet that came out of a tunnel: its id and its ends.
-pub(super) fn from_tunnel() -> Match {
-    of_tunnel(header(), keys::TunnelOptionKeys::None)
+/// The port of the device that tunnels of any kind are tried with.
+pub(super) fn any_port(devices: &Devices) -> u16 {
+    if devices.geneve.is_some() { devices.geneve_port } else { devices.vxlan_port }
+}
+
+/// A packet that came out of a tunnel.
+pub(super) fn from_tunnel(devices: &Devices) -> Match {
+    of_tunnel(header(any_port(devices)), keys::TunnelOptionKeys::None)
 }
 
 /// The tunnel that a packet came out of, at the tunnel's device.
@@ -213,6 +220,9 @@ pub(super) fn tunnel(devices: &Devices) -> Vec<Probe> {
         needs,
         ..probe(id, keys)
     };
+    let header = || header(any_port(devices));
+    let of_geneve = || super::matches::header(devices.geneve_port);
+    let of_vxlan = super::matches::header(devices.vxlan_port);
     let v6 = keys::TunnelHeader {
         ipv4_src: None,
         ipv4_dst: None,
@@ -228,17 +238,17 @@ pub(super) fn tunnel(devices: &Devices) -> Vec<Probe> {
     };
     let flags = Some(Masked::new(TUNNEL_CSUM, TUNNEL_CSUM));
     vec![
-        probe("tun.id, tun.src, tun.dst", Needs::FromTunnel, from_tunnel()),
+        probe(super::list::OUT_OF_TUNNEL, Needs::FromTunnel, from_tunnel(devices)),
+        probe(
+            "tun.id, tun.src, tun.dst",
+            Needs::FromTunnel,
+            of_tunnel(keys::TunnelHeader { dst_port: None, ..header() }, Nothing),
+        ),
         probe("tun over ip6", Needs::FromTunnel, of_tunnel(v6, Nothing)),
         probe(
             "tun.src masked",
             Needs::FromTunnel,
             of_tunnel(keys::TunnelHeader { ipv4_src: Some(Masked::new(V4, V4_24)), ..header() }, Nothing),
-        ),
-        probe(
-            "tun.dst_port",
-            Needs::FromTunnel,
-            of_tunnel(keys::TunnelHeader { dst_port: Some(Masked::exact(6081)), ..header() }, Nothing),
         ),
         probe(
             "tun.src_port",
@@ -260,12 +270,12 @@ pub(super) fn tunnel(devices: &Devices) -> Vec<Probe> {
             Needs::FromTunnel,
             of_tunnel(keys::TunnelHeader { flags, ..header() }, Nothing),
         ),
-        probe("tun.geneve, one option", Needs::FromGeneve, of_tunnel(header(), Geneve(vec![option(1)]))),
+        probe("tun.geneve, one option", Needs::FromGeneve, of_tunnel(of_geneve(), Geneve(vec![option(1)]))),
         probe(
             "tun.geneve, two options",
             Needs::FromGeneve,
-            of_tunnel(header(), Geneve(vec![option(1), option(2)])),
+            of_tunnel(of_geneve(), Geneve(vec![option(1), option(2)])),
         ),
-        probe("tun.gbp", Needs::FromVxlan, of_tunnel(header(), VxlanGbp(Masked::exact(7)))),
+        probe("tun.gbp", Needs::FromVxlan, of_tunnel(of_vxlan, VxlanGbp(Masked::exact(7)))),
     ]
 }

@@ -1,12 +1,17 @@
 //! Where filters are tried: the port, its ingress hook, and the ports and tunnels that they can send to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netlink_wire::Ifindex;
 use tc_flower::{BlockIndex, Location};
 
 use super::list::{Devices, Needs};
 use crate::doctor::{Facts, HwTcOffload, Link, Role};
+
+const NO_TUNNEL: &str = "no tunnel device with an ingress qdisc is here";
+const NO_GENEVE: &str = "no Geneve device with an ingress qdisc is here";
+const NO_VXLAN: &str = "no VXLAN device with an ingress qdisc is here";
 
 /// A qdisc with an ingress hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +50,26 @@ pub struct Scene {
 impl Scene {
     /// Where the filter of a probe that needs this is; or what is not there.
     pub fn place(&self, needs: Needs) -> Result<Location, &'static str> {
-        let Devices { output, mirror, geneve, vxlan, .. } = self.devices;
+        let Devices { output, mirror, geneve, vxlan, remote, remote6, .. } = self.devices;
+        let into = |device: Option<Ifindex>, missing, reaches: bool| match reaches {
+            true => device.map(|_| self.location).ok_or(missing),
+            false => Err("no tunnel of Open vSwitch leads to an address that packets leave by this NIC to"),
+        };
         let of = |device: Option<Ifindex>, missing| device.map(|_| self.location).ok_or(missing);
         let at = |device: Option<Ifindex>, missing| device.map(Location::ingress).ok_or(missing);
         match needs {
             Needs::Nothing => Ok(self.location),
             Needs::Output => of(output, "the NIC has no other port here"),
             Needs::TwoOutputs => of(mirror, "the NIC has no two other ports here"),
-            Needs::Tunnel => of(geneve.or(vxlan), "no tunnel device with an ingress qdisc is here"),
-            Needs::Geneve => of(geneve, "no Geneve device with an ingress qdisc is here"),
-            Needs::Vxlan => of(vxlan, "no VXLAN device with an ingress qdisc is here"),
-            Needs::FromTunnel => at(geneve.or(vxlan), "no tunnel device with an ingress qdisc is here"),
-            Needs::FromGeneve => at(geneve, "no Geneve device with an ingress qdisc is here"),
-            Needs::FromVxlan => at(vxlan, "no VXLAN device with an ingress qdisc is here"),
+            Needs::Tunnel | Needs::Tunnel6 => {
+                let reaches = if needs == Needs::Tunnel { remote.is_some() } else { remote6.is_some() };
+                into(geneve.or(vxlan), NO_TUNNEL, reaches || geneve.or(vxlan).is_none())
+            }
+            Needs::Geneve => into(geneve, NO_GENEVE, remote.is_some() || geneve.is_none()),
+            Needs::Vxlan => into(vxlan, NO_VXLAN, remote.is_some() || vxlan.is_none()),
+            Needs::FromTunnel => at(geneve.or(vxlan), NO_TUNNEL),
+            Needs::FromGeneve => at(geneve, NO_GENEVE),
+            Needs::FromVxlan => at(vxlan, NO_VXLAN),
         }
     }
 
@@ -107,6 +119,7 @@ pub fn find(facts: &Facts, qdiscs: &BTreeMap<Ifindex, IngressQdisc>, port: &str)
         })
     };
     let (geneve, vxlan) = (tunnel("geneve"), tunnel("vxlan"));
+    let remotes = remotes(facts, handle);
     let role_of = |link: &Link| link.role.unwrap_or(Role::Representor);
     Ok(Scene {
         nic: handle.clone(),
@@ -124,8 +137,36 @@ pub fn find(facts: &Facts, qdiscs: &BTreeMap<Ifindex, IngressQdisc>, port: &str)
             mirror: outputs.get(1).map(|(ifindex, _)| *ifindex),
             geneve: geneve.map(|(ifindex, _)| ifindex),
             vxlan: vxlan.map(|(ifindex, _)| ifindex),
+            geneve_port: geneve.map_or(6081, |(_, link)| port_in(&link.name, 6081)),
+            vxlan_port: vxlan.map_or(4789, |(_, link)| port_in(&link.name, 4789)),
+            remote: remotes.iter().find_map(|remote| match remote {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            }),
+            remote6: remotes.iter().find_map(|remote| match remote {
+                IpAddr::V4(_) => None,
+                IpAddr::V6(address) => Some(*address),
+            }),
         },
     })
+}
+
+/// The UDP port of a tunnel's device, which Open vSwitch calls `genev_sys_6081`.
+fn port_in(name: &str, usual: u16) -> u16 {
+    name.rsplit('_').next().and_then(|port| port.parse().ok()).unwrap_or(usual)
+}
+
+/// Other ends of Open vSwitch's tunnels that packets leave by an uplink of this NIC to, or by a bond of one: a driver asked
+/// for a way to another address would refuse that, and not what is tried.
+fn remotes(facts: &Facts, handle: &str) -> Vec<IpAddr> {
+    let is_of_nic = |link: &Link| link.role == Some(Role::Uplink) && link.parent.as_deref() == Some(handle);
+    let leaves_by = |device: &str| {
+        let Some((ifindex, link)) = facts.link_named(device) else { return false };
+        is_of_nic(link)
+            || facts.all_links().any(|(_, member)| member.master == Some(ifindex) && is_of_nic(member))
+    };
+    let remotes = facts.interfaces().filter_map(|interface| interface.remote_ip);
+    remotes.filter(|remote| facts.device_to(*remote).is_some_and(leaves_by)).collect()
 }
 
 /// The NIC's other ports, those first that packets of this one usually go to: of a representor the uplink.
@@ -144,6 +185,7 @@ fn outputs<'a>(facts: &'a Facts, port: Ifindex, role: Role, handle: &str) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Route;
     use crate::doctor::sample::{self, UPLINK, VF0, VF1};
 
     fn qdiscs() -> BTreeMap<Ifindex, IngressQdisc> {
@@ -162,7 +204,14 @@ mod tests {
         assert_eq!(scene.toward, Some(("eth0".into(), Role::Uplink)));
         assert_eq!(
             scene.devices,
-            Devices { port: VF0, output: Some(UPLINK), mirror: Some(VF1), ..Devices::default() }
+            Devices {
+                port: VF0,
+                output: Some(UPLINK),
+                mirror: Some(VF1),
+                geneve_port: 6081,
+                vxlan_port: 4789,
+                ..Devices::default()
+            }
         );
         let scene = find(&facts, &qdiscs(), "eth0").unwrap();
         assert_eq!(
@@ -184,6 +233,22 @@ mod tests {
         assert_eq!(scene.place(Needs::Output), Ok(Location::Block(BlockIndex(9))));
         assert_eq!(scene.place(Needs::FromTunnel), Ok(Location::ingress(Ifindex(40))));
         assert_eq!(scene.tunnels, ["genev_sys_6081"]);
+        assert!(scene.place(Needs::Geneve).unwrap_err().contains("leave by this NIC"));
+        let mut tunnel = sample::interface("gnv0", 9);
+        tunnel.remote_ip = Some("172.31.0.2".parse().unwrap());
+        facts.ovs_mut().interfaces.push(tunnel);
+        let route = |device: &str| Route {
+            to: "172.31.0.0".parse().unwrap(),
+            prefix: 24,
+            device: device.into(),
+            metric: 0,
+        };
+        facts.routes = Ok(vec![route("eth9")]);
+        assert_eq!(find(&facts, &qdiscs, "eth0_0").unwrap().devices.remote, None, "by another NIC");
+        facts.routes = Ok(vec![route("eth0")]);
+        let scene = find(&facts, &qdiscs, "eth0_0").unwrap();
+        assert_eq!(scene.devices.remote, "172.31.0.2".parse().ok());
+        assert!(scene.place(Needs::Geneve).is_ok() && scene.place(Needs::Tunnel6).is_err());
         assert_eq!(scene.places().len(), 2);
     }
 

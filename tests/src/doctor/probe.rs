@@ -24,20 +24,20 @@ const SCRATCH_CHAIN: u64 = 0x0fff_fff0;
 /// The longest a probe is waited for to have a filter in the NIC.
 const TRIES_WITHIN: Duration = Duration::from_secs(20);
 
-fn probe_of(ovs: &Ovs, arguments: &[&str]) -> Command {
+pub(super) fn probe_of(ovs: &Ovs, arguments: &[&str]) -> Command {
     let mut command = ovs.command("ovs-offloadctl");
     command.args(["doctor", "--output", "json", "--probe"]).args(arguments);
     command
 }
 
 /// What a probe of the representor sees.
-fn probe(ovs: &Ovs) -> Outcome<Value> {
+pub(super) fn probe(ovs: &Ovs) -> Outcome<Value> {
     let text = lab_tests::harness::output(&mut probe_of(ovs, &[REPRESENTOR]))?;
     Ok(serde_json::from_str(&text)?)
 }
 
 /// The outcome of one filter, and the words to it.
-fn outcome(matrix: &Value, id: &str) -> Outcome<(String, String)> {
+pub(super) fn outcome(matrix: &Value, id: &str) -> Outcome<(String, String)> {
     let tried = matrix["tried"].as_array().into_iter().flatten().find(|tried| tried["id"] == id);
     let tried = tried.ok_or_else(|| Failure::new(format!("the matrix has no {id}: {matrix}")))?;
     let word = |field: &str| tried[field].as_str().unwrap_or_default().to_owned();

@@ -37,11 +37,12 @@ mod tests {
     use ovs_offloadd::doctor::checks;
     use ovs_offloadd::doctor::complaints::{COMPLAINTS, Complaint, PROBE};
 
-    const SOURCES: [&str; 4] = [
+    const SOURCES: [&str; 5] = [
         include_str!("doctor/complaint.rs"),
         include_str!("doctor/host.rs"),
         include_str!("doctor/ports.rs"),
         include_str!("doctor/settings.rs"),
+        include_str!("hot/bond.rs"),
     ];
 
     #[test]

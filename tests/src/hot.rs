@@ -1,12 +1,14 @@
 //! What happens to NICs, ports and links while traffic flows: afterwards forwarding is right, and the daemon's view is
 //! the kernel's.
 
+mod bond;
 mod functions;
 mod resets;
 mod scene;
 
 use lab_tests::harness::{Need, Test, fact};
 
+use bond::a_bond_whose_active_uplink_fails_goes_on_in_hardware;
 use functions::{
     a_renamed_representor_is_the_same_port_with_its_flows,
     a_vf_that_is_unplugged_and_plugged_again_is_used_again,
@@ -26,4 +28,5 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_flapping_link_loses_no_rule).needs(NEEDS),
     fact!(a_reloaded_nic_is_used_again).needs(NEEDS),
     fact!(a_recovered_firmware_is_used_again).needs(NEEDS),
+    fact!(a_bond_whose_active_uplink_fails_goes_on_in_hardware).needs(NEEDS),
 ];

@@ -8,7 +8,7 @@ use netlink_wire::ethtool::Feature;
 use serde::Serialize;
 
 use super::views::NicView;
-use crate::inventory::{Bond, Netdev, Nic, NicPort, OvsPort, Snapshot, StalePort};
+use crate::inventory::{Bond, BondPort, Netdev, Nic, NicPort, OvsPort, Snapshot, StalePort};
 
 /// Everything of one NIC.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -150,6 +150,8 @@ pub struct BondView {
     pub bond: String,
     /// `active-backup` ….
     pub mode: Option<String>,
+    /// How often another member took the place of the one that was used, since the daemon started.
+    pub failovers: u64,
     /// The number of the block that its members share for Open vSwitch's filters, while it is a port of Open vSwitch.
     pub block: Option<u32>,
     /// The port of Open vSwitch.
@@ -158,6 +160,21 @@ pub struct BondView {
     pub bridge: Option<String>,
     /// Its members.
     pub members: Vec<BondMemberView>,
+}
+
+/// A bond that an uplink of a NIC is a member of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NicBondView {
+    /// The bond's name.
+    pub bond: String,
+    /// The uplink.
+    pub netdev: String,
+    /// Whether it may send.
+    pub active: Option<bool>,
+    /// Whether the bond takes its link to be up.
+    pub link_up: Option<bool>,
+    /// How often another member took the place of the one that was used, since the daemon started.
+    pub failovers: u64,
 }
 
 /// A member of a bond.
@@ -353,10 +370,28 @@ fn stale_detail(stale: &StalePort, nics: &[Nic]) -> PortDetail {
     }
 }
 
-fn bond_view(bond: &Bond) -> BondView {
+/// The bonds that a NIC is in.
+pub fn bonds_of(nic: &Nic, bonds: &[Bond]) -> Vec<NicBondView> {
+    let of_nic = |bond: &'_ Bond| {
+        let members = bond.members.iter().filter(|member| member.nic == Some(nic.number));
+        let view = |member: &BondPort| NicBondView {
+            bond: bond.netdev.name.clone(),
+            netdev: member.netdev.name.clone(),
+            active: member.active,
+            link_up: member.link_up,
+            failovers: bond.failovers,
+        };
+        members.map(view).collect::<Vec<_>>()
+    };
+    bonds.iter().flat_map(of_nic).collect()
+}
+
+/// A bond as lists show it.
+pub fn bond_view(bond: &Bond) -> BondView {
     BondView {
         bond: bond.netdev.name.clone(),
         mode: bond.mode.map(|mode| mode.to_string()),
+        failovers: bond.failovers,
         block: bond.ovs.as_ref().map(|_| bond.netdev.ifindex.0),
         ovs_port: bond.ovs.as_ref().map(|ovs| ovs.name.clone()),
         bridge: bond.ovs.as_ref().map(|ovs| ovs.bridge.clone()),

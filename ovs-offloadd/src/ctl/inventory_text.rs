@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::inventory::{BondView, NetdevView, NicDetail, PortDetail};
+use super::inventory::{BondView, NetdevView, NicBondView, NicDetail, PortDetail};
 use super::text::{number, table};
 use super::views::NicView;
 
@@ -28,6 +28,8 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
         ("waiting", true),
         ("most per s", true),
         ("refusals", true),
+        ("bond", false),
+        ("declared", false),
         ("health", false),
     ];
     let rows = nics.iter().map(|nic| {
@@ -46,6 +48,8 @@ pub fn nic_list(nics: &[NicView], width: Option<u16>) -> String {
             number(nic.waiting),
             most_per_s(nic),
             number(nic.refusals.values().sum()),
+            bonds(nic),
+            declared(nic).to_owned(),
             health(nic).to_owned(),
         ]
     });
@@ -77,6 +81,27 @@ fn most_per_s(nic: &NicView) -> String {
 /// `no limit` is what a driver means that says the greatest number there is.
 fn size(entries: u64) -> String {
     if entries == u64::MAX { "no limit".to_owned() } else { number(entries) }
+}
+
+/// `bond0 active`.
+fn bonds(nic: &NicView) -> String {
+    let word = |bond: &NicBondView| match (bond.link_up, bond.active) {
+        (Some(false), _) => " LINK DOWN",
+        (_, Some(true)) => " active",
+        (_, Some(false)) => " waits",
+        (_, None) => "",
+    };
+    let bonds = nic.bonds.iter().map(|bond| format!("{}{}", bond.bond, word(bond)));
+    or_dash(bonds.reduce(|all, one| format!("{all}, {one}")))
+}
+
+/// In one word; `nic show` has what differs.
+fn declared(nic: &NicView) -> &'static str {
+    match nic.declared.as_ref().map(|declared| declared.state) {
+        None => "no",
+        Some("as_declared") => "as declared",
+        Some(_) => "DIFFERS",
+    }
 }
 
 fn health(nic: &NicView) -> &'static str {
@@ -126,6 +151,16 @@ pub fn nic_show(detail: &NicDetail, width: Option<u16>) -> String {
         "installs",
         format!("{} done   {most}/s at most   {} waiting", number(nic.promotions), number(nic.waiting)),
     );
+    match &nic.declared {
+        None => line("declared", "no".to_owned()),
+        Some(declared) => {
+            let last =
+                declared.last_look.as_ref().map_or_else(String::new, |look| format!("   last look: {look}"));
+            let word = if declared.state == "as_declared" { "as declared" } else { "DIFFERS" };
+            line("declared", format!("{word}{last}"));
+            declared.differences.iter().for_each(|difference| line("", difference.to_string()));
+        }
+    }
     line("health", health(nic).to_owned());
     for reporter in &detail.health_reporters {
         let port = reporter.devlink_port.map_or_else(String::new, |port| format!(" of port {port}"));
@@ -183,7 +218,8 @@ fn bond_text(bond: &BondView) -> String {
     });
     let block = bond.block.map_or_else(String::new, |block| format!("   block {block}"));
     let members = members.collect::<Vec<_>>().join(", ");
-    format!("{} {}: {members}{block}", bond.bond, bond.mode.as_deref().unwrap_or_default())
+    let failovers = format!("   {} failovers", number(bond.failovers));
+    format!("{} {}: {members}{failovers}{block}", bond.bond, bond.mode.as_deref().unwrap_or_default())
 }
 
 /// `pf0vf3`, `c1pf0sf4`; by its devlink numbers, or else by `phys_port_name`.
@@ -259,10 +295,16 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1].split_whitespace().collect::<Vec<_>>().join(" "),
-            "0 pci/0000:03:00.0 mlx5_core 22.39.1002 switchdev 8/127 0 9 1,020 1,024 (learned) 0 12 480 (learned) 58 ERROR"
+            "0 pci/0000:03:00.0 mlx5_core 22.39.1002 switchdev 8/127 0 9 1,020 1,024 (learned) 0 12 480 (learned) 58 bond0 active DIFFERS ERROR"
         );
-        let second =
-            NicView { shares_entries_with: Some(0), health: None, reload_failed: true, ..nics[0].clone() };
+        let second = NicView {
+            shares_entries_with: Some(0),
+            bonds: vec![],
+            declared: None,
+            health: None,
+            reload_failed: true,
+            ..nics[0].clone()
+        };
         let text = nic_list(&[second], None);
         assert!(text.contains("with nic 0") && text.trim_end().ends_with("RELOAD FAILED"), "{text}");
     }

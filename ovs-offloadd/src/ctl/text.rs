@@ -404,7 +404,7 @@ pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
         vec![
             port.name.clone(),
             port.bridge.clone(),
-            port.kind.to_owned(),
+            port_kind(port),
             port.nic.map_or_else(|| "-".to_owned(), |nic| nic.to_string()),
             if port.hw_tc_offload { "on" } else { "off" }.to_owned(),
             number(port.flows),
@@ -417,6 +417,16 @@ pub fn port_list(ports: &[PortView], width: Option<u16>) -> String {
         ]
     });
     table(&head, width, rows)
+}
+
+/// `uplink by ens1f0` where it is a bond with one member that is used.
+fn port_kind(port: &PortView) -> String {
+    let members = port.bond.iter().flat_map(|bond| &bond.members);
+    let mut active = members.filter(|member| member.active == Some(true)).map(|member| &member.netdev);
+    match (active.next(), active.next()) {
+        (Some(one), None) => format!("{} by {one}", port.kind),
+        _ => port.kind.to_owned(),
+    }
 }
 
 /// Refusals in rows.

@@ -4,8 +4,9 @@
 
 use serde::Serialize;
 
-use super::inventory::{HealthSum, ResourceView};
+use super::inventory::{BondView, HealthSum, NicBondView, ResourceView};
 use super::policy::RuleView;
+use crate::nics::Difference;
 use std::collections::BTreeMap;
 
 /// Packets and bytes.
@@ -170,11 +171,35 @@ pub struct NicView {
     pub reload_failed: bool,
     /// The NIC that its entries are counted with, where that has the same switch id.
     pub shares_entries_with: Option<u16>,
+    /// Whether it is as the configuration declares it (`[[device]]`); none where it is not declared.
+    pub declared: Option<NicDeclaredView>,
+    /// Bonds that its uplinks are members of.
+    pub bonds: Vec<NicBondView>,
     /// Its resources; `nic show` has them with their parts.
     #[serde(skip)]
     pub resources: Vec<ResourceView>,
     /// Whether it is kept empty; nothing in mode `observe`, which empties none.
     pub draining: Option<bool>,
+}
+
+/// A declared NIC beside what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NicDeclaredView {
+    /// `as_declared` or `differs`.
+    pub state: &'static str,
+    /// What is otherwise now.
+    pub differences: Vec<Difference>,
+    /// What came of the last look that puts such things right, in a sentence; none before the first.
+    pub last_look: Option<String>,
+}
+
+impl NicDeclaredView {
+    /// From what the inventory sees and what the last look ended with: whether all was reached, and a sentence.
+    pub fn new(differences: Vec<Difference>, last_look: Option<&(bool, String)>) -> Self {
+        let is_so = differences.is_empty() && last_look.is_none_or(|(reached, _)| *reached);
+        let state = if is_so { "as_declared" } else { "differs" };
+        Self { state, differences, last_look: last_look.map(|(_, sentence)| sentence.clone()) }
+    }
 }
 
 /// What the inventory of NICs, ports and links was made from.
@@ -258,6 +283,8 @@ pub struct PortView {
     pub nic: Option<u16>,
     /// `hw-tc-offload`.
     pub hw_tc_offload: bool,
+    /// The bond that it is.
+    pub bond: Option<BondView>,
     /// `external_ids:iface-id`.
     pub iface_id: Option<String>,
     /// What it was plugged for: `NAMESPACE/POD`, a virtual machine's UUID, or the iface-id.
@@ -516,6 +543,17 @@ pub(crate) mod sample {
                     .into(),
                 reload_failed: false,
                 shares_entries_with: None,
+                declared: Some(NicDeclaredView::new(
+                    vec![Difference { key: "vf3 link".into(), declared: "up".into(), actual: "down".into() }],
+                    None,
+                )),
+                bonds: vec![NicBondView {
+                    bond: "bond0".into(),
+                    netdev: "ens1f0".into(),
+                    active: Some(true),
+                    link_up: Some(true),
+                    failovers: 2,
+                }],
                 resources: vec![ResourceView {
                     resource: "max_local_SFs".into(),
                     size: 256,
@@ -558,6 +596,7 @@ pub(crate) mod sample {
             kind: "representor",
             nic: Some(0),
             hw_tc_offload: true,
+            bond: None,
             iface_id: None,
             workload: None,
             orchestrator: None,

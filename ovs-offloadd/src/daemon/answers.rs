@@ -13,12 +13,15 @@ use policies::planner::{Because, Explanation, Terms, Verdict, WaitingFor};
 use tc_flower::{Chain, Control, FilterReport, display};
 
 use crate::config::show_duration;
+use crate::ctl::inventory::{bond_view, bonds_of};
 use crate::ctl::views::{
-    Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicView, PortView, ReasonCount, RecirculationView,
-    RefusalView, Split, UnitPart, UnitView,
+    Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicDeclaredView, NicView, PortView, ReasonCount,
+    RecirculationView, RefusalView, Split, UnitPart, UnitView,
 };
 use crate::ctl::{FlowListArgs, FlowOrder, PlacementFilter};
 use crate::inventory::{Nic, Snapshot};
+use crate::lifecycle::declared::DeclaredNic;
+use crate::nics::differences;
 
 /// Distinct texts of refusals; further ones are summed up under their reason.
 const REFUSAL_TEXTS_MAX: usize = 64;
@@ -118,6 +121,7 @@ fn ports(engine: &Engine, of_port: &BTreeMap<Ifindex, (u64, u64, Split)>) -> Vec
                 kind: facts.kind.as_str(),
                 nic: facts.nic.map(|nic| nic.0),
                 hw_tc_offload: facts.hw_tc_offload,
+                bond: None,
                 iface_id: facts.iface_id.clone(),
                 workload: facts.workload.as_ref().map(ToString::to_string),
                 orchestrator: facts.workload.as_ref().map(|workload| workload.orchestrator.word()),
@@ -143,15 +147,48 @@ pub(crate) fn recirculation(engine: &Engine) -> RecirculationView {
 }
 
 /// NICs: what the engine counts of each, and what the inventory knows of it.
-pub(crate) fn nics(engine: &Engine, snapshot: &Snapshot) -> Vec<NicView> {
+pub(crate) fn nics(engine: &Engine, snapshot: &Snapshot, declared: Declared<'_>) -> Vec<NicView> {
     let counts: BTreeMap<NicId, NicView> = counts_of_nics(engine);
-    snapshot.nics.iter().map(|nic| nic_view(nic, &counts)).collect()
+    snapshot.nics.iter().map(|nic| nic_view(nic, snapshot, &counts, declared)).collect()
+}
+
+/// What the configuration declares, and what the last look at each NIC ended with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Declared<'a> {
+    pub(crate) nics: &'a [DeclaredNic],
+    pub(crate) looks: &'a BTreeMap<String, (bool, String)>,
+}
+
+impl Declared<'_> {
+    /// How this NIC stands to that; none where it is not declared.
+    fn of(self, nic: &Nic) -> Option<NicDeclaredView> {
+        let handle = nic.handle.as_ref()?;
+        let declared = self.nics.iter().find(|declared| declared.handle == *handle)?;
+        Some(NicDeclaredView::new(differences(declared, nic), self.looks.get(&handle.to_string())))
+    }
+}
+
+/// Adds what the inventory knows of the bonds among the ports.
+pub(crate) fn with_bonds(mut ports: Vec<PortView>, snapshot: &Snapshot) -> Vec<PortView> {
+    for bond in &snapshot.bonds {
+        let port = ports.iter_mut().find(|port| port.ifindex == bond.netdev.ifindex.0);
+        if let Some(port) = port {
+            port.bond = Some(bond_view(bond));
+        }
+    }
+    ports
 }
 
 /// One NIC. Where several have one switch id, the first has the counts.
-pub(crate) fn nic_view(nic: &Nic, counts: &BTreeMap<NicId, NicView>) -> NicView {
+pub(crate) fn nic_view(
+    nic: &Nic,
+    snapshot: &Snapshot,
+    counts: &BTreeMap<NicId, NicView>,
+    declared: Declared<'_>,
+) -> NicView {
     let own = nic.switch.filter(|switch| *switch == nic.number);
-    own.and_then(|switch| counts.get(&switch)).cloned().unwrap_or_default().with(nic)
+    let view = own.and_then(|switch| counts.get(&switch)).cloned().unwrap_or_default().with(nic);
+    NicView { bonds: bonds_of(nic, &snapshot.bonds), declared: declared.of(nic), ..view }
 }
 
 /// What the engine counts of NICs.

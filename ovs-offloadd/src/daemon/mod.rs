@@ -37,7 +37,7 @@ use journal::Journal;
 use settings::ConfigState;
 
 use crate::event_log::Recorder;
-use crate::inventory::Inventory;
+use crate::inventory::{Failover, Inventory};
 
 pub(crate) use ovsdb::ovsdb_tls;
 pub(crate) use settings::engine_settings;
@@ -241,6 +241,12 @@ impl Daemon {
             }
             Happened::End => self.ending = true,
             Happened::Nothing => {}
+        }
+        for Failover { bond, from, to } in self.inventory.take_failovers() {
+            match to {
+                Some(to) => info!(bond, "failover: from {from} to {to}"),
+                None => info!(bond, "failover: {from} carries nothing any more, the others do"),
+            }
         }
         self.forget_probes_of_reset_nics(&mut events);
         self.inventory.changes(&mut events);

@@ -116,19 +116,21 @@ impl Daemon {
             }
             Query::Port(PortQuery::List(_)) => {
                 let ports = answers::summary(&self.engine, now()).ports;
+                let ports = answers::with_bonds(ports, &self.inventory.snapshot());
                 Ok(print(output, &ports, |ports| text::port_list(ports, width)))
             }
             Query::Nic(NicQuery::Apply(_)) | Query::Port(PortQuery::Attach(_) | PortQuery::Detach(_)) => {
                 Err("ovs-offloadctl changes NICs itself, without the daemon".to_owned())
             }
             Query::Nic(NicQuery::List) => {
-                let nics = answers::nics(&self.engine, &self.inventory.snapshot());
+                let snapshot = self.inventory.snapshot();
+                let nics = answers::nics(&self.engine, &snapshot, self.declared_nics());
                 Ok(print(output, &nics, |nics| inventory_text::nic_list(nics, width)))
             }
             Query::Nic(NicQuery::Show { nic }) => {
                 let ports = answers::summary(&self.engine, now()).ports;
                 let (snapshot, counts) = (self.inventory.snapshot(), answers::counts_of_nics(&self.engine));
-                let view = |nic: &Nic| answers::nic_view(nic, &counts);
+                let view = |nic: &Nic| answers::nic_view(nic, &snapshot, &counts, self.declared_nics());
                 let detail = nic_detail(&snapshot, nic, view, &entries_of(&ports));
                 let detail = detail.ok_or_else(|| {
                     format!("there is no NIC {nic} with an eswitch (ovs-offloadctl nic list shows those there are)")
@@ -183,10 +185,15 @@ impl Daemon {
         }
     }
 
-    /// The NIC with this number or devlink handle.
-    fn nic_named(&self, name: &str) -> Result<NicId, String> {
+    /// The NIC with this number or devlink handle; where several have one switch id, the first, which has the counts.
+    fn nic_named(&mut self, name: &str) -> Result<NicId, String> {
+        let nics = self.inventory.snapshot().nics;
+        let is_named = |nic: &&Nic| nic.name() == name || nic.number.to_string() == name;
+        let switch = nics.iter().find(is_named).and_then(|nic| nic.switch);
         let nics = self.engine.nics();
-        let found = nics.iter().find(|nic| nic.facts.devlink == name || nic.facts.id.to_string() == name);
+        let found = nics.iter().find(|nic| {
+            Some(nic.facts.id) == switch || nic.facts.devlink == name || nic.facts.id.to_string() == name
+        });
         found.map(|nic| nic.facts.id).ok_or_else(|| format!("there is no NIC {name} (see nic list)"))
     }
 
@@ -211,7 +218,7 @@ impl Daemon {
         let mut flows = summary.flows;
         flows.untracked = tally.megaflows_left_out;
         let snapshot = self.inventory.snapshot();
-        let nics = answers::nics(&self.engine, &snapshot);
+        let nics = answers::nics(&self.engine, &snapshot, self.declared_nics());
         let installs_per_s_max = nics.iter().filter_map(|nic| nic.installs_per_s_max).max();
         let view = StatusView {
             version: env!("CARGO_PKG_VERSION"),
@@ -267,6 +274,10 @@ impl Daemon {
             heard: heard.collect(),
             stale_ports: stale_ports as u64,
         }
+    }
+
+    fn declared_nics(&self) -> answers::Declared<'_> {
+        answers::Declared { nics: &self.config.config().devices, looks: &self.nics.sentences }
     }
 
     fn declared(&self) -> Vec<DeclaredView> {

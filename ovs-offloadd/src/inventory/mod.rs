@@ -3,6 +3,7 @@
 //! Names of network devices are only a way to find a row in OVSDB: what a port is comes from devlink and the switch id.
 //! Pure: told facts in, changed facts out ([`Inventory::changes`]) and everything at one moment ([`Inventory::snapshot`]).
 
+mod bond;
 mod engine_facts;
 mod nic;
 mod number;
@@ -21,6 +22,8 @@ use netlink_wire::ovs_vport::Vport;
 use netlink_wire::{DpPort, Ifindex};
 use offload_engine::{NicFacts, NicId, PortFacts};
 
+use bond::BondLife;
+pub use bond::Failover;
 pub use nic::{Bond, BondPort, Device, Netdev, Nic, NicPort, OvsPort, Snapshot, Sriov, StalePort, Was};
 pub use ovs::OvsInterface;
 use reading::Reading;
@@ -63,6 +66,9 @@ pub struct Inventory {
     numbers: BTreeMap<Handle, NicId>,
     switches: BTreeMap<SwitchId, NicId>,
     numbers_given: u16,
+    // By the bond.
+    bonds: BTreeMap<Ifindex, BondLife>,
+    failovers: Vec<Failover>,
     // Names of representors and uplinks that are gone, the oldest first.
     gone: VecDeque<(Box<str>, Was)>,
     told_ports: BTreeMap<Ifindex, PortFacts>,
@@ -184,6 +190,8 @@ impl Inventory {
                 index(&mut self.of_parent, (bus.clone(), name.clone()), ifindex, is_there);
             }
         }
+        self.follow_bond(ifindex, old.as_ref());
+        let new = self.links.get(&ifindex);
         let renamed = old.as_ref().and_then(|old| old.name.as_ref()) != new.and_then(|new| new.name.as_ref());
         if let Some(old) = old.filter(|old| renamed && old.switch_id.is_some()) {
             self.remember(&old);

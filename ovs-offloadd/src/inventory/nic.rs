@@ -210,6 +210,8 @@ pub struct Bond {
     pub netdev: Netdev,
     /// `active-backup` …; none for a team, which does not tell rtnetlink.
     pub mode: Option<BondMode>,
+    /// How often another member took the place of the one that was used, since the daemon started.
+    pub failovers: u64,
     /// Its members.
     pub members: Vec<BondPort>,
     /// The port of Open vSwitch that it is. Open vSwitch puts the filters of a bond on a block that has its index for a

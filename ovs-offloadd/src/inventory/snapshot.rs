@@ -185,6 +185,7 @@ impl Inventory {
             .map(|link| Bond {
                 netdev: self.netdev(link),
                 mode: link.bond.map(|bond| bond.mode),
+                failovers: self.bonds.get(&link.ifindex).map_or(0, |life| life.failovers),
                 members: self
                     .members(link.ifindex)
                     .map(|member| BondPort {

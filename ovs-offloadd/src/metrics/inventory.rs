@@ -1,5 +1,7 @@
 //! Metric families about NICs, their functions and ports.
 
+use std::collections::BTreeMap;
+
 use super::families::{Family, Kind, Samples};
 use crate::ctl::inventory::{HealthSum, ResourceView};
 use crate::ctl::views::StatusView;
@@ -101,6 +103,33 @@ pub(super) static FAMILIES: &[Family] = &[
         labels: &["nic", "driver", "reporter"],
         help: "Health reporters that are in error now.",
         samples: |status, _, out| out.put_health(status, |sum| sum.in_error),
+    },
+    Family {
+        name: "offloadd_nic_bond_active",
+        kind: Kind::Gauge,
+        labels: &["nic", "driver", "bond", "netdev"],
+        help: "1 if the bond that a NIC's uplink is a member of may send by it.",
+        samples: |status, _, out| {
+            for (nic, bond) in
+                status.nics.iter().flat_map(|nic| nic.bonds.iter().map(move |bond| (nic, bond)))
+            {
+                let is_used = bond.active == Some(true) && bond.link_up != Some(false);
+                out.put(&[&nic.nic.to_string(), &nic.driver, &bond.bond, &bond.netdev], u8::from(is_used));
+            }
+        },
+    },
+    Family {
+        name: "offloadd_bond_failovers_total",
+        kind: Kind::Counter,
+        labels: &["bond"],
+        help: "Times that another member of a bond of uplinks took the place of the one that was used.",
+        samples: |status, _, out| {
+            let all = status.nics.iter().flat_map(|nic| &nic.bonds);
+            let bonds: BTreeMap<&str, u64> = all.map(|bond| (&*bond.bond, bond.failovers)).collect();
+            for (bond, failovers) in bonds {
+                out.put(&[bond], failovers);
+            }
+        },
     },
     Family {
         name: "offloadd_nic_reload_failed",

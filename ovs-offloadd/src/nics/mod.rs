@@ -2,6 +2,7 @@
 //!
 //! Joins what decides (`lifecycle`) and what does (`io::nic`), one NIC at a time and one process at a time.
 
+mod compare;
 mod report;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::lifecycle::plan::plan;
 use crate::lifecycle::run::{Hands as _, Outcome, run};
 use crate::lifecycle::step::Operation;
 
+pub use compare::{Difference, differences};
 pub use report::{Ended, NicReport, PortView, Report, StepView};
 
 /// Told of each step that begins, and of each that is undone.

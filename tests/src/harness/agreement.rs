@@ -21,11 +21,52 @@ pub struct Placements {
 /// software path. The three are asked one after the other, and short-lived flows come and go meanwhile: so Open vSwitch is
 /// asked before and after us, and what it shows both times we have to show, and nothing that it shows neither time.
 pub fn agree(nic: &Simnic, ovs: &Ovs, daemon: &Daemon, limit: Duration) -> Outcome<Placements> {
+    agreement(ovs, daemon, limit, "p0", || in_nic(&nic.rules()?))
+}
+
+/// The same for several NICs.
+pub fn agree_on_all(nics: &[&Simnic], ovs: &Ovs, daemon: &Daemon, limit: Duration) -> Outcome<Placements> {
+    agreement(ovs, daemon, limit, "p0", || {
+        let tables = nics.iter().map(|nic| nic.rules()).collect::<Outcome<Vec<String>>>()?;
+        in_nic(&tables.concat())
+    })
+}
+
+/// The same for all NICs of one card with their uplinks in the bond that Open vSwitch has as its port `bond`. What comes in
+/// by that has to be in the tables of all of them, the same in each.
+pub fn agree_on_card(
+    nics: &[&Simnic],
+    bond: &str,
+    ovs: &Ovs,
+    daemon: &Daemon,
+    limit: Duration,
+) -> Outcome<Placements> {
+    agreement(ovs, daemon, limit, bond, || {
+        let tables = nics.iter().map(|nic| nic.rules()).collect::<Outcome<Vec<String>>>()?;
+        let from_wire = |rules: &String| {
+            in_nic(&rules.lines().filter(|line| line.starts_with("port p0 ")).collect::<Vec<_>>().join("\n"))
+        };
+        let shared = tables.iter().map(from_wire).collect::<Outcome<Vec<_>>>()?;
+        crate::ensure!(
+            shared.windows(2).all(|pair| pair[0] == pair[1]),
+            "of one block the NICs have {shared:?}"
+        );
+        in_nic(&tables.concat())
+    })
+}
+
+fn agreement(
+    ovs: &Ovs,
+    daemon: &Daemon,
+    limit: Duration,
+    uplink: &str,
+    in_hardware: impl Fn() -> Outcome<BTreeMap<String, Vec<String>>>,
+) -> Outcome<Placements> {
     wait_for("NIC, Open vSwitch and our tables agree", limit, || {
-        let before = said_by_ovs(&ovs.flows("tc")?).software;
+        let before = said_by_ovs(&ovs.flows("tc")?, uplink).software;
         let ours = ours(daemon)?;
-        let in_nic = in_nic(&nic.rules()?)?;
-        let after = said_by_ovs(&ovs.flows("tc")?);
+        let in_nic = in_hardware()?;
+        let after = said_by_ovs(&ovs.flows("tc")?, uplink);
         let our_hardware: BTreeSet<&String> = ours.hardware.keys().collect();
         if in_nic == after.hardware
             && our_hardware == in_nic.keys().collect()
@@ -68,8 +109,8 @@ fn ufid_of_cookie(hex: &str) -> Option<String> {
     Some(format!("{a:08x}-{:04x}-{:04x}-{:04x}-{:04x}{d:08x}", b >> 16, b & 0xffff, c >> 16, c & 0xffff))
 }
 
-/// Lines of `dpctl/dump-flows -m --names type=tc`.
-fn said_by_ovs(lines: &[String]) -> Placements {
+/// Lines of `dpctl/dump-flows -m --names type=tc`; the port `uplink` is `p0` to the NIC.
+fn said_by_ovs(lines: &[String], uplink: &str) -> Placements {
     let mut placements = Placements::default();
     for line in lines {
         let Some(ufid) = line.split("ufid:").nth(1).and_then(|rest| rest.split(',').next()) else { continue };
@@ -82,7 +123,8 @@ fn said_by_ovs(lines: &[String]) -> Placements {
             let port = action.trim().trim_matches('"');
             let number =
                 port.strip_prefix("sn").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
-            number.or((port == "drop").then_some(port)).map(str::to_owned)
+            let uplink = (port == uplink).then_some("p0");
+            number.or((port == "drop").then_some(port)).or(uplink).map(str::to_owned)
         });
         placements.hardware.insert(ufid.to_owned(), leaves.collect());
     }
@@ -136,13 +178,13 @@ mod tests {
                     actions:set(ipv4(src=1.1.1.1,ttl=3)),sn0p0";
         let in_nic = in_nic(&rule).expect("the rule is readable");
         assert_eq!(in_nic.values().next(), Some(&vec!["p0".to_owned()]));
-        assert_eq!(said_by_ovs(&[flow.to_owned()]).hardware, in_nic);
+        assert_eq!(said_by_ovs(&[flow.to_owned()], "p0").hardware, in_nic);
     }
 
     #[test]
     fn flows_that_open_vswitch_does_not_call_offloaded_are_in_software() {
         let flow = "ufid:01, in_port(2), packets:1, dp:tc, actions:drop".to_owned();
-        let said = said_by_ovs(&[flow]);
+        let said = said_by_ovs(&[flow], "p0");
         assert_eq!((said.software.len(), said.hardware.len()), (1, 0));
     }
 

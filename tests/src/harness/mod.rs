@@ -17,7 +17,7 @@ mod tc_watch;
 mod wait;
 
 pub use crate::{ensure, fact};
-pub use agreement::{Placements, agree, ufid_of_rule};
+pub use agreement::{Placements, agree, agree_on_all, agree_on_card, ufid_of_rule};
 pub use daemon::{Daemon, RunningCtl};
 pub use demo::Demo;
 pub use failure::{Failure, Outcome};

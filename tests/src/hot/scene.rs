@@ -14,7 +14,7 @@ pub(super) const FLOWS: u32 = 3;
 /// The source port of the first flow to another VF; those to the remote host have their own.
 const FIRST_TO_VF: u16 = FIRST + 100;
 /// Packets per second of each stream.
-const RATE_PER_S: u64 = 300;
+pub(super) const RATE_PER_S: u64 = 300;
 
 /// A port as the datapath or the daemon has it: name, number in the datapath, index of its netdev.
 type Known = BTreeSet<(String, u64, u64)>;
@@ -165,6 +165,43 @@ impl<'a> Scene<'a> {
     /// vm0 reaches the remote host.
     pub(super) fn reaches_remote(&self) -> Outcome {
         wait_until("vm0 reaches the remote host", SETTLES_WITHIN, || Ok(self.demo.vm0.pings(Demo::REMOTE)))
+    }
+}
+
+/// Packets one way.
+pub(super) struct Way {
+    sender: Sender,
+    pub(super) receiver: Receiver,
+}
+
+impl Way {
+    /// Starts so many flows to `address` in the namespace `to`.
+    pub(super) fn start(from: &Netns, to: &Netns, address: &str, flows: Flows) -> Outcome<Self> {
+        let address = format!("{address}:{}", flows.to);
+        let receiver = Receiver::start(to, &address)?;
+        let stream = Stream {
+            to: &address,
+            from_port: flows.from,
+            flows: flows.count,
+            count: 1_000_000,
+            rate_per_s: RATE_PER_S,
+            payload_bytes: 200,
+        };
+        Ok(Self { sender: Sender::start_stoppable(from, stream)?, receiver })
+    }
+
+    /// Waits until about a second more of them has come.
+    pub(super) fn flows_on(&self) -> Outcome {
+        let before = self.receiver.so_far().packets;
+        wait_until("a second more of packets has come", SETTLES_WITHIN, || {
+            Ok(self.receiver.so_far().packets >= before + RATE_PER_S)
+        })
+    }
+
+    /// Stops it: packets sent, and how many of them did not arrive.
+    pub(super) fn stop(self) -> Outcome<(u64, u64)> {
+        let sent = self.sender.stop()?;
+        Ok((sent, sent.saturating_sub(self.receiver.finish()?.packets)))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use lab_tests::ensure;
+use serde_json::{Value, json};
+
 use lab_tests::harness::{Daemon, Lab, Outcome, Simnic, run, wait_until};
 
 use super::scene::{bridge, exists, is_up, mode};
@@ -29,6 +31,15 @@ pub(super) fn declared_nics_are_kept_as_declared_and_others_never_touched(lab: &
     daemon.ctl(&["reload"])?;
     let representor = nic.representor(0);
     let on_bridge = || Ok(ovs.vsctl(&["list-ports", "br0"])?.trim() == representor);
+    let stands = |daemon: &Daemon| -> Outcome<Value> {
+        let nics = daemon.json(&["nic", "list"])?;
+        let of = |handle: String| {
+            nics.as_array().into_iter().flatten().find(|nic| nic["devlink"] == handle).cloned()
+        };
+        let other = of(other.devlink()).unwrap_or_default();
+        ensure!(other["declared"].is_null(), "the other NIC is shown as declared: {other}");
+        Ok(of(nic.devlink()).unwrap_or_default()["declared"].clone())
+    };
     // One port that cannot be had yet keeps neither the NIC nor the other port from it.
     wait_until("the NIC and a port are as declared", MENDED_WITHIN, || {
         Ok(mode(&nic.devlink())? == "switchdev"
@@ -40,6 +51,11 @@ pub(super) fn declared_nics_are_kept_as_declared_and_others_never_touched(lab: &
         let status = daemon.ctl(&["status"])?;
         Ok(status.contains("NOT AS DECLARED") && status.contains("VF 1: network namespace not-yet"))
     })?;
+    let shown = stands(&daemon)?;
+    let key = &shown["differences"][0]["key"];
+    ensure!(shown["state"] == "differs" && key == "vf1 netns", "`nic list` has {shown}");
+    let text = daemon.ctl(&["nic", "show", "simnic/simnic0"])?;
+    ensure!(text.contains("DIFFERS") && text.contains("declared not-yet"), "`nic show` says {text}");
     // What was missing comes, and is told of by nobody.
     run("ip", &["netns", "add", "not-yet"])?;
     let mended =
@@ -49,6 +65,14 @@ pub(super) fn declared_nics_are_kept_as_declared_and_others_never_touched(lab: &
                 Ok(declared["devlink"] == "simnic/simnic0" && declared["reached"] == true)
             })
         });
+    let mended = mended.and_then(|()| {
+        let shown = stands(&daemon)?;
+        ensure!(
+            shown["state"] == "as_declared" && shown["differences"] == json!([]),
+            "`nic list` has {shown}"
+        );
+        Ok(())
+    });
     // Deviations that are told of.
     let deviate = || {
         run("ip", &["link", "set", &representor, "down"])?;

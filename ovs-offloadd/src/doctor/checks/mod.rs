@@ -44,6 +44,7 @@ pub const ALL: &[Check] = &[
     tunnels::mtu,
     tunnels::unreadable,
     tc::qdiscs_missing,
+    tc::members_off_block,
     tc::foreign_filters,
     tc::stranded_filters,
     ipsec::exclusion,

@@ -7,7 +7,8 @@ use netlink_wire::Ifindex;
 use crate::doctor::{Facts, Filter, Finding, Kind, Severity, Stage};
 
 /// All kinds found here.
-pub const KINDS: &[&Kind] = &[&INGRESS_QDISC_MISSING, &FOREIGN_FILTER, &FILTERS_STRANDED, &TC_UNREADABLE];
+pub const KINDS: &[&Kind] =
+    &[&INGRESS_QDISC_MISSING, &BOND_MEMBER_OFF_BLOCK, &FOREIGN_FILTER, &FILTERS_STRANDED, &TC_UNREADABLE];
 
 /// A port of Open vSwitch's that no filter can be at.
 pub static INGRESS_QDISC_MISSING: Kind = Kind {
@@ -19,6 +20,18 @@ pub static INGRESS_QDISC_MISSING: Kind = Kind {
     why: "filters hang on the port's ingress qdisc; Open vSwitch makes it once, when it takes the port on, and something has \
           removed it since, or ovs-vswitchd has not been restarted since hw-offload was turned on",
     mend: "restart ovs-vswitchd, or take the port off the bridge and add it again; find out what else sets qdiscs on this host",
+};
+
+/// A member of a bond that Open vSwitch has not joined to the bond's block.
+pub static BOND_MEMBER_OFF_BLOCK: Kind = Kind {
+    id: "bond-member-off-block",
+    in_lab: true,
+    stage: Stage::Tc,
+    severity: Severity::Note,
+    complaint: "for a moment after a bond's failover, what comes in by it is forwarded by the CPU",
+    why: "filters of a bond are in a block that its members share; Open vSwitch joins a member when the kernel tells of a change of \
+          it, and one that has been waiting quietly since Open vSwitch got the bond is joined when it is needed",
+    mend: "nothing, unless that moment matters: then take the member out of the bond and put it in again",
 };
 
 /// A filter of somebody else's at a port of Open vSwitch's.
@@ -67,7 +80,7 @@ pub fn qdiscs_missing(facts: &Facts) -> Vec<Finding> {
         facts.all_links().filter(|(ifindex, link)| link.role.is_some() && !qdiscs.contains_key(ifindex));
     ports
         .filter_map(|(_, link)| {
-            let interface = facts.interface_of(link)?;
+            let interface = facts.interface_of(link).filter(|interface| interface.name == link.name)?;
             // A port that Open vSwitch could not take on is another finding.
             if !interface.is_netdev() || interface.ofport.is_none_or(|ofport| ofport < 1) {
                 return None;
@@ -77,6 +90,24 @@ pub fn qdiscs_missing(facts: &Facts) -> Vec<Finding> {
         })
         .chain(tunnels_without_qdisc(facts, qdiscs))
         .collect()
+}
+
+/// Members of bonds on bridges that have no ingress qdisc of their own.
+pub fn members_off_block(facts: &Facts) -> Vec<Finding> {
+    let (Ok(ovs), Ok(_), Ok(qdiscs)) = (&facts.ovsdb, &facts.vswitchd, &facts.ingress_qdiscs) else {
+        return Vec::new();
+    };
+    let members =
+        facts.all_links().filter(|(ifindex, link)| link.role.is_some() && !qdiscs.contains_key(ifindex));
+    let found = members.filter_map(|(_, link)| {
+        let interface = facts.interface_of(link).filter(|interface| interface.name != link.name)?;
+        if !ovs.hw_offload || !interface.is_netdev() || interface.ofport.is_none_or(|ofport| ofport < 1) {
+            return None;
+        }
+        let what = format!("{} is a member of bond {} and not of its block", link.name, interface.name);
+        Some(BOND_MEMBER_OFF_BLOCK.found([&interface.name, &link.name], what))
+    });
+    found.collect()
 }
 
 const RESTART: &str = "systemctl restart openvswitch-switch";
@@ -188,6 +219,7 @@ pub fn unreadable(facts: &Facts) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Link;
     use crate::doctor::checks::seen;
     use crate::doctor::facts::sample::{self, VF0, VF1};
 
@@ -209,6 +241,21 @@ mod tests {
         facts.interface_mut("eth0_1").ofport = Some(3);
         facts.ovs_mut().hw_offload = false;
         assert_eq!(qdiscs_missing(&facts), [], "it wants none");
+    }
+
+    #[test]
+    fn a_member_of_a_bond_that_is_not_in_its_block_is_found() {
+        let mut facts = sample::healthy();
+        let bond = Ifindex(30);
+        let bond0 = Link { kind: Some("bond".into()), ..sample::link("bond0", None, "") };
+        facts.links.as_mut().unwrap().insert(bond, bond0);
+        facts.link_mut(sample::UPLINK).master = Some(bond);
+        facts.interface_mut("eth0").name = "bond0".into();
+        assert_eq!(members_off_block(&facts), []);
+        facts.ingress_qdiscs.as_mut().unwrap().remove(&sample::UPLINK);
+        let found = members_off_block(&facts);
+        assert_eq!(seen(&found), [("bond-member-off-block", vec!["bond0", "eth0"])]);
+        assert_eq!(qdiscs_missing(&facts), [], "a restart does not help");
     }
 
     #[test]

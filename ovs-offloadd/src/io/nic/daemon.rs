@@ -21,6 +21,8 @@ struct NicRow {
     in_flight: u64,
     /// None in a mode that empties no NIC.
     draining: Option<bool>,
+    /// The first NIC of the same card, which has all counts.
+    shares_entries_with: Option<u16>,
 }
 
 fn socket(places: &Places) -> Option<PathBuf> {
@@ -60,7 +62,10 @@ impl NicHands {
         let rows: Vec<NicRow> =
             serde_json::from_str(&text).map_err(|error| format!("the daemon's answer: {error}"))?;
         let handle = self.handle.to_string();
-        let row = rows.into_iter().find(|row| row.devlink == handle);
+        let own = rows.iter().find(|row| row.devlink == handle);
+        // Rules of a card are emptied together, since those of one NIC may send to ports of the other.
+        let counts = |row: &NicRow| row.shares_entries_with.unwrap_or(row.nic);
+        let row = own.map(counts).and_then(|number| rows.iter().find(|row| row.nic == number));
         Ok(row.and_then(|row| Some(Drain { on: row.draining?, in_hardware: row.entries + row.in_flight })))
     }
 

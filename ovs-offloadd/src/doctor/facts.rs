@@ -49,6 +49,8 @@ pub struct Facts {
 pub struct Kernel {
     /// `uname -r`.
     pub release: String,
+    /// `uname -v`: when it was built, and Debian's from what.
+    pub built: String,
     /// Its build options that are `y` or `m`, by name without `CONFIG_`; anything not here is off.
     pub options: Fact<BTreeMap<String, char>>,
     /// Modules that are loaded, built in or on disk, with `_` for `-`.
@@ -70,6 +72,25 @@ pub struct Nic {
     pub reload_failed: bool,
     /// Virtual functions that are on (`sriov_numvfs`).
     pub vfs: u32,
+    /// Health reporters of the NIC and of its ports.
+    pub health: Fact<Vec<Reporter>>,
+}
+
+/// A health reporter: what a driver watches of its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reporter {
+    /// Its name, `fw`, `tx` ….
+    pub name: String,
+    /// Index of the devlink port it watches; none where it watches the NIC.
+    pub port: Option<u32>,
+    /// It reported an error and has not recovered.
+    pub in_error: bool,
+    /// Errors since the driver was bound.
+    pub errors: u64,
+    /// Recoveries since the driver was bound.
+    pub recoveries: u64,
+    /// Whether it recovers by itself; none where it cannot recover.
+    pub auto_recover: Option<bool>,
 }
 
 /// What a network device of a switch stands for.
@@ -399,11 +420,13 @@ pub(crate) mod sample {
             encap: Some(true),
             reload_failed: false,
             vfs: 2,
+            health: Ok(vec![]),
         };
         Facts {
             nics: Ok(vec![nic]),
             kernel: Kernel {
                 release: "6.12.0".into(),
+                built: "#1 SMP".into(),
                 options: Ok(on.iter().chain(&actions).map(|name| ((*name).to_owned(), 'm')).collect()),
                 modules: Ok(modules.iter().map(|name| (*name).to_owned()).collect()),
             },

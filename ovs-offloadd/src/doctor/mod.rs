@@ -16,8 +16,8 @@ mod report;
 #[cfg(test)]
 pub(crate) use facts::sample;
 pub use facts::{
-    Fact, Facts, Filter, HwTcOffload, Interface, IpsecOffload, Kernel, Link, Nic, Ovs, Process, Role, Route,
-    role_of,
+    Fact, Facts, Filter, HwTcOffload, Interface, IpsecOffload, Kernel, Link, Nic, Ovs, Process, Reporter,
+    Role, Route, role_of,
 };
 pub use finding::{DoctorArgs, Finding, Kind, Severity, Stage};
 pub(crate) use gather::firmware;

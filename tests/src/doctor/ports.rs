@@ -14,6 +14,7 @@ pub(super) fn faults_of_ports_tc_tunnels_and_a_nic_are_named_and_mended(lab: &mu
     ports(&ovs, &doctor)?;
     filters(&ovs, &demo, &doctor)?;
     tunnel(&ovs, &doctor)?;
+    health(&ovs, &doctor)?;
     legacy(&ovs, &doctor)
 }
 
@@ -124,6 +125,30 @@ fn tunnel(ovs: &Ovs, doctor: &Doctor<'_>) -> Outcome {
     doctor.is_content()?;
     shell(ovs, "ovs-vsctl del-port br0 gnv0")?;
     doctor.is_content()
+}
+
+/// A queue that hangs, and firmware that failed, neither of which recovers by itself.
+fn health(ovs: &Ovs, doctor: &Doctor<'_>) -> Outcome {
+    for (reporter, of) in [("tx", "simnic/simnic0/0"), ("fw", "simnic/simnic0")] {
+        shell(ovs, &format!("devlink health set {of} reporter {reporter} auto_recover false"))?;
+        NIC.set("health", &format!("{reporter} something hangs"))?;
+        let says = doctor.names(&[("health-reporter-error", &format!("simnic/simnic0 {reporter}"))])?;
+        let command = says.field("health-reporter-error", "command")?;
+        ensure!(
+            command == format!("devlink health recover {of} reporter {reporter}"),
+            "doctor says: {command}"
+        );
+        shell(ovs, &command)?;
+        if reporter == "fw" {
+            // It makes the representors anew, and nobody has set them up.
+            for vf in 0..4 {
+                shell(ovs, &format!("ip link set dev {} up", NIC.representor(vf)))?;
+            }
+        }
+        doctor.is_content()?;
+        shell(ovs, &format!("devlink health set {of} reporter {reporter} auto_recover true"))?;
+    }
+    Ok(())
 }
 
 /// A NIC in legacy mode, whose ports come back when it is changed.

@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod ipsec;
 pub mod kernel;
+pub mod kernel_defects;
 pub mod nic;
 pub mod ovn;
 pub mod ovs;
@@ -20,11 +21,13 @@ pub const ALL: &[Check] = &[
     nic::no_nic,
     nic::legacy_eswitch,
     nic::failed_reload,
+    nic::unhealthy,
     nic::no_encapsulation,
     nic::unreadable,
     kernel::lacks_options,
     kernel::lacks_modules,
     kernel::lacks_skb_ext,
+    kernel_defects::known_defects,
     kernel::unreadable,
     ports::hw_tc_offload,
     ports::representors_down,
@@ -56,9 +59,10 @@ pub const ALL: &[Check] = &[
 
 /// Every kind of finding, in the order of the walk.
 pub fn kinds() -> impl Iterator<Item = &'static Kind> {
-    let all: [&[&'static Kind]; 9] = [
+    let all: [&[&'static Kind]; 10] = [
         nic::KINDS,
         kernel::KINDS,
+        kernel_defects::KINDS,
         ports::KINDS,
         ovs::KINDS,
         ovn::KINDS,
@@ -108,7 +112,12 @@ mod tests {
             net_admin: Err(why()),
             ipsec: Err(why()),
             ovn: None,
-            kernel: super::super::Kernel { release: String::new(), options: Err(why()), modules: Err(why()) },
+            kernel: super::super::Kernel {
+                release: String::new(),
+                built: String::new(),
+                options: Err(why()),
+                modules: Err(why()),
+            },
             daemon_runs: false,
         };
         let found: Vec<Finding> = ALL.iter().flat_map(|check| check(&facts)).collect();

@@ -3,8 +3,16 @@
 use crate::doctor::{Facts, Finding, Kind, Nic, Severity, Stage};
 
 /// All kinds found here.
-pub const KINDS: &[&Kind] =
-    &[&NO_NIC, &ESWITCH_LEGACY, &RELOAD_FAILED, &ESWITCH_NO_ENCAP, &ESWITCH_UNREADABLE, &NICS_UNREADABLE];
+pub const KINDS: &[&Kind] = &[
+    &NO_NIC,
+    &ESWITCH_LEGACY,
+    &RELOAD_FAILED,
+    &HEALTH_ERROR,
+    &ESWITCH_NO_ENCAP,
+    &ESWITCH_UNREADABLE,
+    &HEALTH_UNREADABLE,
+    &NICS_UNREADABLE,
+];
 
 /// No NIC.
 pub static NO_NIC: Kind = Kind {
@@ -39,6 +47,31 @@ pub static RELOAD_FAILED: Kind = Kind {
     complaint: "the NIC does not work after a reload or a firmware update",
     why: "the driver gave up in the midst of a reload, and the NIC does not work",
     mend: "reload it again; if that fails too, the kernel's log says why",
+};
+
+/// A NIC one of whose health reporters is in error.
+pub static HEALTH_ERROR: Kind = Kind {
+    id: "health-reporter-error",
+    in_lab: true,
+    stage: Stage::Nic,
+    severity: Severity::Error,
+    complaint: "nothing new is offloaded, and Open vSwitch logs \"failed to offload flow: Input/output error\"; or packets stop to \
+                leave by a port, and no link is down",
+    why: "the driver has seen its firmware or a queue fail and has not recovered it: until then the NIC takes no rules, or that \
+          queue carries nothing",
+    mend: "recover it; if that fails or the error comes back, `devlink health dump show` and the kernel's log have what the vendor \
+           asks for, and a reload or a power cycle is next",
+};
+
+/// Whether a NIC works cannot be told.
+pub static HEALTH_UNREADABLE: Kind = Kind {
+    id: "health-unreadable",
+    in_lab: false,
+    stage: Stage::Nic,
+    severity: Severity::Note,
+    complaint: "doctor says that it cannot look",
+    why: "whether the driver has seen its firmware or a queue fail cannot be told",
+    mend: "see whether `devlink health` works",
 };
 
 /// A NIC that cannot put packets into tunnels.
@@ -116,6 +149,39 @@ pub fn failed_reload(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
+/// A NIC with a health reporter in error.
+pub fn unhealthy(facts: &Facts) -> Vec<Finding> {
+    let reporters =
+        |nic: &'_ Nic| nic.health.iter().flatten().filter(|it| it.in_error).cloned().collect::<Vec<_>>();
+    let found = |nic: &'_ Nic| {
+        reporters(nic)
+            .into_iter()
+            .map(|reporter| {
+                let of =
+                    reporter.port.map_or_else(|| nic.handle.clone(), |port| format!("{}/{port}", nic.handle));
+                let by_itself = match reporter.auto_recover {
+                    Some(true) => "its recovery failed, or another error came too soon after one",
+                    Some(false) => "it is told not to recover by itself (auto_recover)",
+                    None => "it cannot recover",
+                };
+                let (errors, recoveries) = (reporter.errors, reporter.recoveries);
+                let counts = format!("errors: {errors}, recoveries: {recoveries}");
+                let name = &reporter.name;
+                let what = format!(
+                    "health reporter {name} of {of} ({}) is in error; {counts}; {by_itself}",
+                    nic.driver
+                );
+                let finding = HEALTH_ERROR.found([nic.handle.clone(), name.clone()], what);
+                match reporter.auto_recover {
+                    Some(_) => finding.run(format!("devlink health recover {of} reporter {name}")),
+                    None => finding.run(format!("devlink dev reload {}", nic.handle)),
+                }
+            })
+            .collect::<Vec<_>>()
+    };
+    nics(facts).flat_map(found).collect()
+}
+
 /// A NIC without encapsulation, where there are tunnels.
 pub fn no_encapsulation(facts: &Facts) -> Vec<Finding> {
     if !facts.interfaces().any(|interface| super::tunnels::is_tunnel(&interface.kind)) {
@@ -141,12 +207,20 @@ pub fn unreadable(facts: &Facts) -> Vec<Finding> {
             let what = format!("the eswitch mode of {} cannot be read: {why}", nic.handle);
             ESWITCH_UNREADABLE.found([nic.handle.clone()], what)
         })
+        .chain(health_unreadable(facts))
         .collect()
+}
+
+/// Devlink tells of all reporters at once, or of none.
+fn health_unreadable(facts: &Facts) -> Option<Finding> {
+    let why = nics(facts).find_map(|nic| nic.health.as_ref().err())?;
+    Some(HEALTH_UNREADABLE.found([""; 0], format!("health reporters cannot be listed: {why}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::Reporter;
     use crate::doctor::checks::seen;
     use crate::doctor::facts::sample;
 
@@ -198,6 +272,48 @@ mod tests {
         assert_eq!(seen(&no_encapsulation(&facts)), [("eswitch-no-encap", vec![NIC])]);
         facts.nics.as_mut().unwrap()[0].encap = None;
         assert_eq!(no_encapsulation(&facts), []);
+    }
+
+    #[test]
+    fn a_reporter_in_error_is_found_with_the_way_to_recover_it() {
+        let reporter = |port, in_error, auto_recover| Reporter {
+            name: "fw".into(),
+            port,
+            in_error,
+            errors: 2,
+            recoveries: 1,
+            auto_recover,
+        };
+        let health = vec![
+            reporter(None, true, Some(false)),
+            reporter(Some(1), true, Some(true)),
+            reporter(None, true, None),
+            reporter(None, false, Some(true)),
+        ];
+        let facts = with_nic(|nic| nic.health = Ok(health.clone()));
+        let found = unhealthy(&facts);
+        let expected = || ("health-reporter-error", vec![NIC, "fw"]);
+        assert_eq!(seen(&found), [expected(), expected(), expected()]);
+        let commands: Vec<_> = found.iter().map(|finding| finding.command.clone().unwrap()).collect();
+        assert_eq!(
+            commands,
+            [
+                "devlink health recover pci/0000:03:00.0 reporter fw",
+                "devlink health recover pci/0000:03:00.0/1 reporter fw",
+                "devlink dev reload pci/0000:03:00.0",
+            ]
+        );
+        assert!(found[0].what.contains("told not to recover by itself"), "{}", found[0].what);
+    }
+
+    #[test]
+    fn reporters_that_are_not_told_are_one_note() {
+        let mut facts = with_nic(|nic| nic.health = Err("EPERM".into()));
+        let nics = facts.nics.as_mut().unwrap();
+        nics.push(Nic { handle: "pci/0000:03:00.1".into(), ..nics[0].clone() });
+        let found = unreadable(&facts);
+        assert_eq!(seen(&found), [("health-unreadable", vec![])]);
+        assert_eq!(found[0].severity, Severity::Note);
     }
 
     #[test]

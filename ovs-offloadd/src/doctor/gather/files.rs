@@ -27,8 +27,10 @@ fn read(path: &Path) -> Fact<String> {
 
 /// The kernel: its release, options and modules.
 pub(super) fn kernel(root: &Path) -> Kernel {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    Kernel { options: options(root, &release), modules: modules(root, &release), release }
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let built = uname.version().to_string_lossy().into_owned();
+    Kernel { options: options(root, &release), modules: modules(root, &release), release, built }
 }
 
 /// The options of the running kernel, from where distributions put them.

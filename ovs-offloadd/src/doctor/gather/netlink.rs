@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use netlink_wire::devlink::{self, Event, Instance, Port};
+use netlink_wire::devlink::{self, Event, HealthReporter, HealthState, Instance, Port};
 use netlink_wire::ethtool::{self, Feature, Features};
 use netlink_wire::genl::FamilyId;
 use netlink_wire::message::flags;
@@ -13,7 +13,7 @@ use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link, xfrm};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
 
-use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, role_of};
+use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, Reporter, role_of};
 use crate::io::netlink::{Asker, Protocol};
 use crate::io::sysfs::{driver_of, sriov_of};
 
@@ -46,11 +46,37 @@ pub(super) async fn devlink(limit: Duration) -> Fact<Devlink> {
     };
     let instances = asker.ask(PARTS_MAX, |seq| devlink::dump_instances(family, seq), instance).await?;
     let ports = asker.ask(PARTS_MAX, |seq| devlink::dump_ports(family, seq), port).await?;
+    let reporters = reporters(&mut asker, family).await;
     let mut nics = Vec::new();
     for instance in instances {
-        nics.extend(nic(&mut asker, family, instance).await);
+        let handle = instance.handle.clone();
+        let of_instance =
+            |all: &Vec<HealthReporter>| all.iter().filter(|it| it.handle == handle).map(reporter).collect();
+        let health = reporters.as_ref().map(of_instance).map_err(Clone::clone);
+        nics.extend(nic(&mut asker, family, instance).await.map(|nic| Nic { health, ..nic }));
     }
     Ok(Devlink { nics, ports })
+}
+
+async fn reporters(asker: &mut Asker, family: FamilyId) -> Fact<Vec<HealthReporter>> {
+    let reporter = |message: &Message<'_>| -> Result<Option<HealthReporter>, Malformed> {
+        Ok(match devlink::Report::decode(message)?.event {
+            Event::Health(reporter) => Some(reporter),
+            _ => None,
+        })
+    };
+    asker.ask(PARTS_MAX, |seq| devlink::dump_health(family, seq), reporter).await
+}
+
+fn reporter(told: &HealthReporter) -> Reporter {
+    Reporter {
+        name: told.name.to_string(),
+        port: told.port.map(|port| port.0),
+        in_error: told.state != HealthState::Healthy,
+        errors: told.errors,
+        recoveries: told.recoveries,
+        auto_recover: told.auto_recover,
+    }
 }
 
 /// The NIC that an instance is, unless it has no eswitch.
@@ -81,6 +107,7 @@ async fn nic(asker: &mut Asker, family: FamilyId, instance: Instance) -> Option<
         mode,
         encap,
         reload_failed: instance.reload_failed,
+        health: Ok(Vec::new()),
     })
 }
 

@@ -260,6 +260,11 @@ impl Engine {
             .collect()
     }
 
+    /// Whether this NIC is kept empty, also while there is none of that number: one that is away stays so when it comes back.
+    pub fn drains(&self, nic: NicId) -> bool {
+        self.draining.covers(Some(nic))
+    }
+
     /// The mode in force.
     pub fn mode(&self) -> Mode {
         self.mode

@@ -149,7 +149,7 @@ pub(crate) fn recirculation(engine: &Engine) -> RecirculationView {
 /// NICs: what the engine counts of each, and what the inventory knows of it.
 pub(crate) fn nics(engine: &Engine, snapshot: &Snapshot, declared: Declared<'_>) -> Vec<NicView> {
     let counts: BTreeMap<NicId, NicView> = counts_of_nics(engine);
-    snapshot.nics.iter().map(|nic| nic_view(nic, snapshot, &counts, declared)).collect()
+    snapshot.nics.iter().map(|nic| nic_view(engine, nic, snapshot, &counts, declared)).collect()
 }
 
 /// What the configuration declares, and what the last look at each NIC ended with.
@@ -181,6 +181,7 @@ pub(crate) fn with_bonds(mut ports: Vec<PortView>, snapshot: &Snapshot) -> Vec<P
 
 /// One NIC. Where several have one switch id, the first has the counts.
 pub(crate) fn nic_view(
+    engine: &Engine,
     nic: &Nic,
     snapshot: &Snapshot,
     counts: &BTreeMap<NicId, NicView>,
@@ -188,7 +189,10 @@ pub(crate) fn nic_view(
 ) -> NicView {
     let own = nic.switch.filter(|switch| *switch == nic.number);
     let view = own.and_then(|switch| counts.get(&switch)).cloned().unwrap_or_default().with(nic);
-    NicView { bonds: bonds_of(nic, &snapshot.bonds), declared: declared.of(nic), ..view }
+    let drained = (engine.mode() == Mode::Steer).then(|| engine.drains(nic.switch.unwrap_or(nic.number)));
+    // Without a switch there is nothing to empty, and what was asked before has to be taken back all the same.
+    let draining = drained.filter(|drained| nic.switch.is_some() || *drained);
+    NicView { bonds: bonds_of(nic, &snapshot.bonds), declared: declared.of(nic), draining, ..view }
 }
 
 /// What the engine counts of NICs.

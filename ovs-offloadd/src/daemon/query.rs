@@ -130,7 +130,9 @@ impl Daemon {
             Query::Nic(NicQuery::Show { nic }) => {
                 let ports = answers::summary(&self.engine, now()).ports;
                 let (snapshot, counts) = (self.inventory.snapshot(), answers::counts_of_nics(&self.engine));
-                let view = |nic: &Nic| answers::nic_view(nic, &snapshot, &counts, self.declared_nics());
+                let view = |nic: &Nic| {
+                    answers::nic_view(&self.engine, nic, &snapshot, &counts, self.declared_nics())
+                };
                 let detail = nic_detail(&snapshot, nic, view, &entries_of(&ports));
                 let detail = detail.ok_or_else(|| {
                     format!("there is no NIC {nic} with an eswitch (ovs-offloadctl nic list shows those there are)")
@@ -189,12 +191,8 @@ impl Daemon {
     fn nic_named(&mut self, name: &str) -> Result<NicId, String> {
         let nics = self.inventory.snapshot().nics;
         let is_named = |nic: &&Nic| nic.name() == name || nic.number.to_string() == name;
-        let switch = nics.iter().find(is_named).and_then(|nic| nic.switch);
-        let nics = self.engine.nics();
-        let found = nics.iter().find(|nic| {
-            Some(nic.facts.id) == switch || nic.facts.devlink == name || nic.facts.id.to_string() == name
-        });
-        found.map(|nic| nic.facts.id).ok_or_else(|| format!("there is no NIC {name} (see nic list)"))
+        let found = nics.iter().find(is_named).map(|nic| nic.switch.unwrap_or(nic.number));
+        found.ok_or_else(|| format!("there is no NIC {name} (see nic list)"))
     }
 
     /// Tries the rules in force on a flow: a live one by its id, or one that is described.

@@ -47,10 +47,8 @@ impl NicHands {
         socket(&self.places)
     }
 
-    /// How a running daemon stands with this NIC; none where there is no daemon, or it does not know
-    /// the NIC, or only observes.
-    pub(super) fn drain_state(&mut self) -> Result<Option<Drain>, String> {
-        let Some(socket) = self.socket() else { return Ok(None) };
+    /// The NICs that a running daemon knows; none where there is none.
+    fn rows(&mut self, socket: PathBuf) -> Result<Option<Vec<NicRow>>, String> {
         let mut client = Client::new(socket);
         let answer = self.runtime.block_on(client.command("nic/list", &["--output=json"], READ_WITHIN));
         let text = match answer {
@@ -59,23 +57,39 @@ impl NicHands {
             Err(CommandError::Unreachable { .. }) => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
-        let rows: Vec<NicRow> =
-            serde_json::from_str(&text).map_err(|error| format!("the daemon's answer: {error}"))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| format!("the daemon's answer: {error}"))
+    }
+
+    /// The number under which the daemon counts this NIC's entries. Of the one that we have had emptied: a NIC in legacy
+    /// mode belongs to no switch any more.
+    fn number(&self, rows: &[NicRow]) -> Option<u16> {
         let handle = self.handle.to_string();
-        let own = rows.iter().find(|row| row.devlink == handle);
+        let own = || rows.iter().find(|row| row.devlink == handle);
         // Rules of a card are emptied together, since those of one NIC may send to ports of the other.
-        let counts = |row: &NicRow| row.shares_entries_with.unwrap_or(row.nic);
-        let row = own.map(counts).and_then(|number| rows.iter().find(|row| row.nic == number));
+        self.drained.or_else(|| own().map(|row| row.shares_entries_with.unwrap_or(row.nic)))
+    }
+
+    /// How a running daemon stands with this NIC; none where there is no daemon, or it does not know
+    /// the NIC, or only observes.
+    pub(super) fn drain_state(&mut self) -> Result<Option<Drain>, String> {
+        let Some(socket) = self.socket() else { return Ok(None) };
+        let Some(rows) = self.rows(socket)? else { return Ok(None) };
+        let number = self.number(&rows);
+        let row = rows.into_iter().find(|row| Some(row.nic) == number);
         Ok(row.and_then(|row| Some(Drain { on: row.draining?, in_hardware: row.entries + row.in_flight })))
     }
 
     /// Has the daemon empty the NIC and keep it empty, or use it again.
     pub(super) fn drain(&mut self, on: bool) -> Result<(), String> {
         let Some(socket) = self.socket() else { return Ok(()) };
-        let nic = format!("--nic={}", self.handle);
+        let Some(rows) = self.rows(socket.clone())? else { return Ok(()) };
+        let Some(number) = self.number(&rows) else { return Ok(()) };
+        let nic = format!("--nic={number}");
         let params: &[&str] = if on { &[&nic] } else { &[&nic, "--off"] };
         let mut client = Client::new(socket);
         let answer = self.runtime.block_on(client.command("drain", params, READ_WITHIN));
-        answer.map(drop).map_err(|error| error.to_string())
+        answer.map_err(|error| error.to_string())?;
+        self.drained = on.then_some(number);
+        Ok(())
     }
 }

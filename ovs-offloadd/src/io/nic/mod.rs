@@ -100,6 +100,8 @@ pub struct NicHands {
     offload_of: BTreeSet<Function>,
     places: Places,
     ovs: Option<ovsdb_client::Client>,
+    /// The number of the NIC that we have had the daemon empty.
+    drained: Option<u16>,
     report: fn(&Handle, &Operation, bool),
 }
 
@@ -123,7 +125,7 @@ impl NicHands {
         };
         let namespaces = declared.namespaces().cloned().collect();
         let handle = declared.handle.clone();
-        Ok(Self { runtime, handle, namespaces, offload_of, places, ovs: None, report })
+        Ok(Self { runtime, handle, namespaces, offload_of, places, ovs: None, drained: None, report })
     }
 }
 

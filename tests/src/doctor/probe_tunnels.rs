@@ -100,8 +100,6 @@ pub(super) fn a_probe_tells_what_a_driver_takes_of_tunnels_and_leaves_nothing_at
         says(&matrix, taken, "taken", "")?;
     }
     says(&matrix, "tunnel set over ip6", "not_tried", "leave by this NIC")?;
-    // Without conntrack the whole is refused, in simnic's words.
-    says(&matrix, "tunnel unset, ct, goto chain", "refused", "")?;
 
     scene.nic.set("refuse", &format!("match enc_opts {WORDS}"))?;
     let matrix = probe(&scene.ovs)?;

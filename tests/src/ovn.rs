@@ -1,11 +1,13 @@
 //! A real OVN beside the daemon: what its databases tell, and the policies that rest on it.
 
+mod events;
 mod fabric;
 mod topologies;
 
 use std::time::Duration;
 
 use crate::steer::conntrack::{Connection, in_hardware, most_goes_through_hardware};
+use events::what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing;
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
@@ -18,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(what_works_across_two_chassis_works_with_its_flows_in_hardware).needs(NEEDS).per_release(),
+    fact!(what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing).needs(NEEDS),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
 ];

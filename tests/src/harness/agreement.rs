@@ -10,7 +10,8 @@ use super::{Daemon, Failure, Outcome, Ovs, Simnic, wait_for};
 pub struct Placements {
     /// In TC, software only.
     pub software: BTreeSet<String>,
-    /// In the NIC, with the ports that packets leave by: representors and uplink by `phys_port_name`, or `drop`.
+    /// In the NIC, with the ports that packets leave by: representors and uplink by `phys_port_name`, or `drop`; nothing
+    /// for a tunnel.
     pub hardware: BTreeMap<String, Vec<String>>,
 }
 
@@ -92,6 +93,8 @@ fn in_nic(rules: &str) -> Outcome<BTreeMap<String, Vec<String>>> {
         let mut words = line.split_whitespace();
         let actions = words.find(|word| *word == "actions").and_then(|_| words.next())?;
         let leaves = actions.split(',').filter_map(|action| match action.split_once(':') {
+            // Open vSwitch names the tunnel's device, and simnic the uplink.
+            Some(("redirect" | "mirror", port)) if port.contains("/tunnel") => None,
             Some(("redirect" | "mirror", port)) => Some(port.to_owned()),
             _ => (action == "drop").then(|| action.to_owned()),
         });
@@ -179,6 +182,18 @@ mod tests {
         let in_nic = in_nic(&rule).expect("the rule is readable");
         assert_eq!(in_nic.values().next(), Some(&vec!["p0".to_owned()]));
         assert_eq!(said_by_ovs(&[flow.to_owned()], "p0").hardware, in_nic);
+    }
+
+    #[test]
+    fn a_rule_and_a_flow_into_a_tunnel_compare_equal() {
+        let rule = "port pf0vf0 chain 0 prio 2 protocol 0800 match eth actions tunnel_set,redirect:p0/tunnel packets 0 \
+                    bytes 0 cookie 04030201080706050c0b0a09100f0e0d";
+        let flow = "ufid:01020304-0506-0708-090a-0b0c0d0e0f10, in_port(sn0pf0vf0), packets:1, offloaded:yes, dp:tc, \
+                    actions:set(tunnel(tun_id=0x4d,dst=172.31.0.2,ttl=64,tp_dst=6081,flags(csum|key))),genev_sys_6081";
+        assert_eq!(
+            said_by_ovs(&[flow.to_owned()], "p0").hardware,
+            in_nic(rule).expect("the rule is readable")
+        );
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! OVN beside an Open vSwitch of a test: lab/topologies/ovn.sh.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use super::{Lab, Outcome, Ovs, output, run};
+use super::{Lab, Outcome, Ovs, output, run, wait_until};
+
+/// The longest a killed process may take to be gone.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Both databases, northd, and the ovn-controllers that joined; stopped when dropped.
 #[derive(Debug)]
@@ -39,10 +43,30 @@ impl Ovn {
             "external_ids:ovn-encap-type=geneve",
             &format!("external_ids:ovn-encap-ip={encap_ip}"),
         ])?;
+        self.controllers.push(self.dir.join(name));
+        self.start_controller(ovs, name)
+    }
+
+    /// Starts the ovn-controller of the chassis `name` again.
+    pub fn start_controller(&self, ovs: &Ovs, name: &str) -> Outcome {
         let dir = self.dir.join(name);
-        output(ovs.in_netns("ovn.sh").arg("controller").arg(&dir).arg(ovs.rundir()))?;
-        self.controllers.push(dir);
-        Ok(())
+        output(ovs.in_netns("ovn.sh").arg("controller").arg(&dir).arg(ovs.rundir())).map(drop)
+    }
+
+    /// Has the ovn-controller of the chassis `name` take its chassis and its tunnels away, and end.
+    pub fn leave(&self, name: &str) -> Outcome {
+        output(Command::new("ovn.sh").arg("leave").arg(self.dir.join(name))).map(drop)
+    }
+
+    /// Kills the ovn-controller of the chassis `name`; what it set up stays.
+    pub fn kill_controller(&self, name: &str) -> Outcome {
+        kill(&self.dir.join(name).join("ovn-controller.pid"))
+    }
+
+    /// Kills ovn-northd and starts it again.
+    pub fn restart_northd(&self) -> Outcome {
+        kill(&self.dir.join("ovn-northd.pid"))?;
+        output(&mut self.script("northd")).map(drop)
     }
 
     /// The Southbound database's remote.
@@ -74,14 +98,22 @@ impl Ovn {
 
     /// Kills the Southbound server; its database stays.
     pub fn kill_southbound(&self) -> Outcome {
-        let pid = std::fs::read_to_string(self.dir.join("sb.pid"))?;
-        run("kill", &["-KILL", pid.trim()]).map(drop)
+        kill(&self.dir.join("sb.pid"))
     }
 
     /// Starts it again.
     pub fn restart_southbound(&self) -> Outcome {
         output(&mut self.script("southbound")).map(drop)
     }
+}
+
+/// Kills the process that `pidfile` names, and waits for its end.
+fn kill(pidfile: &Path) -> Outcome {
+    let text = std::fs::read_to_string(pidfile)?;
+    let pid = text.trim();
+    run("kill", &["-KILL", pid])?;
+    let process = Path::new("/proc").join(pid);
+    wait_until(&format!("process {pid} has ended"), ENDS_WITHIN, || Ok(!process.exists()))
 }
 
 impl Drop for Ovn {

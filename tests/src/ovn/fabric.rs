@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lab_tests::harness::{
-    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, ensure, run, wait_for,
-    wait_until,
+    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Received, Receiver, Sender, Simnic, Stream, agree,
+    ensure, run, wait_for, wait_until,
 };
 
 use super::DONE_WITHIN;
@@ -66,13 +66,23 @@ impl Chassis {
         }
     }
 
+    /// Its Open vSwitch.
+    pub(super) fn ovs(&self) -> &Ovs {
+        &self.ovs
+    }
+
+    /// The rules in its NIC.
+    pub(super) fn rules(&self) -> Outcome<String> {
+        self.nic.rules()
+    }
+
     /// The pod's device.
     fn device(&self) -> String {
         self.nic.vf(0)
     }
 
     /// The representor of the pod's VF.
-    fn representor(&self) -> String {
+    pub(super) fn representor(&self) -> String {
         self.nic.representor(0)
     }
 
@@ -161,9 +171,8 @@ impl Fabric {
         Ok(self.hosts[0].slow()? + self.hosts[1].slow()?)
     }
 
-    /// Sends a stream from the first host's pod to `address`, the other's, until both hosts forward it in hardware. Nothing
-    /// of it may be lost; what came of it is a line of the table.
-    pub(super) fn carry(&self, topology: &str, address: &str, port: u16) -> Outcome {
+    /// Sends a stream from the first host's pod to `address`, the other's, until it is stopped.
+    pub(super) fn send(&self, topology: &str, address: &str, port: u16) -> Outcome<Carried> {
         let [one, two] = &self.hosts;
         wait_until(&format!("{topology}: {address} answers"), DONE_WITHIN, || Ok(one.pod.pings(address)))?;
         let to =
@@ -177,16 +186,28 @@ impl Fabric {
             ..Stream::default()
         };
         let sender = Sender::start_stoppable(&one.pod, stream)?;
-        let mut window = (receiver.so_far().packets, self.slow()?);
-        let slow = wait_for(&format!("{topology}: both hosts carry it in hardware"), DONE_WITHIN, || {
-            let now = (receiver.so_far().packets, self.slow()?);
+        Ok(Carried { sender, receiver })
+    }
+
+    /// Waits until both hosts forward it in hardware: how many of [`WATCHED`] packets a CPU saw.
+    pub(super) fn in_hardware(&self, topology: &str, carried: &Carried) -> Outcome<u64> {
+        let mut window = (carried.received(), self.slow()?);
+        wait_for(&format!("{topology}: both hosts carry it in hardware"), DONE_WITHIN, || {
+            let now = (carried.received(), self.slow()?);
             if now.0 < window.0 + WATCHED {
                 return Ok(None);
             }
             let slow = now.1 - window.1;
             window = now;
             if slow <= SLOW_MAX { Ok(Some(slow)) } else { Err(Failure::new(self.tell(slow)?)) }
-        })?;
+        })
+    }
+
+    /// A stream to `address` works, and does so with its flows in hardware on both hosts. Nothing of it may be lost; what
+    /// came of it is a line of the table.
+    pub(super) fn carry(&self, topology: &str, address: &str, port: u16) -> Outcome {
+        let carried = self.send(topology, address, port)?;
+        let slow = self.in_hardware(topology, &carried)?;
         for host in &self.hosts {
             let (flows, placed, reasons) = host.flows()?;
             let share = 100.0 - 100.0 * slow as f64 / WATCHED as f64;
@@ -195,12 +216,19 @@ impl Fabric {
                 host.number
             );
         }
-        let sent = sender.stop()?;
-        let received = receiver.finish()?;
+        let (sent, received) = carried.stop()?;
         ensure!(
             received.packets == sent && received.duplicated == 0,
             "{topology}: of {sent} packets {received:?} arrived"
         );
+        Ok(())
+    }
+
+    /// Waits until on both hosts NIC, Open vSwitch and daemon agree on what is in hardware.
+    pub(super) fn agree(&self) -> Outcome {
+        for host in &self.hosts {
+            agree(&host.nic, &host.ovs, &host.daemon, DONE_WITHIN)?;
+        }
         Ok(())
     }
 
@@ -210,5 +238,23 @@ impl Fabric {
             text.push_str(&format!("\nhv{}: {:?}\n{}", host.number, host.flows()?, host.nic.rules()?));
         }
         Ok(text)
+    }
+}
+
+/// A stream under way.
+pub(super) struct Carried {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Carried {
+    /// Packets that have arrived.
+    pub(super) fn received(&self) -> u64 {
+        self.receiver.so_far().packets
+    }
+
+    /// Ends it: packets sent, and what arrived.
+    pub(super) fn stop(self) -> Outcome<(u64, Received)> {
+        Ok((self.sender.stop()?, self.receiver.finish()?))
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn what_works_across_two_chassis_works_with_its_flows_in_hardware(lab
 }
 
 /// Both pods on one logical switch, IPv4 and IPv6.
-fn one_switch(fabric: &Fabric) -> Outcome {
+pub(super) fn one_switch(fabric: &Fabric) -> Outcome {
     let ovn = &fabric.ovn;
     ovn.nbctl(&["ls-add", "blue"])?;
     for (host, number) in fabric.hosts.iter().zip(1..) {

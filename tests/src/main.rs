@@ -3,7 +3,8 @@
 //! `lab-tests` runs them all and takes the options of `cargo test`'s own runner (a filter, `--list`, `--exact` …).
 //! Environment:
 //!
-//! - `LAB_SUITE`: `full` (default), or `release` for the tests whose result depends on the guest's release;
+//! - `LAB_SUITE`: `full` (default), `release` for the tests whose result depends on the guest's release, or `conntrack` for
+//!   those that need a kernel that offloads connections;
 //! - `LAB_SUBJECTS`: only these subjects, with commas (`faults,races`), or all but these (`-lab,steer`); empty for all;
 //! - `LAB_LONG=1` adds those that take minutes;
 //! - `REQUIRE`: what must not be lacking, comma-separated names of [`Need`](lab_tests::harness::Need) or `all`: a test that

@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn replaced_actions_stay_replaced_with_clean_promotions(lab: &mut Lab) -> Outcome {
-    run(lab, Race { counters: "exact", kills: false, rounds: 400, rounds_long: 10_000 })
+    run(lab, Race { counters: "exact", kills: false, rounds: 300, rounds_long: 10_000 })
 }
 
 fn replaced_actions_stay_replaced_with_fast_promotions(lab: &mut Lab) -> Outcome {

@@ -15,7 +15,8 @@ use serde_json::Value;
 use crate::faults::scene::{FIRST, Flows, NIC, PORT};
 
 pub(crate) const TESTS: &[Test] = &[fact!(the_share_in_hardware_is_what_replay_predicts_of_the_same_traffic)
-    .needs(&[Need::Simnic, Need::Daemon])];
+    .needs(&[Need::Simnic, Need::Daemon])
+    .long()];
 
 /// What the traffic is drawn with.
 const SEED: u64 = 104_729;

@@ -61,9 +61,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_port_that_is_removed_and_added_again_has_its_flows_promoted_again).needs(NEEDS).per_release(),
     fact!(rules_that_the_nic_lost_in_a_reset_are_noticed_and_placed_again).needs(NEEDS).per_release(),
     fact!(totals_are_what_was_sent_across_promotions_demotions_and_restarts).needs(NEEDS).per_release(),
-    fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent)
-        .needs(NEEDS)
-        .per_release(),
+    fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent).needs(NEEDS),
     fact!(what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so).needs(NEEDS),
     fact!(a_connection_to_a_translated_address_moves_into_the_nic).needs(NEEDS_CT),
     fact!(an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there).needs(NEEDS_CT),

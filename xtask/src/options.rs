@@ -35,7 +35,8 @@ Options of lab:
 
 Options of test:
   --only PART       runs this part only; may be given several times. Parts: fmt, clippy, pure, doc, deny, unit, fuzz,
-                    lab-trixie, lab-nics, lab-faults, lab-bookworm, lab-sid, and with --long also lab-ct, lab-debug
+                    lab-trixie, lab-nics, lab-faults, lab-bookworm, lab-sid, lab-conntrack, and with --long also
+                    lab-ct, lab-debug
   --long            adds what takes longer than a change should wait for
 
 Options of trace:

@@ -26,7 +26,7 @@ pub(crate) struct Suite {
     pub(crate) name: &'static str,
     /// The guest.
     pub(crate) choice: Choice,
-    /// `full`, or `release` for what depends on the release.
+    /// `full`, `release` for what depends on the release, or `conntrack` for what needs a kernel that offloads connections.
     pub(crate) tests: &'static str,
     /// The subjects of its tests, with commas; all but these behind a `-`; empty for all.
     pub(crate) subjects: &'static str,
@@ -36,7 +36,7 @@ pub(crate) struct Suite {
 
 /// All of them, those first that take longest. The full one is in three parts, so that none is what all wait for: what
 /// the first two leave out is in the third, whatever it is.
-pub(crate) const ALL: [Suite; 7] = [
+pub(crate) const ALL: [Suite; 8] = [
     suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,steer,doctor,ovn"),
     suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle,hot"),
     suite(
@@ -47,6 +47,7 @@ pub(crate) const ALL: [Suite; 7] = [
     ),
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },
+    Suite { tests: "conntrack", ..suite("lab-conntrack", Release::Trixie, Flavour::Ct, "") },
     Suite { long: true, ..suite("lab-ct", Release::Trixie, Flavour::Ct, "") },
     Suite { long: true, ..suite("lab-debug", Release::Trixie, Flavour::Debug, "") },
 ];

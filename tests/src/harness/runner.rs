@@ -43,6 +43,15 @@ impl Test {
         self
     }
 
+    /// Whether it is one of that suite.
+    fn is_in(&self, suite: &str) -> bool {
+        match suite {
+            "release" => self.per_release,
+            "conntrack" => self.needs.contains(&Need::Ct),
+            _ => true,
+        }
+    }
+
     /// It takes minutes: it runs with `LAB_LONG=1` only.
     pub const fn long(mut self) -> Self {
         self.long = true;
@@ -102,13 +111,13 @@ pub fn run_all(subjects: &[(&str, &[Test])]) -> ExitCode {
         eprintln!("lab-tests: LAB_SUBJECTS names `{unknown}`, and there is no such subject.");
         return ExitCode::from(2);
     }
-    let release_only = std::env::var("LAB_SUITE").is_ok_and(|suite| suite == "release");
+    let suite = std::env::var("LAB_SUITE").unwrap_or_default();
     let with_long = std::env::var("LAB_LONG").is_ok_and(|value| value == "1");
     let times = Times::default();
     let mut trials = Vec::new();
     for (subject, tests) in subjects.iter().filter(|(subject, _)| chosen.has(subject)) {
         for test in *tests {
-            if (release_only && !test.per_release) || (test.long && !with_long) {
+            if !test.is_in(&suite) || (test.long && !with_long) {
                 continue;
             }
             let (test, required, times) = (*test, required.clone(), times.clone());

@@ -13,7 +13,10 @@ use lab_tests::harness::{
     fact, run, wait_for, wait_until,
 };
 use serde_json::Value;
-use topologies::what_works_across_two_chassis_works_with_its_flows_in_hardware;
+use topologies::{
+    connections_across_two_chassis_work_with_their_flows_in_hardware,
+    what_works_across_two_chassis_works_with_its_flows_in_hardware,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_software)
@@ -23,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing).needs(NEEDS),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
+    fact!(connections_across_two_chassis_work_with_their_flows_in_hardware).needs(NEEDS_CT),
 ];
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ovn];
@@ -132,7 +136,7 @@ fn an_established_connection_through_an_acl_moves_into_the_nic(lab: &mut Lab) ->
     ovn.nbctl(&["acl-add", "blue", "to-lport", "1002", "tcp.dst == 7001", "allow-related"])?;
     ovn.nbctl(&["acl-add", "blue", "to-lport", "1000", "outport == \"port1\" && ip4", "drop"])?;
     ovn.nbctl(&["--wait=hv", "sync"])?;
-    let connection = Connection::between(&chassis.vms, "10.0.0.2:7001", "10.0.0.2:7001")?;
+    let connection = Connection::between(chassis.vms.each_ref(), "10.0.0.2:7001", "10.0.0.2:7001")?;
     let daemon = Daemon::start(lab, &chassis.ovs, "mode = \"steer\"\npolicy.min-rate = \"1 Mbit/s\"\n")?;
     in_hardware(&daemon, "sn0pf0vf0")?;
     most_goes_through_hardware(&connection)?;

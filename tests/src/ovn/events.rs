@@ -6,7 +6,7 @@ use lab_tests::harness::{Lab, Outcome, ensure, wait_until};
 
 use super::DONE_WITHIN;
 use super::fabric::{Carried, Fabric};
-use super::topologies::one_switch;
+use super::topologies::plug_into_one_switch;
 
 const ADDRESS: &str = "10.1.0.2";
 /// Nothing arrives for so long: it is denied.
@@ -19,7 +19,7 @@ const DENIED_WITHIN: Duration = Duration::from_secs(5);
 /// hardware, and what comes back is placed again.
 pub(super) fn what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing(lab: &mut Lab) -> Outcome {
     let fabric = Fabric::up(lab)?;
-    one_switch(&fabric)?;
+    plug_into_one_switch(&fabric)?;
     restarts(&fabric)?;
     let carried = fabric.send("what comes and goes", ADDRESS, 7202)?;
     fabric.in_hardware("what comes and goes", &carried)?;

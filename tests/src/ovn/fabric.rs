@@ -8,6 +8,7 @@ use lab_tests::harness::{
 };
 
 use super::DONE_WITHIN;
+use crate::steer::conntrack::Connection;
 
 /// Packets per second of a stream; faster than anything the hosts say by themselves.
 const RATE_PER_S: u64 = 600;
@@ -106,8 +107,8 @@ impl Chassis {
         Ok(self.pod.run(&["cat", &path])?.trim().to_owned())
     }
 
-    /// Packets that the CPU saw of those that the pod sent and got.
-    fn slow(&self) -> Outcome<u64> {
+    /// Packets that the pod sent and got.
+    fn passed(&self) -> Outcome<Passed> {
         let text = self.run(&["ethtool", "-S", &self.representor()])?;
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         let counters: BTreeMap<&str, u64> =
@@ -115,7 +116,17 @@ impl Chassis {
         let of = |name| {
             counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
         };
-        Ok(of("vf_tx_slow_packets")? + of("vf_rx_slow_packets")?)
+        Ok(Passed {
+            hardware: of("vf_tx_hw_packets")? + of("vf_rx_hw_packets")?,
+            slow: of("vf_tx_slow_packets")? + of("vf_rx_slow_packets")?,
+        })
+    }
+
+    /// Its line of the table.
+    fn line(&self, topology: &str, share: f64) -> Outcome {
+        let (flows, placed, reasons) = self.flows()?;
+        println!("    | {topology} | hv{} | {flows} | {placed} | {share:.1} % | {reasons} |", self.number);
+        Ok(())
     }
 
     /// Flows in TC and in hardware, and the reasons of those that are not.
@@ -168,7 +179,7 @@ impl Fabric {
 
     /// Packets that the CPU saw on either host.
     fn slow(&self) -> Outcome<u64> {
-        Ok(self.hosts[0].slow()? + self.hosts[1].slow()?)
+        Ok(self.hosts[0].passed()?.slow + self.hosts[1].passed()?.slow)
     }
 
     /// Sends a stream from the first host's pod to `address`, the other's, until it is stopped.
@@ -208,13 +219,9 @@ impl Fabric {
     pub(super) fn carry(&self, topology: &str, address: &str, port: u16) -> Outcome {
         let carried = self.send(topology, address, port)?;
         let slow = self.in_hardware(topology, &carried)?;
+        let share = 100.0 - 100.0 * slow as f64 / WATCHED as f64;
         for host in &self.hosts {
-            let (flows, placed, reasons) = host.flows()?;
-            let share = 100.0 - 100.0 * slow as f64 / WATCHED as f64;
-            println!(
-                "    | {topology} | hv{} | {flows} | {placed} | {share:.1} % | {reasons} |",
-                host.number
-            );
+            host.line(topology, share)?;
         }
         let (sent, received) = carried.stop()?;
         ensure!(
@@ -222,6 +229,37 @@ impl Fabric {
             "{topology}: of {sent} packets {received:?} arrived"
         );
         Ok(())
+    }
+
+    /// A TCP connection to `address`, which the second host's pod has as `listens`, works, and does so with its flows in
+    /// hardware on both hosts, acknowledgements included.
+    pub(super) fn carry_tcp(&self, topology: &str, listens: &'static str, address: &'static str) -> Outcome {
+        let [one, two] = &self.hosts;
+        let connection = Connection::between([&one.pod, &two.pod], listens, address)?;
+        let mut window = [one.passed()?, two.passed()?];
+        let shares = wait_for(&format!("{topology}: both hosts carry it in hardware"), DONE_WITHIN, || {
+            let passed = [one.passed()?, two.passed()?];
+            let moved = [passed[0].since(window[0]), passed[1].since(window[1])];
+            if moved.iter().any(|moved| moved.hardware + moved.slow < WATCHED) {
+                return Ok(None);
+            }
+            window = passed;
+            let slow = moved[0].slow + moved[1].slow;
+            let shares = moved.map(Passed::share);
+            if shares.iter().all(|share| *share >= 95.0) {
+                Ok(Some(shares))
+            } else {
+                Err(Failure::new(self.tell(slow)?))
+            }
+        })?;
+        for (host, share) in self.hosts.iter().zip(shares) {
+            host.line(topology, share)?;
+        }
+        let (_, port) = address.rsplit_once(':').unwrap_or_default();
+        let sockets = one.pod.run(&["ss", "-tin", "dport", "=", port])?;
+        let again = sockets.split_whitespace().find_map(|word| word.strip_prefix("retrans:"));
+        println!("    {topology}: retransmitted now/in all: {}", again.unwrap_or("0/0"));
+        connection.close()
     }
 
     /// Waits until on both hosts NIC, Open vSwitch and daemon agree on what is in hardware.
@@ -238,6 +276,24 @@ impl Fabric {
             text.push_str(&format!("\nhv{}: {:?}\n{}", host.number, host.flows()?, host.nic.rules()?));
         }
         Ok(text)
+    }
+}
+
+/// Packets that a pod sent and got: by the NIC alone, and seen by a CPU.
+#[derive(Clone, Copy)]
+struct Passed {
+    hardware: u64,
+    slow: u64,
+}
+
+impl Passed {
+    fn since(self, earlier: Self) -> Self {
+        Self { hardware: self.hardware - earlier.hardware, slow: self.slow - earlier.slow }
+    }
+
+    /// The share of hardware, in percent.
+    fn share(self) -> f64 {
+        100.0 * self.hardware as f64 / (self.hardware + self.slow).max(1) as f64
     }
 }
 

@@ -14,8 +14,33 @@ pub(super) fn what_works_across_two_chassis_works_with_its_flows_in_hardware(lab
     two_switches_and_a_router(&fabric)
 }
 
+/// Topologies with connection tracking: a stateful ACL, and a load balancer before a distributed router.
+pub(super) fn connections_across_two_chassis_work_with_their_flows_in_hardware(lab: &mut Lab) -> Outcome {
+    let fabric = Fabric::up(lab)?;
+    let ovn = &fabric.ovn;
+    println!("    | topology | chassis | flows | placed | packets in hardware | the rest |");
+    plug_into_one_switch(&fabric)?;
+    ovn.nbctl(&["acl-add", "blue", "to-lport", "1002", "tcp.dst == 7001", "allow-related"])?;
+    ovn.nbctl(&["--wait=hv", "acl-add", "blue", "to-lport", "1000", "outport == \"pod2\" && ip", "drop"])?;
+    fabric.carry_tcp("stateful ACL, TCP", "10.1.0.2:7001", "10.1.0.2:7001")?;
+    ensure!(!fabric.hosts[0].pod.pings("10.1.0.2"), "what the ACL denies came through");
+    fabric.agree()?;
+
+    plug_into_two_switches(&fabric)?;
+    ovn.nbctl(&["lb-add", "web", "30.0.0.1:80", "10.2.2.1:7001", "tcp"])?;
+    ovn.nbctl(&["--wait=hv", "ls-lb-add", "net1", "web"])?;
+    fabric.carry_tcp("load balancer with DNAT, TCP", "10.2.2.1:7001", "30.0.0.1:80")?;
+    fabric.agree()
+}
+
 /// Both pods on one logical switch, IPv4 and IPv6.
-pub(super) fn one_switch(fabric: &Fabric) -> Outcome {
+fn one_switch(fabric: &Fabric) -> Outcome {
+    plug_into_one_switch(fabric)?;
+    fabric.carry("logical switch", "10.1.0.2", 7101)?;
+    fabric.carry("logical switch, IPv6", "fd01::2", 7102)
+}
+
+pub(super) fn plug_into_one_switch(fabric: &Fabric) -> Outcome {
     let ovn = &fabric.ovn;
     ovn.nbctl(&["ls-add", "blue"])?;
     for (host, number) in fabric.hosts.iter().zip(1..) {
@@ -24,9 +49,7 @@ pub(super) fn one_switch(fabric: &Fabric) -> Outcome {
         ovn.nbctl(&["lsp-add", "blue", &port, "--", "lsp-set-addresses", &port, &addresses])?;
         host.address_pod(&[&format!("10.1.0.{number}/24"), &format!("fd01::{number}/64")], &[])?;
     }
-    fabric.plug()?;
-    fabric.carry("logical switch", "10.1.0.2", 7101)?;
-    fabric.carry("logical switch, IPv6", "fd01::2", 7102)
+    fabric.plug()
 }
 
 /// A stateless ACL lets the stream pass, and then denies it.
@@ -52,6 +75,12 @@ fn stateless_acl(fabric: &Fabric) -> Outcome {
 
 /// Each pod on a logical switch of its own, a distributed router between them, IPv4 and IPv6.
 fn two_switches_and_a_router(fabric: &Fabric) -> Outcome {
+    plug_into_two_switches(fabric)?;
+    fabric.carry("distributed router", "10.2.2.1", 7104)?;
+    fabric.carry("distributed router, IPv6", "fd02:2::1", 7105)
+}
+
+fn plug_into_two_switches(fabric: &Fabric) -> Outcome {
     let ovn = &fabric.ovn;
     ovn.nbctl(&["ls-del", "blue"])?;
     ovn.nbctl(&["lr-add", "router"])?;
@@ -100,7 +129,5 @@ fn two_switches_and_a_router(fabric: &Fabric) -> Outcome {
         ])?;
         host.address_pod(&[&format!("10.2.{number}.1/24"), &format!("fd02:{number}::1/64")], &[&v4, &v6])?;
     }
-    fabric.plug()?;
-    fabric.carry("distributed router", "10.2.2.1", 7104)?;
-    fabric.carry("distributed router, IPv6", "fd02:2::1", 7105)
+    fabric.plug()
 }

@@ -71,11 +71,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn open(scene: &Scene) -> Outcome<Self> {
-        Self::between(&scene.vms, VM1, VM1)
+        Self::between(scene.vms.each_ref(), VM1, VM1)
     }
 
     /// From the first to the second, which listens at `listens` and is called by `address`.
-    pub(crate) fn between(vms: &[Netns; 2], listens: &'static str, address: &'static str) -> Outcome<Self> {
+    pub(crate) fn between(vms: [&Netns; 2], listens: &'static str, address: &'static str) -> Outcome<Self> {
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (to, end, count) = (vms[1].name().to_owned(), Arc::clone(&stop), Arc::clone(&received));
@@ -266,7 +266,7 @@ pub(super) fn a_connection_to_a_translated_address_moves_into_the_nic(lab: &mut 
     let known =
         ["ip", "neigh", "replace", "10.9.0.9", "lladdr", mac.trim(), "dev", "sn0v0", "nud", "permanent"];
     scene.vms[0].run(&known)?;
-    let connection = Connection::between(&scene.vms, VM1, SERVICE)?;
+    let connection = Connection::between(scene.vms.each_ref(), VM1, SERVICE)?;
     let daemon = Daemon::start(lab, &scene.ovs, &config(&scene.ovs)?)?;
     in_hardware(&daemon, REP0)?;
     most_goes_through_hardware(&connection)?;

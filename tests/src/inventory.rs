@@ -1,6 +1,6 @@
 //! NICs, ports and what is behind them, as the daemon's inventory has them: complete, cheap, and kept by notifications.
 
-mod changes;
+pub(crate) mod changes;
 mod scale;
 mod witness;
 

@@ -1,5 +1,6 @@
 //! A real OVN beside the daemon: what its databases tell, and the policies that rest on it.
 
+mod churn;
 mod events;
 mod fabric;
 mod topologies;
@@ -7,6 +8,7 @@ mod topologies;
 use std::time::Duration;
 
 use crate::steer::conntrack::{Connection, in_hardware, most_goes_through_hardware};
+use churn::five_hundred_pods_leave_no_port_rule_label_or_memory;
 use events::what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing;
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
@@ -23,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(what_works_across_two_chassis_works_with_its_flows_in_hardware).needs(NEEDS).per_release(),
+    fact!(five_hundred_pods_leave_no_port_rule_label_or_memory).needs(NEEDS).long(),
     fact!(what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing).needs(NEEDS),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
@@ -41,7 +44,7 @@ struct Chassis {
     ovn: Ovn,
     ovs: Ovs,
     vms: [Netns; 2],
-    _nic: Simnic,
+    nic: Simnic,
 }
 
 impl Chassis {
@@ -79,7 +82,7 @@ impl Chassis {
         wait_until("the virtual machines reach each other", DONE_WITHIN, || {
             Ok(vms[0].run(&["ping", "-q", "-c", "1", "-W", "1", "10.0.0.2"]).is_ok())
         })?;
-        Ok(Self { ovn, ovs, vms, _nic: nic })
+        Ok(Self { ovn, ovs, vms, nic })
     }
 }
 

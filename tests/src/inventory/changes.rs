@@ -245,7 +245,7 @@ pub(super) fn health_resources_and_sub_functions_of_a_nic_are_told(lab: &mut Lab
     Ok(())
 }
 
-fn scrape(address: &str) -> Outcome<String> {
+pub(crate) fn scrape(address: &str) -> Outcome<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: lab\r\n\r\n")?;
     let mut text = String::new();

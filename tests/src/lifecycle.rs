@@ -4,6 +4,7 @@
 mod apply;
 mod attach;
 mod daemon;
+mod packaged;
 mod quiet;
 mod random;
 mod scene;
@@ -20,6 +21,7 @@ use attach::{
     a_sub_function_is_made_handed_over_and_taken_back,
 };
 use daemon::declared_nics_are_kept_as_declared_and_others_never_touched;
+use packaged::the_packaged_unit_and_its_drop_in_give_the_daemon_what_it_needs_and_no_more;
 use quiet::a_switch_to_switchdev_and_back_disturbs_no_traffic_elsewhere;
 use random::{
     a_thousand_random_sequences_end_as_declared_or_as_before_or_say_so,
@@ -37,6 +39,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_sub_function_is_made_handed_over_and_taken_back).needs(NEEDS),
     fact!(a_namespace_is_found_by_path_process_and_name).needs(NEEDS),
     fact!(declared_nics_are_kept_as_declared_and_others_never_touched).needs(NEEDS),
+    fact!(the_packaged_unit_and_its_drop_in_give_the_daemon_what_it_needs_and_no_more).needs(NEEDS),
     fact!(a_switch_to_switchdev_and_back_disturbs_no_traffic_elsewhere).needs(NEEDS),
     fact!(random_sequences_end_as_declared_or_as_before_or_say_so).needs(NEEDS),
     fact!(a_thousand_random_sequences_end_as_declared_or_as_before_or_say_so).needs(NEEDS).long(),

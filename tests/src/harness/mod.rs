@@ -13,6 +13,7 @@ mod ovs;
 mod process;
 mod runner;
 mod streams;
+mod systemd;
 mod tc_watch;
 mod wait;
 
@@ -29,5 +30,6 @@ pub use ovs::{Ovs, OvsDaemon};
 pub use process::{output, run};
 pub use runner::{Lab, Test, run_all};
 pub use streams::{Played, Received, Receiver, Sender, Stream};
+pub use systemd::Systemd;
 pub use tc_watch::{Seen, TcWatch, netlink_sockets};
 pub use wait::{wait_for, wait_until};

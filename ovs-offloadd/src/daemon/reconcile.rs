@@ -115,7 +115,8 @@ impl Reconciler {
         let thread = std::thread::Builder::new().name("nics".to_owned());
         let body = move || {
             while let Ok(wanted) = work.recv() {
-                let reports = wanted.iter().flat_map(parts).map(|part| make(&part, &places, tell)).collect();
+                let make = |part: &DeclaredNic| make(part, &places, tell);
+                let reports = wanted.iter().flat_map(|nic| reach(nic, make)).collect();
                 if said.blocking_send(reports).is_err() {
                     return;
                 }
@@ -170,6 +171,21 @@ impl Reconciler {
     }
 }
 
+/// Makes the NIC as declared: itself and each of its functions by itself, or, where functions that were handed to their
+/// namespaces as declared stand in the way of the NIC itself, everything at once, so that they are taken back for it.
+fn reach(nic: &DeclaredNic, make: impl Fn(&DeclaredNic) -> NicReport) -> Vec<NicReport> {
+    let mut parts = parts(nic);
+    let Some(whole) = parts.next() else { return Vec::new() };
+    let report = make(&whole);
+    if !report.impossible.is_empty() && nic.ports.iter().any(|port| port.netns.is_some()) {
+        let together = make(nic);
+        if together.impossible.is_empty() {
+            return vec![together];
+        }
+    }
+    std::iter::once(report).chain(parts.map(|part| make(&part))).collect()
+}
+
 /// The NIC itself and each of its functions, each to be reached or undone by itself: a workload's namespace that is not
 /// there yet keeps no other from its port, and no NIC from its mode.
 fn parts(nic: &DeclaredNic) -> impl Iterator<Item = DeclaredNic> {
@@ -191,7 +207,7 @@ fn tell(handle: &Handle, operation: &Operation, undo: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::declared::{DeclaredPort, Function};
+    use crate::lifecycle::declared::{DeclaredPort, Function, NetnsRef, NetnsWanted};
 
     fn report(outcome: Ended, failed: Option<&str>) -> NicReport {
         NicReport {
@@ -207,6 +223,31 @@ mod tests {
 
     fn reconciler() -> Reconciler {
         Reconciler::new("unix:/x".into(), "/x".into(), "/x/y".into()).0
+    }
+
+    #[test]
+    fn functions_in_their_declared_namespaces_are_taken_back_for_the_nic_and_others_stand_in_its_way() {
+        let mut nic = DeclaredNic::new("pci/a".parse().unwrap());
+        nic.ports = vec![DeclaredPort::new(Function::vf(0)), DeclaredPort::new(Function::vf(1))];
+        let made = |nic: &DeclaredNic, refused: fn(&DeclaredNic) -> bool| {
+            let asked = std::cell::RefCell::new(Vec::new());
+            reach(nic, |part| {
+                asked.borrow_mut().push(part.ports.len());
+                let mut report = report(Ended::Reached, None);
+                report.impossible.extend(refused(part).then(|| "VF 0 is in another namespace".to_owned()));
+                report
+            });
+            asked.into_inner()
+        };
+        assert_eq!(made(&nic, |_| false), [0, 1, 1], "nothing is in the way");
+        assert_eq!(
+            made(&nic, |part| part.ports.is_empty()),
+            [0, 1, 1],
+            "it is in nobody's declared namespace"
+        );
+        nic.ports[0].netns = Some(NetnsWanted::In(NetnsRef::Name("pod".into())));
+        assert_eq!(made(&nic, |part| part.ports.is_empty()), [0, 2], "all at once");
+        assert_eq!(made(&nic, |part| part.ports.len() != 1), [0, 2, 1, 1], "another's is in the way");
     }
 
     #[test]

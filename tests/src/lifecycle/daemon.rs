@@ -80,7 +80,25 @@ pub(super) fn declared_nics_are_kept_as_declared_and_others_never_touched(lab: &
         ovs.vsctl(&["del-port", "br0", &representor])?;
         wait_until("the port is back", MENDED_WITHIN, on_bridge)
     };
-    let outcome = mended.and_then(|()| deviate());
+    // The VF that is in its namespace is taken back for another mode, and goes there again.
+    let legacy = format!(
+        "{quiet}[[device]]\nhandle = \"simnic/simnic0\"\neswitch-mode = \"legacy\"\nvfs = 2\n\
+         [[device.port]]\nvf = 1\nnetns = \"not-yet\"\n"
+    );
+    let is_there = || run("ip", &["-n", "not-yet", "link", "show", &nic.vf(1)]).is_ok();
+    let through_modes = || {
+        for (config, wanted) in [(&legacy, "legacy"), (&declared, "switchdev")] {
+            daemon.configure(config)?;
+            daemon.ctl(&["reload"])?;
+            wait_until(&format!("mode {wanted}, and the VF is in its namespace"), MENDED_WITHIN, || {
+                Ok(mode(&nic.devlink())? == wanted && is_there())
+            })?;
+        }
+        wait_until("the port is on its bridge again", MENDED_WITHIN, || {
+            Ok(on_bridge()? && is_up(&representor)?)
+        })
+    };
+    let outcome = mended.and_then(|()| deviate()).and_then(|()| through_modes());
     run("ip", &["netns", "delete", "not-yet"])?;
     outcome?;
     ensure!(mode(&other.devlink())? == "legacy" && !exists(&other.vf(0)), "the other NIC was touched");

@@ -63,9 +63,13 @@ pub(super) fn transfer(from: &str, to: &str, listen: &'static str, address: &'st
     })
 }
 
-/// A connection whose addresses and ports the switch rewrites both ways. A receiver believes a checksum that is still
-/// to be computed, so once more with the senders computing all and the receivers verifying all.
-pub(super) fn tcp_passes_a_rewriting_switch_with_offloads_on(lab: &mut Lab) -> Outcome {
+/// A NIC with a VF for a client of this address and one for a server of 10.7.9.9, filters possible at both representors. Each
+/// end takes the other for the owner of one address: `seen` by the client, and by the server.
+pub(super) fn two_ends(
+    lab: &mut Lab,
+    client_address: &str,
+    seen: [&str; 2],
+) -> Outcome<(Simnic, Netns, Netns)> {
     let nic = Simnic::new(0, 2)?;
     nic.set_mode("switchdev")?;
     let (client, server) = (Netns::new(lab, "client")?, Netns::new(lab, "server")?);
@@ -73,12 +77,19 @@ pub(super) fn tcp_passes_a_rewriting_switch_with_offloads_on(lab: &mut Lab) -> O
         run("ip", &["link", "set", &nic.representor(vf), "up"])?;
         tc(&format!("qdisc add dev {} clsact", nic.representor(vf)))?;
     }
-    client.adopt(&nic.vf(0), "10.7.0.1/24")?;
+    client.adopt(&nic.vf(0), client_address)?;
     server.adopt(&nic.vf(1), "10.7.9.9/16")?;
     let mac = |netns: &Netns, device: &str| netns.run(&["cat", &format!("/sys/class/net/{device}/address")]);
     let (mac0, mac1) = (mac(&client, &nic.vf(0))?, mac(&server, &nic.vf(1))?);
-    client.run(&["ip", "neigh", "replace", "10.7.0.2", "lladdr", mac1.trim(), "dev", &nic.vf(0)])?;
-    server.run(&["ip", "neigh", "replace", "10.7.0.1", "lladdr", mac0.trim(), "dev", &nic.vf(1)])?;
+    client.run(&["ip", "neigh", "replace", seen[0], "lladdr", mac1.trim(), "dev", &nic.vf(0)])?;
+    server.run(&["ip", "neigh", "replace", seen[1], "lladdr", mac0.trim(), "dev", &nic.vf(1)])?;
+    Ok((nic, client, server))
+}
+
+/// A connection whose addresses and ports the switch rewrites both ways. A receiver believes a checksum that is still
+/// to be computed, so once more with the senders computing all and the receivers verifying all.
+pub(super) fn tcp_passes_a_rewriting_switch_with_offloads_on(lab: &mut Lab) -> Outcome {
+    let (nic, client, server) = two_ends(lab, "10.7.0.1/24", ["10.7.0.2", "10.7.0.1"])?;
     tc(&format!(
         "filter add dev {} ingress protocol ip flower ip_proto tcp dst_ip 10.7.0.2 skip_sw action pedit ex \
          munge ip dst set 10.7.9.9 munge ip ttl dec munge tcp dport set 5002 pipe action csum ip4h and tcp pipe \

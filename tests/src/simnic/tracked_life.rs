@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::conntrack::{MOVES_WITHIN, PIPELINE, Tracked, answer, segment};
 use super::frame::{L4, frame};
-use super::rig::{batch, counter_of, tc};
-use super::tcp::transfer;
-use crate::harness::{Demo, Lab, Netns, Outcome, Ovs, Simnic, ensure, run, wait_until};
+use super::rig::{batch, counter_of};
+use super::tcp::{transfer, two_ends};
+use crate::harness::{Demo, Lab, Outcome, Ovs, ensure, run, wait_until};
 use crate::io::conntrack;
 
 /// A setting of conntrack's, set back when dropped.
@@ -166,19 +166,7 @@ pub(super) fn a_nic_with_connections_is_unplugged_under_traffic(_: &mut Lab) -> 
 /// A real connection, from its SYN to its FIN, with TSO: what is in between passes by hardware.
 pub(super) fn tcp_passes_conntrack_in_hardware(lab: &mut Lab) -> Outcome {
     conntrack::flush()?;
-    let nic = Simnic::new(0, 2)?;
-    nic.set_mode("switchdev")?;
-    let (client, server) = (Netns::new(lab, "client")?, Netns::new(lab, "server")?);
-    for vf in 0..2 {
-        run("ip", &["link", "set", &nic.representor(vf), "up"])?;
-        tc(&format!("qdisc add dev {} clsact", nic.representor(vf)))?;
-    }
-    client.adopt(&nic.vf(0), "10.7.0.1/16")?;
-    server.adopt(&nic.vf(1), "10.7.9.9/16")?;
-    let mac = |netns: &Netns, device: &str| netns.run(&["cat", &format!("/sys/class/net/{device}/address")]);
-    let (mac0, mac1) = (mac(&client, &nic.vf(0))?, mac(&server, &nic.vf(1))?);
-    client.run(&["ip", "neigh", "replace", "10.7.9.9", "lladdr", mac1.trim(), "dev", &nic.vf(0)])?;
-    server.run(&["ip", "neigh", "replace", "10.7.0.2", "lladdr", mac0.trim(), "dev", &nic.vf(1)])?;
+    let (nic, client, server) = two_ends(lab, "10.7.0.1/16", ["10.7.9.9", "10.7.0.2"])?;
     for (vf, out) in [(0, nic.representor(1)), (1, nic.representor(0))] {
         let device = nic.representor(vf);
         let filter = |chain: u32, state: &str, actions: &str| {

@@ -29,6 +29,7 @@ pub mod recording;
 pub mod refusal;
 mod rule;
 pub mod settings;
+pub mod shadow;
 mod standing;
 mod steer;
 pub mod subject;

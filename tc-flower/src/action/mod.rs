@@ -152,6 +152,15 @@ impl Cookie {
     }
 }
 
+/// One byte short of a megaflow's id: nobody takes it for one of Open vSwitch's.
+impl From<[u8; 15]> for Cookie {
+    fn from(short: [u8; 15]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..15].copy_from_slice(&short);
+        Self { length: 15, bytes }
+    }
+}
+
 impl From<Ufid> for Cookie {
     fn from(ufid: Ufid) -> Self {
         Self { length: 16, bytes: *ufid.as_bytes() }

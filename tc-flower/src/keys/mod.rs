@@ -29,6 +29,12 @@ pub(crate) use codec::{take_mask, take_value};
 pub const FRAGMENT: u32 = 1 << 0;
 /// `TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST`, of [`Ip::flags`].
 pub const FIRST_FRAGMENT: u32 = 1 << 1;
+/// `TCA_FLOWER_KEY_FLAGS_TUNNEL_CSUM`, of [`TunnelHeader::flags`].
+pub const TUNNEL_CSUM: u32 = 1 << 2;
+/// `TCA_FLOWER_KEY_FLAGS_TUNNEL_DONT_FRAGMENT`, of [`TunnelHeader::flags`].
+pub const TUNNEL_DONT_FRAGMENT: u32 = 1 << 3;
+/// `TCA_FLOWER_KEY_FLAGS_TUNNEL_OAM`, of [`TunnelHeader::flags`].
+pub const TUNNEL_OAM: u32 = 1 << 4;
 
 codec::keys! {
     /// Keys that Open vSwitch does not use.

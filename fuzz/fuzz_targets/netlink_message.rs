@@ -21,6 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
         drop(Datapath::decode(&message));
         drop(Vport::decode(&message));
         let _ = ethtool::Features::decode(&message).map(|features| features.hw_tc_offload());
-        let _ = xfrm::Offload::decode(&message);
+        if let Ok(xfrm::Event::Policy(policy)) = xfrm::Event::decode(&message) {
+            let remote = std::net::Ipv4Addr::LOCALHOST.into();
+            let _ = (policy.encrypts(), policy.selector.takes(remote, 17, 4789));
+        }
     }
 });

@@ -16,7 +16,7 @@
 //! | [`devlink`] | devlink instances, eswitch, ports, health, resources, versions |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
 //! | [`uevent`] | devices that come, change and go |
-//! | [`xfrm`] | which devices carry IPsec |
+//! | [`xfrm`] | IPsec's security associations and policies, without keys |
 
 extern crate alloc;
 

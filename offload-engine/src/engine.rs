@@ -160,6 +160,10 @@ impl Engine {
                 let decided = self.world.set_chassis(now, chassis);
                 self.act_on_decisions(now, decided, fx);
             }
+            Event::Ipsec(policies) => {
+                let decided = self.world.set_ipsec(now, policies);
+                self.act_on_decisions(now, decided, fx);
+            }
             Event::ChainRestore(restore) if restore != self.world.chain_restore => {
                 self.world.chain_restore = restore;
                 self.placing.chain_restore_changed(&mut self.world, now, fx);

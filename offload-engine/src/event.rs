@@ -13,6 +13,7 @@ use crate::dpctl::{FlowText, FlowTextError};
 use crate::ovs::OvsSettings;
 use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::probed::ProbedRefusal;
+use crate::protection::IpsecPolicy;
 use crate::settings::Settings;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -142,6 +143,8 @@ pub enum Event {
     },
     /// OVSDB told which chassis tunnels lead to, by the address of each: all of them.
     Chassis(BTreeMap<IpAddr, String>),
+    /// The kernel told which policies of IPsec the host has: all of them that are about tunnels with others.
+    Ipsec(Vec<IpsecPolicy>),
     /// The kernel, by what Open vSwitch could turn on, goes on in TC where a NIC stops, or does not.
     ChainRestore(ChainRestore),
     /// A NIC appeared or changed.

@@ -1,6 +1,7 @@
 //! How far a megaflow's packets travel, and whose they are: from the ports it comes in and goes out by, and the tunnel.
 
 use crate::ports::{PortFacts, PortKind, Ports};
+use crate::protection::Outer;
 use crate::workload::Workload;
 use core::net::IpAddr;
 use policies::language::{Locality, Subject};
@@ -36,6 +37,10 @@ pub(crate) struct Journey<'a> {
     receiver: Option<&'a PortFacts>,
     /// The other end of the tunnel that packets come out of, else of the one they are put into.
     remote: Option<IpAddr>,
+    /// The destination port of the tunnel's packets, where it is told.
+    tunnel_dport: Option<u16>,
+    /// The first tunnel that packets are put into.
+    tunnel: Option<&'a PortFacts>,
     to_workload: bool,
     into_tunnel: bool,
     to_wire: bool,
@@ -44,12 +49,14 @@ pub(crate) struct Journey<'a> {
 }
 
 impl<'a> Journey<'a> {
-    /// Begins at a port, out of the tunnel whose other end is `remote`.
-    pub(crate) fn new(from: Option<&'a PortFacts>, remote: Option<IpAddr>) -> Self {
+    /// Begins at a port, out of the tunnel whose other end is `remote`, and whose packets go to the port `dport`.
+    pub(crate) fn new(from: Option<&'a PortFacts>, remote: Option<IpAddr>, dport: Option<u16>) -> Self {
         Self {
             from,
             receiver: None,
             remote,
+            tunnel_dport: dport,
+            tunnel: None,
             to_workload: false,
             into_tunnel: false,
             to_wire: false,
@@ -57,9 +64,11 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// Packets are put into a tunnel to `remote`.
-    pub(crate) fn through(&mut self, remote: Option<IpAddr>) {
-        self.remote = self.remote.or(remote);
+    /// Packets are put into a tunnel to `remote`, and its packets go to the port `dport`.
+    pub(crate) fn through(&mut self, remote: Option<IpAddr>, dport: Option<u16>) {
+        if self.remote.is_none() {
+            (self.remote, self.tunnel_dport) = (remote, dport);
+        }
         self.into_tunnel = true;
     }
 
@@ -70,6 +79,9 @@ impl<'a> Journey<'a> {
             Some(Leads::IntoTunnel) => self.into_tunnel = true,
             Some(Leads::ToWire) => self.to_wire = true,
             Some(Leads::Elsewhere) | None => self.elsewhere = true,
+        }
+        if self.tunnel.is_none() {
+            self.tunnel = port.filter(|port| port.kind == PortKind::Tunnel);
         }
         if self.receiver.is_none() {
             self.receiver = port.filter(|port| port.workload.is_some());
@@ -113,14 +125,29 @@ impl<'a> Journey<'a> {
             Some(remote) => ports.chassis_at(remote),
             None => (!self.into_tunnel && !undecided).then_some(""),
         };
+        subject.encrypted = self.encrypted(ports, undecided);
+    }
+
+    /// Whether the tunnel's packets are encrypted. Open vSwitch hands packets without a tunnel to devices past IPsec
+    /// (`ovs_vport_send()`), so that those are not.
+    fn encrypted(&self, ports: &Ports, undecided: bool) -> Option<bool> {
+        let is_tunnel = |port: &&PortFacts| port.kind == PortKind::Tunnel;
+        let out_of = self.from.filter(is_tunnel);
+        let Some(tunnel) = out_of.or(self.tunnel) else {
+            return (!self.into_tunnel && !undecided).then_some(false);
+        };
+        let kind = tunnel.tunnel_kind.as_deref()?;
+        ports.encrypts(&Outer::of(kind, self.remote?, out_of.is_some(), self.tunnel_dport)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protection::IpsecPolicy;
     use crate::workload::Orchestrator;
     use netlink_wire::Ifindex;
+    use netlink_wire::xfrm::Prefix;
     use tc_flower::Location;
 
     fn port(name: &str, kind: PortKind, workload: Option<&str>) -> PortFacts {
@@ -171,7 +198,7 @@ mod tests {
             (&host, &[&wire], Locality::Unknown),
             (&host, &[&tunnel], Locality::CrossNode),
         ] {
-            let mut journey = Journey::new(Some(from), None);
+            let mut journey = Journey::new(Some(from), None, None);
             to.iter().for_each(|port| journey.to(Some(port)));
             let names: alloc::vec::Vec<_> = to.iter().map(|port| &port.name).collect();
             assert_eq!(journey.locality(false), locality, "{} to {names:?}", from.name);
@@ -181,7 +208,7 @@ mod tests {
     #[test]
     fn what_is_not_decided_yet_is_not_told() {
         let (web, db) = (port("web", PortKind::Other, Some("web")), port("db", PortKind::Other, Some("db")));
-        let mut journey = Journey::new(Some(&web), None);
+        let mut journey = Journey::new(Some(&web), None, None);
         assert_eq!(journey.locality(true), Locality::Unknown);
         journey.to(Some(&db));
         assert_eq!(
@@ -190,7 +217,7 @@ mod tests {
         );
         let mut subject = Subject::default();
         let (wire, ports) = (port("p0", PortKind::Uplink, None), Ports::default());
-        Journey::new(Some(&wire), None).tell(&mut subject, &ports, true);
+        Journey::new(Some(&wire), None, None).tell(&mut subject, &ports, true);
         assert_eq!(
             (subject.workload, subject.namespace, subject.tenant, subject.chassis),
             (None, None, None, None)
@@ -204,7 +231,7 @@ mod tests {
         let mut ports = Ports::default();
         ports.set_chassis([(REMOTE, "node-2".into())].into());
         let mut subject = Subject::default();
-        let mut journey = Journey::new(Some(&web), None);
+        let mut journey = Journey::new(Some(&web), None, None);
         journey.to(Some(&db));
         journey.tell(&mut subject, &ports, false);
         assert_eq!(
@@ -212,7 +239,7 @@ mod tests {
             (Some("web"), Some("prod"), Some(""))
         );
 
-        let mut journey = Journey::new(Some(&tunnel), Some(REMOTE));
+        let mut journey = Journey::new(Some(&tunnel), Some(REMOTE), None);
         journey.to(Some(&db));
         journey.tell(&mut subject, &ports, false);
         assert_eq!(
@@ -220,8 +247,8 @@ mod tests {
             (Some("db"), Some("prod"), Some("node-2"))
         );
 
-        let mut journey = Journey::new(Some(&web), None);
-        journey.through(Some(REMOTE));
+        let mut journey = Journey::new(Some(&web), None, None);
+        journey.through(Some(REMOTE), None);
         journey.to(Some(&tunnel));
         journey.tell(&mut subject, &ports, false);
         assert_eq!(
@@ -233,10 +260,52 @@ mod tests {
     #[test]
     fn an_end_that_nobody_named_is_not_known() {
         let (web, ports) = (port("web", PortKind::Other, Some("web")), Ports::default());
-        let mut journey = Journey::new(Some(&web), None);
-        journey.through(Some(REMOTE));
+        let mut journey = Journey::new(Some(&web), None, None);
+        journey.through(Some(REMOTE), None);
         let mut subject = Subject::default();
         journey.tell(&mut subject, &ports, false);
         assert_eq!(subject.chassis, None);
+    }
+
+    #[test]
+    fn packets_are_encrypted_where_a_policy_protects_their_tunnel() {
+        let [web, db] = ["web", "db"].map(|name| port(name, PortKind::Other, Some(name)));
+        let tunnel = port("genev_sys_6081", PortKind::Tunnel, None);
+        let policy = |inbound, dport| IpsecPolicy {
+            priority: 1,
+            inbound,
+            peer: Some(Prefix { address: REMOTE, bits: 32 }),
+            proto: 17,
+            dport: (dport, !0),
+            encrypts: true,
+        };
+        let encrypted = |journey: &Journey<'_>, ports: &Ports, undecided| {
+            let mut subject = Subject::default();
+            journey.tell(&mut subject, ports, undecided);
+            subject.encrypted
+        };
+        let mut out = Journey::new(Some(&web), None, None);
+        out.through(Some(REMOTE), None);
+        out.to(Some(&tunnel));
+        let mut into = Journey::new(Some(&tunnel), Some(REMOTE), Some(6081));
+        into.to(Some(&db));
+        let mut beside = Journey::new(Some(&web), None, None);
+        beside.to(Some(&db));
+        let mut ports = Ports::default();
+        assert_eq!(encrypted(&out, &ports, false), None, "nobody has told of policies");
+        assert_eq!(encrypted(&beside, &ports, false), Some(false));
+        assert_eq!(encrypted(&Journey::new(Some(&web), None, None), &ports, true), None);
+        ports.set_ipsec(alloc::vec![policy(false, 6081)]);
+        assert_eq!(
+            (encrypted(&out, &ports, false), encrypted(&into, &ports, false)),
+            (Some(true), Some(false))
+        );
+        ports.set_ipsec(alloc::vec![policy(true, 6081)]);
+        assert_eq!(
+            (encrypted(&out, &ports, false), encrypted(&into, &ports, true)),
+            (Some(false), Some(true))
+        );
+        ports.set_ipsec(alloc::vec![policy(false, 7777)]);
+        assert_eq!(encrypted(&out, &ports, false), Some(false), "the policy is about another port");
     }
 }

@@ -4,6 +4,7 @@ use crate::counters::Traffic;
 use crate::engine::Engine;
 use crate::ledger::{Entry, TcFilter};
 use crate::ports::Ports;
+use crate::protection::IpsecPolicy;
 use crate::subject;
 use crate::world::World;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -169,6 +170,11 @@ impl World {
                 decision.rule = known;
             }
         });
+        self.decide_all(now)
+    }
+
+    /// Asks the rules again about every megaflow in TC.
+    fn decide_all(&mut self, now: Micros) -> Vec<Ufid> {
         let all = self.ledger.select(|entry| entry.filter.is_some());
         all.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
     }
@@ -184,8 +190,15 @@ impl World {
         if !self.ports.set_chassis(chassis) {
             return Vec::new();
         }
-        let all = self.ledger.select(|entry| entry.filter.is_some());
-        all.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
+        self.decide_all(now)
+    }
+
+    /// Takes the host's policies of IPsec. Returns the megaflows that the rules say otherwise of.
+    pub(crate) fn set_ipsec(&mut self, now: Micros, policies: Vec<IpsecPolicy>) -> Vec<Ufid> {
+        if !self.ports.set_ipsec(policies) {
+            return Vec::new();
+        }
+        self.decide_all(now)
     }
 
     /// The megaflows in TC that come in or go out by a port.
@@ -210,6 +223,8 @@ pub struct Belonging {
     pub tenant: Option<String>,
     /// OVN's name of the chassis at the tunnel's other end; empty for none.
     pub chassis: Option<String>,
+    /// Whether IPsec protects them on the wire.
+    pub encrypted: Option<bool>,
 }
 
 impl Engine {
@@ -225,6 +240,7 @@ impl Engine {
             namespace: subject.namespace.map(Into::into),
             tenant: subject.tenant.map(Into::into),
             chassis: subject.chassis.map(Into::into),
+            encrypted: subject.encrypted,
         }
     }
 

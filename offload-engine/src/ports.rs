@@ -1,5 +1,6 @@
 //! The ports and NICs that megaflows come in by.
 
+use crate::protection::{IpsecPolicy, Outer, Protection};
 use crate::workload::Workload;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -110,6 +111,8 @@ pub struct Ports {
     nics: BTreeMap<NicId, NicFacts>,
     by_dp_port: BTreeMap<DpPort, Ifindex>,
     chassis: BTreeMap<IpAddr, String>,
+    // None while nobody has told of the host's policies.
+    protection: Option<Protection>,
 }
 
 impl Ports {
@@ -152,6 +155,19 @@ impl Ports {
     /// The name of the chassis with this address.
     pub fn chassis_at(&self, address: IpAddr) -> Option<&str> {
         self.chassis.get(&address).map(String::as_str)
+    }
+
+    /// Takes the host's policies of IPsec: all of them. Returns whether anything is new.
+    pub fn set_ipsec(&mut self, policies: Vec<IpsecPolicy>) -> bool {
+        let protection = Some(Protection::new(policies));
+        let is_new = self.protection != protection;
+        self.protection = protection;
+        is_new
+    }
+
+    /// Whether packets of a tunnel are encrypted on the wire; none while that is not known.
+    pub(crate) fn encrypts(&self, outer: &Outer) -> Option<bool> {
+        Some(self.protection.as_ref()?.encrypts(outer))
     }
 
     /// The port with this netdev index.

@@ -1,6 +1,6 @@
 //! A megaflow as conditions of the policy see it: from its filter in TC, or from its keys in the kernel datapath.
 //!
-//! Both say the same of the same megaflow, as far as TC can express it. What neither tells (encryption) is left unknown.
+//! Both say the same of the same megaflow, as far as TC can express it.
 
 use crate::journey::Journey;
 use crate::ports::{PortFacts, PortKind, Ports};
@@ -34,7 +34,7 @@ pub fn of_filter<'a>(
     filter_tunnel(&mut subject, &report.keys, inport.is_some_and(is_tunnel));
     // Open vSwitch keeps the megaflows of a recirculation id in the chain of that number.
     subject.set_exact(Header::RecircId, report.address.chain.0.into());
-    let journey = Journey::new(inport, remote_of(&report.keys));
+    let journey = Journey::new(inport, remote_of(&report.keys), exact(report.keys.tunnel.header.dst_port));
     filter_actions(&mut subject, report, journey, ports, outports);
     subject
 }
@@ -66,7 +66,8 @@ pub fn of_megaflow<'a>(
         let remote = keys.tunnel.as_ref().and_then(|tunnel| {
             remote(tunnel.ipv4_src.map(|src| src.value), tunnel.ipv6_src.map(|src| src.value))
         });
-        megaflow_actions(&mut subject, actions, Journey::new(inport, remote), ports, outports);
+        let dport = exact(keys.tunnel.as_ref().and_then(|tunnel| tunnel.tp_dst));
+        megaflow_actions(&mut subject, actions, Journey::new(inport, remote, dport), ports, outports);
     }
     subject
 }
@@ -248,6 +249,11 @@ fn filter_tunnel(subject: &mut Subject<'_>, keys: &Match, from_tunnel: bool) {
     set.number(Header::TunTpDst, header.dst_port);
 }
 
+/// A port that is matched on, or set, in whole.
+fn exact(port: Option<Masked<u16>>) -> Option<u16> {
+    port.filter(|port| port.mask == !0).map(|port| port.value)
+}
+
 /// The address of a tunnel's other end.
 fn remote(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<IpAddr> {
     let v4 = v4.filter(|address| !address.is_unspecified()).map(IpAddr::V4);
@@ -330,7 +336,7 @@ fn filter_actions<'a>(
             }
             ActionKind::TunnelKey(TunnelKey::Set(set)) => {
                 (outcome.encapsulates, in_tunnel) = (true, true);
-                journey.through(remote(set.ipv4_dst, set.ipv6_dst));
+                journey.through(remote(set.ipv4_dst, set.ipv6_dst), set.dst_port);
             }
             ActionKind::Vlan(_) | ActionKind::Mpls(_) | ActionKind::Pedit(_) => outcome.rewrites = true,
             ActionKind::Ct(ct) => outcome.rewrites |= ct.flags.contains(CtFlags::NAT),
@@ -440,7 +446,8 @@ fn megaflow_actions<'a>(
             Ok(FlowKeys { tunnel: Some(tunnel), .. }) => {
                 outcome.encapsulates = true;
                 let (v4, v6) = (tunnel.ipv4_dst, tunnel.ipv6_dst);
-                journey.through(remote(v4.map(|dst| dst.value), v6.map(|dst| dst.value)));
+                let dport = exact(tunnel.tp_dst);
+                journey.through(remote(v4.map(|dst| dst.value), v6.map(|dst| dst.value)), dport);
             }
             Ok(_) => outcome.rewrites = true,
             Err(_) => outcome.unclear = true,

@@ -11,6 +11,7 @@ pub mod event_log;
 mod golden;
 pub mod inventory;
 pub mod io;
+pub mod ipsec;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;

@@ -24,6 +24,7 @@ mod faults;
 mod hot;
 mod inventory;
 mod io;
+mod ipsec;
 mod lab;
 mod lifecycle;
 mod ovn;
@@ -52,6 +53,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("ovn", ovn::TESTS),
     ("inventory", inventory::TESTS),
+    ("ipsec", ipsec::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use netlink_wire::xfrm::Spi;
 use netlink_wire::{MacAddr, Ufid};
 
 use crate::doctor::DoctorArgs;
@@ -88,6 +89,9 @@ pub enum Query {
     /// Refusals by reason
     #[command(subcommand)]
     Refusal(RefusalQuery),
+    /// IPsec's security associations
+    #[command(subcommand)]
+    Sa(SaQuery),
     /// The rules that decide which flows may be in hardware
     #[command(subcommand)]
     Policy(PolicyQuery),
@@ -268,6 +272,27 @@ impl NicQuery {
 pub enum RefusalQuery {
     /// List what was refused, by reason, with the driver's own words
     List,
+}
+
+/// About security associations. Keys are shown nowhere.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum SaQuery {
+    /// List security associations: the tunnel each protects, where it is carried, and what it took
+    List,
+    /// Explain those with one SPI: where they are carried, why, and what a NIC would demand of them
+    Why {
+        /// Security parameter index, in decimal or, with `0x`, in hexadecimal
+        #[arg(value_parser = parse_spi)]
+        spi: Spi,
+    },
+}
+
+fn parse_spi(text: &str) -> Result<Spi, String> {
+    let spi = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    spi.map(Spi).map_err(|_| format!("{text} is no SPI: a number up to 0xffffffff"))
 }
 
 /// About recordings of the flow table.
@@ -482,6 +507,8 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Port(PortQuery::Detach(_)) => ("port/detach", Vec::new()),
         Query::Nic(NicQuery::Apply(_)) => ("nic/apply", Vec::new()),
         Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
+        Query::Sa(SaQuery::List) => ("sa/list", Vec::new()),
+        Query::Sa(SaQuery::Why { spi }) => ("sa/why", vec![spi.to_string()]),
         Query::Policy(PolicyQuery::Check { file }) => {
             ("policy/check", file.iter().map(|file| file.display().to_string()).collect())
         }
@@ -596,6 +623,9 @@ mod tests {
             "nic show 0",
             "nic show pci/0000:03:00.0",
             "refusal list",
+            "sa list",
+            "sa why 0x0000c0de",
+            "sa why 49374",
             "policy show",
             "policy test --flow tcp.dst=443,inport=a",
             "policy test --flow=in_port(2),eth_type(0x0800)",
@@ -640,6 +670,8 @@ mod tests {
                 "recording/stop",
                 "refusal/list",
                 "reload",
+                "sa/list",
+                "sa/why",
                 "status",
                 "version"
             ]

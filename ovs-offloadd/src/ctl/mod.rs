@@ -6,11 +6,13 @@ mod args;
 pub mod inventory;
 pub mod inventory_text;
 pub mod policy;
+pub mod sa;
 pub mod text;
 pub mod views;
 
 pub use args::{
     Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, NotACommand,
     OutputFormat, PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs,
-    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, Verb, methods, parse_request, to_request,
+    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb, methods, parse_request,
+    to_request,
 };

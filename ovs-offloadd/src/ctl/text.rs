@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::sa;
 use super::views::{
     Amount, Deeds, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView, UnitPart, UnitView,
 };
@@ -133,6 +134,9 @@ pub fn status(view: &StatusView) -> String {
             "recirculation",
             format!("{kernel}: {held_back} flows with conntrack or recirculation held back"),
         );
+    }
+    if let Some(ipsec) = sa::summary(&view.ipsec) {
+        line("ipsec", ipsec);
     }
     line("placing", deeds(&view.done));
     const REFUSALS_SHOWN: usize = 5;
@@ -354,6 +358,9 @@ pub fn flow_why(view: &FlowWhy) -> String {
     if let Some(chassis) = &flow.chassis {
         let _ = write!(belongs, " (chassis {chassis})");
     }
+    if flow.encrypted == Some(true) {
+        belongs.push_str(", encrypted");
+    }
     if let Some(workload) = workload_of(flow) {
         let _ = write!(belongs, ", workload {workload}");
     }
@@ -476,6 +483,7 @@ flows         48,211: 1,020 in hardware; 47,191 in software (47,112 cold, 79 tab
 traffic       97.4% of 8.00 Mbit/s and 97.4% of 1.00 kpkt/s in hardware; since start 96.8% of bytes and 96.8% of packets
 nic 0         mlx5_core pci/0000:03:00.0   entries 1,020 of 1,024 (learned)   waiting 12   HEALTH ERROR
 stale         1 ports without their device: ovs-offloadctl port list --representors
+ipsec         12 SAs: 10 packet, 2 software   → ovs-offloadctl sa list
 placing       5,000 promotions (41/s of 1,000/s), 3,980 demotions
 refused       18 flows, 90.0 Mbit/s: chain out of range
 configuration the old one is in force: c.toml:1:1: unknown key x
@@ -499,6 +507,7 @@ configuration the old one is in force: c.toml:1:1: unknown key x
             namespace: Some("prod".into()),
             tenant: Some("prod".into()),
             chassis: Some("node-2".into()),
+            encrypted: None,
             age_ms: 61_000,
             traffic: split(1_000, 2),
             rate: split(1, 0),

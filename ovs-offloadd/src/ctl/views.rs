@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::inventory::{BondView, HealthSum, NicBondView, ResourceView};
 use super::policy::RuleView;
+use super::sa::IpsecView;
 use crate::nics::Difference;
 use std::collections::BTreeMap;
 
@@ -334,6 +335,8 @@ pub struct FlowView {
     pub tenant: Option<String>,
     /// OVN's name of the chassis at the tunnel's other end.
     pub chassis: Option<String>,
+    /// Whether IPsec protects the packets on the wire, where that is known.
+    pub encrypted: Option<bool>,
     /// Time since first seen, in milliseconds.
     pub age_ms: u64,
     /// What it carried since first seen.
@@ -439,6 +442,8 @@ pub struct StatusView {
     pub nics: Vec<NicView>,
     /// What the inventory was made from.
     pub inventory: InventoryView,
+    /// IPsec's security associations.
+    pub ipsec: IpsecView,
     /// NICs that the configuration declares.
     pub declared: Vec<DeclaredView>,
     /// What was refused, the most flows first.
@@ -457,6 +462,7 @@ pub struct StatusView {
 #[cfg(test)]
 pub(crate) mod sample {
     use super::*;
+    use crate::ctl::sa::SaGroupView;
 
     pub(crate) fn split(hardware: u64, software: u64) -> Split {
         let amount = |packets: u64| Amount { packets, bytes: packets * 1000 };
@@ -567,6 +573,15 @@ pub(crate) mod sample {
                 heard: [("link", HeardView { notifications: 5, updates: 4 })].into(),
                 stale_ports: 1,
             },
+            ipsec: IpsecView {
+                groups: vec![
+                    sa_group("packet", "in", 5),
+                    sa_group("packet", "out", 5),
+                    sa_group("none", "out", 2),
+                ],
+                policies: 12,
+                ..IpsecView::default()
+            },
             declared: Vec::new(),
             refused: vec![RefusalView {
                 reason: "driver",
@@ -585,6 +600,11 @@ pub(crate) mod sample {
             restart_needed: vec![],
             notes: vec![],
         }
+    }
+
+    fn sa_group(offload: &'static str, direction: &'static str, sas: u64) -> SaGroupView {
+        let (bytes, packets) = (sas * 1_000, sas);
+        SaGroupView { offload, direction, sas, bytes, packets, outside_window: 0, replayed: 1, forged: 0 }
     }
 
     pub(crate) fn port(name: &str) -> PortView {

@@ -283,6 +283,7 @@ fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
         namespace: told(belonging.namespace),
         tenant: told(belonging.tenant),
         chassis: told(belonging.chassis),
+        encrypted: belonging.encrypted,
         age_ms: flow.age.0 / 1_000,
         traffic: split(flow.totals),
         rate: split(flow.rate),

@@ -31,6 +31,7 @@ mod startup;
 mod tc;
 mod unfit;
 mod vswitchd;
+mod xfrm;
 
 use control::Ask;
 use journal::Journal;
@@ -92,6 +93,7 @@ struct Daemon {
     datapath: datapath::KernelDatapath,
     discovery: discovery::Discovery,
     inventory: Inventory,
+    ipsec: xfrm::Xfrm,
     probes: probes::Probes,
     vswitchd: vswitchd::Vswitchd,
     vswitchd_limit: watch::Sender<Duration>,
@@ -138,6 +140,7 @@ enum Happened {
     Tc(tc::Ready),
     Datapath(datapath::Ready),
     Discovery(discovery::Ready),
+    Xfrm(xfrm::Ready),
     Said(vswitchd::Said),
     Ovsdb(ovsdb::News),
     Southbound(southbound::News),
@@ -169,6 +172,7 @@ impl Daemon {
                 ready = self.tc.ready() => Happened::Tc(ready.map_err(broken)?),
                 ready = self.datapath.ready() => Happened::Datapath(ready.map_err(broken)?),
                 ready = self.discovery.ready() => Happened::Discovery(ready.map_err(broken)?),
+                ready = self.ipsec.ready() => Happened::Xfrm(ready.map_err(broken)?),
                 Some(said) = channels.said.recv() => Happened::Said(said),
                 Some(news) = channels.ovsdb.recv() => Happened::Ovsdb(news),
                 Some(news) = channels.southbound.recv() => Happened::Southbound(news),
@@ -213,6 +217,10 @@ impl Daemon {
                 self.answer_deferred(&mut events);
                 self.nics.something_changed();
             }
+            Happened::Xfrm(ready) => {
+                self.ipsec.take(ready).map_err(broken)?;
+                self.answer_deferred(&mut events);
+            }
             Happened::Said(said) => self.take_said(said, &mut events)?,
             Happened::Ovsdb(news) => self.take_news(news, &mut events)?,
             Happened::Southbound(news) => {
@@ -230,6 +238,7 @@ impl Daemon {
                 self.datapath.retry(&mut told);
                 self.take_told(told, &mut events);
                 self.discovery.retry(&mut self.inventory);
+                self.ipsec.retry();
                 self.answer_deferred(&mut events);
             }
             Happened::Wake => events.push(Event::Wake),
@@ -250,6 +259,7 @@ impl Daemon {
         }
         self.forget_probes_of_reset_nics(&mut events);
         self.inventory.changes(&mut events);
+        events.extend(self.ipsec.books.take_protection().map(Event::Ipsec));
         if events.iter().any(|event| matches!(event, Event::Nic(_))) {
             self.probes.look(self.inventory.nics_told(), None);
         }

@@ -177,6 +177,7 @@ fn state(tables: &Tables) -> State {
                     is_netdev: bridge.datapath_type != "netdev" && matches!(&*interface.kind, "" | "system"),
                     ifindex: interface.ifindex.and_then(|ifindex| u32::try_from(ifindex).ok()),
                     error: interface.error.clone(),
+                    remote: interface.options.get("remote_ip").and_then(|remote| remote.parse().ok()),
                     workload: workload::of_interface(&interface.external_ids, &port.external_ids),
                 };
                 state.interfaces.insert(interface.name.clone(), row);

@@ -10,14 +10,16 @@ use super::control::Ask;
 use super::groups::Heard;
 use super::{Connection, Daemon, answers, now};
 use crate::ctl::inventory::{Entries, nic_detail, representors};
+use crate::ctl::sa::{IpsecView, SaGroupView};
 use crate::ctl::views::{
     ConnectionView, DeclaredView, Deeds, HeardView, InventoryView, PortView, Split, StatusView,
 };
 use crate::ctl::{
     Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, ProbeQuery, Query,
-    RefusalQuery, inventory_text, policy, text,
+    RefusalQuery, SaQuery, inventory_text, policy, sa, text,
 };
 use crate::inventory::Nic;
+use crate::ipsec;
 use crate::metrics;
 use crate::recording;
 
@@ -27,28 +29,33 @@ const RESOURCES_WAIT: Duration = Duration::from_secs(1);
 const DEFERRED_MAX: usize = 64;
 
 impl Daemon {
-    /// Answers, or asks the kernel first for what nobody tells it of: the use of NICs' resources.
+    /// Answers, or asks the kernel first for what nobody tells it of: the use of NICs' resources, and what security
+    /// associations took.
     pub(super) fn take_or_defer(&mut self, ask: Ask, events: &mut Vec<Event>) {
-        let of_resources = match &ask {
-            Ask::Metrics(_) => true,
-            Ask::Query(asked, _) => matches!(asked.query, Query::Nic(NicQuery::Show { .. })),
-            Ask::Level(..) | Ask::Exit(_) => false,
+        let (of_resources, of_ipsec) = match &ask {
+            Ask::Metrics(_) => (true, true),
+            Ask::Query(asked, _) => {
+                let of_nic = matches!(asked.query, Query::Nic(NicQuery::Show { .. }));
+                (of_nic, matches!(asked.query, Query::Sa(_)))
+            }
+            Ask::Level(..) | Ask::Exit(_) => (false, false),
         };
-        let waits = of_resources
-            && self.deferred.len() < DEFERRED_MAX
-            && self.discovery.want_resources(&mut self.inventory);
+        let may_wait = self.deferred.len() < DEFERRED_MAX;
+        let resources = of_resources && may_wait && self.discovery.want_resources(&mut self.inventory);
+        let ipsec = of_ipsec && may_wait && self.ipsec.want();
+        let waits = resources || ipsec;
         match waits {
             true => self.deferred.push((ask, Instant::now())),
             false => self.take_ask(ask, events),
         }
     }
 
-    /// Answers what waited for resources, once they are read or it has waited long enough.
+    /// Answers what waited for a reading, once it is done or it has waited long enough.
     pub(super) fn answer_deferred(&mut self, events: &mut Vec<Event>) {
         if self.deferred.is_empty() {
             return;
         }
-        let all = self.discovery.resources_are_read();
+        let all = self.discovery.resources_are_read() && self.ipsec.is_read();
         let is_due = |(_, since): &(Ask, Instant)| all || since.elapsed() >= RESOURCES_WAIT;
         let (due, waiting) = std::mem::take(&mut self.deferred).into_iter().partition(is_due);
         self.deferred = waiting;
@@ -143,6 +150,21 @@ impl Daemon {
                 let refused = answers::summary(&self.engine, now()).refused;
                 Ok(print(output, &refused, |refused| text::refusal_list(refused, width)))
             }
+            Query::Sa(SaQuery::List) => {
+                let sas =
+                    ipsec::sa_list(&self.ipsec.books, self.scene(), |ifindex| self.netdev_name(ifindex));
+                Ok(print(output, &sas, |sas| sa::sa_list(sas, width)))
+            }
+            Query::Sa(SaQuery::Why { spi }) => {
+                let device = |ifindex| self.netdev_name(ifindex);
+                let found = ipsec::sa_why(&self.ipsec.books, *spi, self.scene(), device);
+                if found.is_empty() {
+                    return Err(format!(
+                        "there is no security association with SPI {spi} (ovs-offloadctl sa list shows those there are)"
+                    ));
+                }
+                Ok(print(output, &found, |found| sa::sa_why(found)))
+            }
             Query::Policy(PolicyQuery::Show) => {
                 let rules = policy::rules(self.engine.rules(), &self.engine.rule_views());
                 Ok(print(output, &rules, |rules| policy::rule_list(rules, width)))
@@ -236,6 +258,7 @@ impl Daemon {
             rules: policy::rules(self.engine.rules(), &self.engine.rule_views()),
             nics,
             inventory: self.inventory_view(snapshot.stale.len()),
+            ipsec: self.ipsec_view(),
             declared: self.declared(),
             refused: summary.refused,
             done: Deeds {
@@ -251,7 +274,10 @@ impl Daemon {
                 lost_in_hardware: tally.lost_in_hardware,
                 changes_missed: tally.changes_missed,
                 foreign_filters: tally.foreign_filters.into(),
-                malformed: self.tc.dropped.0 + self.datapath.dropped.0 + self.discovery.dropped.0,
+                malformed: self.tc.dropped.0
+                    + self.datapath.dropped.0
+                    + self.discovery.dropped.0
+                    + self.ipsec.dropped.0,
             },
             config_error: self.config.error(),
             restart_needed: self.config.restart_needed(),
@@ -271,6 +297,39 @@ impl Daemon {
             questions: self.discovery.asked(),
             heard: heard.collect(),
             stale_ports: stale_ports as u64,
+        }
+    }
+
+    fn scene(&self) -> ipsec::Scene<'_> {
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now_s = since_1970.map_or(0, |time| time.as_secs());
+        ipsec::Scene { interfaces: &self.interfaces, chassis: &self.chassis, now_s }
+    }
+
+    fn netdev_name(&self, ifindex: Ifindex) -> Option<String> {
+        self.inventory.name_of(ifindex).map(ToOwned::to_owned)
+    }
+
+    fn ipsec_view(&self) -> IpsecView {
+        let books = &self.ipsec.books;
+        let group = |(class, sum): (ipsec::Class, ipsec::Sum)| SaGroupView {
+            offload: class.offload,
+            direction: class.direction,
+            sas: sum.sas,
+            bytes: sum.bytes,
+            packets: sum.packets,
+            outside_window: sum.outside_window,
+            replayed: sum.replayed,
+            forged: sum.forged,
+        };
+        let [soft_expired, hard_expired] = books.expired;
+        IpsecView {
+            groups: books.sums().into_iter().map(group).collect(),
+            policies: books.policies() as u64,
+            soft_expired,
+            hard_expired,
+            acquires: books.acquires,
+            left_out: books.left_out,
         }
     }
 
@@ -294,7 +353,8 @@ impl Daemon {
             detail: connection.detail.clone(),
             losses: connection.losses,
         };
-        let overruns = self.tc.overruns + self.datapath.overruns + self.discovery.overruns;
+        let overruns =
+            self.tc.overruns + self.datapath.overruns + self.discovery.overruns + self.ipsec.overruns;
         let mut connections = vec![
             view("ovsdb", &self.ovsdb_connection),
             view("vswitchd", &self.vswitchd_connection),
@@ -312,6 +372,7 @@ impl Daemon {
             notes.push("there is no kernel datapath: the module openvswitch is not loaded".to_owned());
         }
         notes.extend(self.southbound.note.clone());
+        notes.extend(self.ipsec.why_not().map(ToOwned::to_owned));
         if let Some(why) = &self.journal_error {
             notes.push(format!("the journal cannot be written: {why}"));
         }

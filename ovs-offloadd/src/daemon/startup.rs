@@ -119,6 +119,7 @@ async fn start(
         datapath: super::datapath::KernelDatapath::open(buffer).map_err(netlink)?,
         discovery,
         inventory,
+        ipsec: super::xfrm::Xfrm::open(buffer).map_err(netlink)?,
         probes,
         vswitchd,
         vswitchd_limit,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
 
 use super::Setting;
+use super::ipsec::IpsecEntry;
 use super::policy::PolicyEntry;
 use super::port::PortEntry;
 use super::probed::ProbedEntry;
@@ -179,6 +180,7 @@ pub(crate) enum Entry {
     ChainRestore(Option<bool>),
     /// Address and name.
     Chassis(Vec<(String, String)>),
+    Ipsec(Vec<IpsecEntry>),
     #[serde(rename = "port")]
     Port(PortEntry),
     PortGone(u32),
@@ -399,6 +401,7 @@ impl Entry {
             Event::Chassis(chassis) => Self::Chassis(
                 chassis.iter().map(|(address, name)| (address.to_string(), name.clone())).collect(),
             ),
+            Event::Ipsec(policies) => Self::Ipsec(policies.iter().map(IpsecEntry::of).collect()),
             Event::Port(port) => Self::Port(PortEntry::of(port)),
             Event::PortGone(ifindex) => Self::PortGone(ifindex.0),
             Event::ChainRestore(restore) => Self::ChainRestore(match restore {
@@ -476,6 +479,9 @@ impl Entry {
             Self::Answer { op, answer } => Event::Answer { op: OpId(op), answer: answer.answer()? },
             Self::JournalFound(flows) => {
                 Event::JournalFound(flows.iter().map(|text| ufid(text)).collect::<Result<_, _>>()?)
+            }
+            Self::Ipsec(policies) => {
+                Event::Ipsec(policies.into_iter().map(IpsecEntry::policy).collect::<Result<_, _>>()?)
             }
             Self::ChainRestore(works) => Event::ChainRestore(match works {
                 Some(true) => ChainRestore::Works,

@@ -4,6 +4,7 @@
 //! of today. The same events at the same times give the same effects: [`replay`] checks it.
 
 mod entry;
+mod ipsec;
 mod policy;
 mod port;
 mod probed;

@@ -461,6 +461,11 @@ impl Inventory {
         self.interfaces = interfaces;
     }
 
+    /// The name of a network device.
+    pub fn name_of(&self, ifindex: Ifindex) -> Option<&str> {
+        self.links.get(&ifindex)?.name.as_deref()
+    }
+
     /// Links that are known.
     pub fn links_known(&self) -> usize {
         self.links.len()

@@ -1,5 +1,7 @@
 //! What Open vSwitch's database says of a port.
 
+use std::net::IpAddr;
+
 use offload_engine::Workload;
 
 /// What OVSDB says of an interface.
@@ -15,6 +17,8 @@ pub struct OvsInterface {
     pub ifindex: Option<u32>,
     /// `error`: why Open vSwitch could not open it, in its own words.
     pub error: Option<String>,
+    /// `options:remote_ip`: of a tunnel, its other end; none where flows tell it.
+    pub remote: Option<IpAddr>,
     /// What it was plugged for.
     pub workload: Option<Workload>,
 }

@@ -43,7 +43,7 @@ const PORTS_MAX: usize = 1_000;
 
 /// Every family there is, in the order of a scrape.
 pub fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().chain(super::inventory::FAMILIES)
+    FAMILIES.iter().chain(super::inventory::FAMILIES).chain(super::ipsec::FAMILIES)
 }
 
 /// Those about flows, and the daemon itself.

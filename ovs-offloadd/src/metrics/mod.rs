@@ -6,6 +6,7 @@
 mod families;
 mod http;
 mod inventory;
+mod ipsec;
 
 pub use families::{Family, Kind, families, render};
 pub use http::{Scrape, serve};

@@ -1,6 +1,7 @@
 //! IPsec that the NIC carries: what it excludes, and what it cannot do.
 
 use crate::doctor::{Facts, Finding, IpsecOffload, Kind, Role, Severity, Stage};
+use crate::ipsec::REPLAY_WINDOWS;
 
 /// All kinds found here.
 pub const KINDS: &[&Kind] = &[&IPSEC_EXCLUDES_RULES, &IPSEC_OFFLOAD_SETTINGS];
@@ -57,14 +58,11 @@ pub fn exclusion(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// Replay windows that ConnectX has (`mlx5e_xfrm_validate_state()` of the kernel's mlx5).
-const REPLAY_WINDOWS: [&str; 4] = ["32", "64", "128", "256"];
-
 /// What is asked of a tunnel beside `nic-offload=packet` that no NIC is known to do: each is refused by the driver or by
 /// the IKE daemon (libreswan's check of 2024 has the same list).
 fn impossible(name: &str, value: &str) -> bool {
     match name {
-        "replay-window" => !REPLAY_WINDOWS.contains(&value),
+        "replay-window" => !value.parse().is_ok_and(|packets| REPLAY_WINDOWS.contains(&packets)),
         "phase2" => value == "ah",
         "compress" | "encapsulation" => value == "yes",
         _ => false,

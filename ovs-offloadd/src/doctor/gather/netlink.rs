@@ -8,7 +8,7 @@ use netlink_wire::ethtool::{self, Feature, Features};
 use netlink_wire::genl::FamilyId;
 use netlink_wire::message::flags;
 use netlink_wire::ovs_datapath::{self, Datapath};
-use netlink_wire::xfrm::Offload;
+use netlink_wire::xfrm::DeviceOffload;
 use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link, xfrm};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
@@ -217,17 +217,29 @@ pub(super) async fn ingress_qdiscs(limit: Duration) -> Fact<BTreeMap<Ifindex, St
 pub(super) async fn ipsec(limit: Duration) -> Fact<Vec<IpsecOffload>> {
     // A kernel without IPsec has no such sockets, and no device carries any.
     let Ok(mut asker) = Asker::open(Protocol::Xfrm, limit) else { return Ok(Vec::new()) };
-    let mut found = asker.ask(PARTS_MAX, xfrm::dump_states, Offload::decode).await?;
-    found.extend(asker.ask(PARTS_MAX, xfrm::dump_policies, Offload::decode).await?);
+    let of_sa = |message: &Message<'_>| {
+        Ok(match xfrm::Event::decode(message)? {
+            xfrm::Event::Sa(sa) => sa.offload,
+            _ => None,
+        })
+    };
+    let of_policy = |message: &Message<'_>| {
+        Ok(match xfrm::Event::decode(message)? {
+            xfrm::Event::Policy(policy) => policy.offload,
+            _ => None,
+        })
+    };
+    let sas = asker.ask(PARTS_MAX, xfrm::dump_sas, of_sa).await?;
+    let policies = asker.ask(PARTS_MAX, xfrm::dump_policies, of_policy).await?;
     let mut all: BTreeMap<Ifindex, IpsecOffload> = BTreeMap::new();
-    for Offload { kind, ifindex, packet } in found {
+    let mut count = |DeviceOffload { ifindex, packet, .. }, sas: u64, policies: u64| {
         let nothing = IpsecOffload { ifindex, packet_states: 0, packet_policies: 0 };
         let of_device = all.entry(ifindex).or_insert(nothing);
-        match kind {
-            xfrm::Kind::State => of_device.packet_states += u64::from(packet),
-            xfrm::Kind::Policy => of_device.packet_policies += u64::from(packet),
-        }
-    }
+        of_device.packet_states += if packet { sas } else { 0 };
+        of_device.packet_policies += if packet { policies } else { 0 };
+    };
+    sas.into_iter().for_each(|offload| count(offload, 1, 0));
+    policies.into_iter().for_each(|offload| count(offload, 0, 1));
     Ok(all.into_values().collect())
 }
 

@@ -6,6 +6,7 @@ use netlink_wire::genl::{self, FamilyId, FamilyReport};
 use netlink_wire::message::Control;
 use netlink_wire::{Answer, Malformed, Message, Messages, Seq};
 use tokio::time::timeout;
+use zeroize::Zeroize as _;
 
 use super::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 use crate::config::show_duration;
@@ -23,6 +24,15 @@ pub struct Asker {
     limit: Duration,
     seq: u32,
     buffer: Vec<u8>,
+}
+
+/// What was received, for as long as it is read: among IPsec's answers are keys.
+struct Wiped<'b>(&'b mut [u8]);
+
+impl Drop for Wiped<'_> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
 }
 
 /// What became of a question.
@@ -78,7 +88,8 @@ impl Asker {
         loop {
             let received = self.socket.receive(&mut self.buffer).await.map_err(|error| error.to_string())?;
             let Received::Bytes(length) = received else { return Ok(Asked::Interrupted) };
-            for message in Messages::new(&self.buffer[..length]) {
+            let bytes = Wiped(&mut self.buffer[..length]);
+            for message in Messages::new(bytes.0) {
                 let message = message.map_err(|malformed| malformed.to_string())?;
                 if message.header.seq != seq {
                     continue;

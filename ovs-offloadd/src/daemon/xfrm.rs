@@ -1,0 +1,230 @@
+//! IPsec's security associations and policies: read once, and from then on notifications say what changes.
+//!
+//! Counters are told by no notification: whoever asks for them has everything read again. The kernel sends keys along; every
+//! buffer that held some is wiped.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_wire::Messages;
+use netlink_wire::xfrm::{self, Event};
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use zeroize::Zeroize as _;
+
+use super::tc::Dropped;
+use crate::io::netlink::{Asker, DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+use crate::ipsec::{Ipsec, Reading};
+
+const BUFFERS_PER_TURN: usize = 64;
+/// Rows of one answer.
+const ROWS_MAX: usize = 1 << 18;
+/// Longest wait for an answer of which a part has come.
+const LIMIT: Duration = Duration::from_secs(10);
+const GROUPS: [u32; 4] =
+    [xfrm::XFRMNLGRP_SA, xfrm::XFRMNLGRP_POLICY, xfrm::XFRMNLGRP_EXPIRE, xfrm::XFRMNLGRP_ACQUIRE];
+
+/// What the socket or the reader has.
+#[derive(Debug)]
+pub(crate) enum Ready {
+    Notifications(Received),
+    Read(Result<Reading, String>),
+}
+
+/// The socket, the thread that reads, and what both told.
+#[derive(Debug)]
+pub(crate) struct Xfrm {
+    // None where the kernel has no IPsec, or gives it to nobody without CAP_NET_ADMIN.
+    notifications: Option<Socket>,
+    why_not: Option<String>,
+    ask: Option<mpsc::Sender<()>>,
+    read: mpsc::Receiver<Result<Reading, String>>,
+    running: bool,
+    // Something was lost since the reading that runs began, or it failed.
+    look_again: bool,
+    buffer: Vec<u8>,
+    pub(crate) books: Ipsec,
+    pub(crate) dropped: Dropped,
+    pub(crate) overruns: u64,
+}
+
+impl Xfrm {
+    /// Opens the socket, hears changes from here on, and asks for all there is.
+    pub(crate) fn open(receive_bytes: usize) -> io::Result<Self> {
+        let opened = Socket::open(Protocol::Xfrm, receive_bytes).and_then(|socket| {
+            GROUPS.iter().try_for_each(|group| socket.join(*group))?;
+            Ok(socket)
+        });
+        let (told, read) = mpsc::channel(1);
+        let mut xfrm = Self {
+            notifications: None,
+            why_not: None,
+            ask: None,
+            read,
+            running: false,
+            look_again: false,
+            buffer: vec![0; DATAGRAM_BYTES_MAX],
+            books: Ipsec::default(),
+            dropped: Dropped::default(),
+            overruns: 0,
+        };
+        match opened {
+            Ok(socket) => {
+                xfrm.notifications = Some(socket);
+                xfrm.ask = Some(start(told)?);
+                xfrm.look();
+            }
+            // Such a kernel encrypts nothing.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTONOSUPPORT.raw_os_error()) => {
+                info!("the kernel has no IPsec");
+                xfrm.books.read(Reading::default());
+            }
+            Err(error) => {
+                warn!(%error, "IPsec will not be watched");
+                xfrm.why_not = Some(format!("IPsec cannot be watched: {error}"));
+            }
+        }
+        Ok(xfrm)
+    }
+
+    /// Why nothing is known, where that is so.
+    pub(crate) fn why_not(&self) -> Option<&str> {
+        self.why_not.as_deref()
+    }
+
+    /// Waits for something to take. Cancel-safe.
+    pub(crate) async fn ready(&mut self) -> io::Result<Ready> {
+        let Some(socket) = &self.notifications else { return std::future::pending().await };
+        tokio::select! {
+            biased;
+            received = socket.receive(&mut self.buffer) => received.map(Ready::Notifications),
+            Some(reading) = self.read.recv() => Ok(Ready::Read(reading)),
+        }
+    }
+
+    /// Takes what was ready, and what waits behind it.
+    pub(crate) fn take(&mut self, ready: Ready) -> io::Result<()> {
+        match ready {
+            Ready::Notifications(received) => self.notified(received)?,
+            Ready::Read(reading) => {
+                // What was told before the answer came is newer than it.
+                self.drain()?;
+                self.running = false;
+                match reading {
+                    Ok(reading) => self.books.read(reading),
+                    Err(why) => {
+                        warn!(%why, "IPsec cannot be read");
+                        self.books.give_up();
+                        self.look_again = true;
+                        return Ok(());
+                    }
+                }
+                if std::mem::take(&mut self.look_again) {
+                    self.look();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn notified(&mut self, mut received: Received) -> io::Result<()> {
+        for turn in 1.. {
+            match received {
+                Received::Bytes(length) => self.hear(length),
+                Received::Overrun => {
+                    self.overruns += 1;
+                    self.look();
+                }
+                Received::Nothing => break,
+            }
+            if turn == BUFFERS_PER_TURN {
+                break;
+            }
+            let Some(socket) = &self.notifications else { break };
+            received = socket.try_receive(&mut self.buffer)?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.notifications else { return Ok(()) };
+        let received = socket.try_receive(&mut self.buffer)?;
+        self.notified(received)
+    }
+
+    fn hear(&mut self, length: usize) {
+        for message in Messages::new(&self.buffer[..length]) {
+            match message.and_then(|message| Event::decode(&message)) {
+                Ok(event) => self.books.told(event),
+                Err(malformed) => {
+                    self.dropped.0 += 1;
+                    debug!(%malformed, "message of IPsec dropped");
+                }
+            }
+        }
+        self.buffer[..length].zeroize();
+    }
+
+    /// Has everything read again; returns whether there is something to wait for.
+    pub(crate) fn look(&mut self) -> bool {
+        let Some(ask) = &self.ask else { return false };
+        if self.running {
+            self.look_again = true;
+            return true;
+        }
+        self.books.begin();
+        self.running = ask.try_send(()).is_ok();
+        self.running
+    }
+
+    /// Asks for what is true now; returns whether there is something to wait for.
+    pub(crate) fn want(&mut self) -> bool {
+        if self.running { true } else { self.look() }
+    }
+
+    /// Whether everything that was asked for has been read.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.running
+    }
+
+    /// Looks again where a reading failed. To be called from time to time.
+    pub(crate) fn retry(&mut self) {
+        if !self.running && std::mem::take(&mut self.look_again) {
+            self.look();
+        }
+    }
+}
+
+/// Starts the thread that reads: a driver that carries a security association is asked for its counters, and may take its
+/// time.
+fn start(told: mpsc::Sender<Result<Reading, String>>) -> io::Result<mpsc::Sender<()>> {
+    let (ask, mut asked) = mpsc::channel(1);
+    std::thread::Builder::new().name("reads-ipsec".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        while asked.blocking_recv().is_some() {
+            if told.blocking_send(runtime.block_on(read())).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(ask)
+}
+
+async fn read() -> Result<Reading, String> {
+    let mut asker = Asker::open(Protocol::Xfrm, LIMIT)?;
+    let sas = asker.ask(ROWS_MAX, xfrm::dump_sas, |message| {
+        Ok(match Event::decode(message)? {
+            Event::Sa(sa) => Some(*sa),
+            _ => None,
+        })
+    });
+    let sas = sas.await?;
+    let policies = asker.ask(ROWS_MAX, xfrm::dump_policies, |message| {
+        Ok(match Event::decode(message)? {
+            Event::Policy(policy) => Some(*policy),
+            _ => None,
+        })
+    });
+    Ok(Reading { sas, policies: policies.await? })
+}

@@ -1,0 +1,157 @@
+//! What a NIC demands of a security association before it carries it in whole.
+//!
+//! The list is that of the kernel's mlx5 (`mlx5e_xfrm_validate_state()` of Linux 6.12), the one driver that is known to carry
+//! ESP in mode packet on a switch; it checks in this order and names the first.
+
+use netlink_wire::xfrm::{Algorithm, Limit, Sa, SaDirection, SaMode};
+
+/// `IPPROTO_ESP`
+const ESP: u8 = 50;
+/// `IPPROTO_*` of selectors: any, TCP, UDP.
+const SELECTOR_PROTOCOLS: [u8; 3] = [0, 6, 17];
+/// Replay windows there are, in packets.
+pub(crate) const REPLAY_WINDOWS: [u32; 4] = [32, 64, 128, 256];
+/// AES-GCM with the salt of RFC 4106 behind the key.
+const AES_GCM: &str = "rfc4106(gcm(aes))";
+/// Bits of the salt.
+const SALT: u32 = 32;
+
+/// A demand that is not met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// ESP, of these protocols.
+    Esp(u8),
+    /// AES-GCM, which is of all algorithms the only one.
+    AesGcm(String),
+    /// A tag of 128 bits.
+    Tag(u32),
+    /// A key of 128 or 256 bits, beside the salt.
+    Key(u32),
+    /// A selector of any protocol, TCP or UDP.
+    Selector(u8),
+    /// Mode transport or tunnel.
+    Mode(SaMode),
+    /// ESP in UDP only in mode transport.
+    UdpEncap,
+    /// A replay window of these sizes.
+    Window(u32),
+    /// A reqid, which rules in the NIC are joined by.
+    Reqid,
+    /// A soft limit below the hard one, and neither of them nothing.
+    Limits(&'static str),
+}
+
+impl std::fmt::Display for Demand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Esp(proto) => write!(f, "it is of protocol {proto}, and NICs carry ESP alone"),
+            Self::AesGcm(name) => write!(f, "its algorithm is {name}, and NICs carry {AES_GCM} alone"),
+            Self::Tag(bits) => write!(f, "its tag has {bits} bits, and NICs carry tags of 128 alone"),
+            Self::Key(bits) => write!(f, "its key has {bits} bits, and NICs carry keys of 128 and 256 alone"),
+            Self::Selector(proto) => {
+                write!(f, "its selector is of protocol {proto}, and NICs carry any, TCP or UDP alone")
+            }
+            Self::Mode(mode) => write!(f, "it is of {mode}, and NICs carry modes transport and tunnel alone"),
+            Self::UdpEncap => f.write_str("it is ESP in UDP, which NICs carry in mode transport alone"),
+            Self::Window(packets) => {
+                write!(f, "its replay window is {packets} packets, and NICs have 32, 64, 128 and 256 alone")
+            }
+            Self::Reqid => f.write_str("it has no reqid, by which NICs join policies to it"),
+            Self::Limits(what) => {
+                write!(f, "its soft limit of {what} is not below its hard one, or one of them is 0")
+            }
+        }
+    }
+}
+
+/// What of a NIC's demands a security association of mode packet does not meet; `direction` is the way of its packets, where
+/// it is known.
+pub fn demands(sa: &Sa, direction: Option<SaDirection>) -> Vec<Demand> {
+    let mut unmet = Vec::new();
+    let mut unless = |met: bool, demand: Demand| {
+        if !met {
+            unmet.push(demand);
+        }
+    };
+    if sa.id.proto != ESP {
+        return vec![Demand::Esp(sa.id.proto)];
+    }
+    match &sa.algorithms {
+        [Some(Algorithm { name, key_bits, icv_bits }), None] if &**name == AES_GCM => {
+            let tag = icv_bits.unwrap_or_default();
+            unless(tag == 128, Demand::Tag(tag));
+            let key = key_bits.saturating_sub(SALT);
+            unless([128, 256].contains(&key), Demand::Key(key));
+        }
+        algorithms => {
+            let names: Vec<&str> = algorithms.iter().flatten().map(|algorithm| &*algorithm.name).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(" with ") };
+            unless(false, Demand::AesGcm(names));
+        }
+    }
+    unless(SELECTOR_PROTOCOLS.contains(&sa.selector.proto), Demand::Selector(sa.selector.proto));
+    unless(matches!(sa.mode, SaMode::Transport | SaMode::Tunnel), Demand::Mode(sa.mode));
+    unless(!sa.udp_encap || sa.mode == SaMode::Transport, Demand::UdpEncap);
+    let guards = sa.esn && direction != Some(SaDirection::Out);
+    unless(!guards || REPLAY_WINDOWS.contains(&sa.replay.window), Demand::Window(sa.replay.window));
+    unless(sa.reqid.0 != 0, Demand::Reqid);
+    unless(are_good(sa.lifetime.bytes), Demand::Limits("bytes"));
+    unless(are_good(sa.lifetime.packets), Demand::Limits("packets"));
+    unmet
+}
+
+/// No limit is above every other.
+fn are_good(Limit { soft, hard }: Limit) -> bool {
+    let above = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    soft != Some(0) && hard != Some(0) && (hard.is_none() || above(soft) < above(hard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::sa;
+    use super::*;
+    use netlink_wire::xfrm::Reqid;
+
+    #[test]
+    fn what_meets_every_demand_is_carried() {
+        assert_eq!(demands(&sa(1), None), []);
+    }
+
+    #[test]
+    fn each_demand_that_is_not_met_is_named_and_no_other() {
+        type Change = fn(&mut Sa);
+        fn algorithm(sa: &mut Sa) -> &mut Algorithm {
+            sa.algorithms[0].as_mut().unwrap()
+        }
+        let cases: &[(Change, Demand)] = &[
+            (|sa| sa.id.proto = 51, Demand::Esp(51)),
+            (|sa| algorithm(sa).name = "cbc(aes)".into(), Demand::AesGcm("cbc(aes)".into())),
+            (|sa| sa.algorithms = [None, None], Demand::AesGcm("none".into())),
+            (|sa| algorithm(sa).icv_bits = Some(64), Demand::Tag(64)),
+            (|sa| algorithm(sa).key_bits = 192 + 32, Demand::Key(192)),
+            (|sa| sa.selector.proto = 47, Demand::Selector(47)),
+            (|sa| sa.mode = SaMode::Other(4), Demand::Mode(SaMode::Other(4))),
+            (|sa| (sa.mode, sa.udp_encap) = (SaMode::Tunnel, true), Demand::UdpEncap),
+            (|sa| sa.replay.window = 512, Demand::Window(512)),
+            (|sa| sa.reqid = Reqid(0), Demand::Reqid),
+            (|sa| sa.lifetime.bytes = Limit { soft: Some(9), hard: Some(9) }, Demand::Limits("bytes")),
+            (|sa| sa.lifetime.bytes = Limit { soft: Some(0), hard: None }, Demand::Limits("bytes")),
+            (|sa| sa.lifetime.packets = Limit { soft: None, hard: Some(9) }, Demand::Limits("packets")),
+        ];
+        for (change, demand) in cases {
+            let mut changed = sa(1);
+            change(&mut changed);
+            assert_eq!(demands(&changed, None), std::slice::from_ref(demand), "{demand}");
+        }
+    }
+
+    #[test]
+    fn the_replay_window_matters_for_packets_that_come_in() {
+        let mut wide = sa(1);
+        wide.replay.window = 512;
+        assert_eq!(demands(&wide, Some(SaDirection::Out)), []);
+        assert_eq!(demands(&wide, Some(SaDirection::In)), [Demand::Window(512)]);
+        wide.esn = false;
+        assert_eq!(demands(&wide, Some(SaDirection::In)), []);
+    }
+}

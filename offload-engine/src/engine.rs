@@ -7,13 +7,16 @@ use crate::placing::{Draining, Observe, Placing};
 use crate::settings::Settings;
 use crate::steer::Steer;
 use crate::watch::Change;
-use crate::world::World;
+use crate::world::{Doubt, World};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use netlink_wire::Ufid;
 use policies::Micros;
 use tc_flower::Location;
+
+/// Between a dump of the kernel datapath that did not settle what was lost, and the next.
+const AGAIN_AFTER: Micros = Micros::from_millis(50);
 
 /// The decisions of ovs-offloadd.
 ///
@@ -95,6 +98,9 @@ impl Engine {
             Event::MegaflowGone(flow) => world.megaflow_gone(now, &flow),
             Event::MegaflowsDumped { round, complete } => {
                 world.megaflows_dumped(now, round, complete);
+                if world.datapath_doubt != Doubt::Settled {
+                    self.next_datapath_round = now.plus(AGAIN_AFTER).min(self.next_datapath_round);
+                }
                 Change::Nothing
             }
             Event::FiltersGone { location, chain, prio } => {
@@ -208,7 +214,7 @@ impl Engine {
                 self.next_epoch = now;
             }
             Event::DatapathOverrun => {
-                self.world.tally.overruns += 1;
+                self.world.doubt_datapath();
                 self.placing.overrun(&self.world);
                 self.next_datapath_round = now;
             }

@@ -5,7 +5,7 @@ use crate::event::{Author, Megaflow, OpId, Round};
 use crate::ledger::{Entry, Goal, Home, Stage, TcFilter};
 use crate::refusal::Refusal;
 use crate::rule::{counters_of, same_rule, traffic};
-use crate::world::World;
+use crate::world::{Doubt, World};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use netlink_wire::Ufid;
@@ -415,6 +415,11 @@ impl World {
             return;
         }
         self.datapath_round = None;
+        self.datapath_doubt = match self.datapath_doubt {
+            Doubt::Queued => Doubt::Unread(self.latest_round()),
+            Doubt::Unread(since) if complete && round > since => Doubt::Settled,
+            doubt => doubt,
+        };
         if !complete {
             return;
         }
@@ -424,6 +429,12 @@ impl World {
         for ufid in gone {
             self.filter_lost(now, ufid);
         }
+    }
+
+    /// Notifications of the kernel datapath were lost, or flows went without one.
+    pub(crate) fn doubt_datapath(&mut self) {
+        self.tally.overruns += 1;
+        self.datapath_doubt = Doubt::Queued;
     }
 
     /// Counts what a report of `ufid`'s filter shows; returns what is new.

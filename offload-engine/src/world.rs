@@ -84,6 +84,19 @@ pub(crate) struct Sweep {
     pub(crate) foreign: u32,
 }
 
+/// After notifications were lost: how far what is left of them, and a dump, have got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Notifications from before the loss may still come, of flows whose deletion was lost. They have come when a dump ends: what
+    /// was queued by then is delivered before that is.
+    #[default]
+    Queued,
+    /// They have. What is there is shown by a whole dump that was asked for after this round.
+    Unread(Round),
+    /// None: notifications and dumps agree.
+    Settled,
+}
+
 /// What is known.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -109,6 +122,8 @@ pub(crate) struct World {
     next_round: u64,
     pub(crate) sweep: Sweep,
     pub(crate) datapath_round: Option<Round>,
+    /// Whether what is known of the kernel datapath's flows can be relied on.
+    pub(crate) datapath_doubt: Doubt,
     /// Replacements of ours that were told of where no filter was, with the time: what their owner makes there next may
     /// have been made, and be told, before them.
     pub(crate) told_of_nothing: BTreeMap<FilterAddress, (Micros, Box<FilterReport>)>,
@@ -138,6 +153,7 @@ impl World {
             next_round: 1,
             sweep: Sweep::default(),
             datapath_round: None,
+            datapath_doubt: Doubt::default(),
             told_of_nothing: BTreeMap::new(),
             read_in_full: BTreeSet::new(),
             vswitchd_up: false,

@@ -1,14 +1,15 @@
 //! Where the rules of shadow mode are, and what they are called.
 //!
-//! All of them are in chain 0 of their port's ingress hook, at the end of the priorities: whatever else filters packets
-//! there was asked before Open vSwitch's datapath got them, and still is. Flower takes one protocol per priority, so
-//! that each Ethernet type has one of its own, the same with every start.
+//! All of them are in chain 0 of their port's ingress hook, at the last of the priorities that every NIC has (mlx5 has 16
+//! where it cannot ignore flow levels, `FDB_TC_MAX_PRIO`): what else filters packets there, from priority 1 on as a rule,
+//! was asked before Open vSwitch's datapath got them, and still is. Flower takes one protocol per priority, so that each
+//! Ethernet type has one of its own, the same with every start.
 //!
 //! Rules of one priority are not ordered, and need not be: a packet fits at most one megaflow of its datapath
-//! (`Documentation/networking/openvswitch.rst` of Linux: «it is the responsibility of the user space program to ensure
-//! that any incoming packet can match at most one flow»), a rule never takes a packet that its megaflow would not, and
-//! a packet has one outermost Ethernet type. Where Open vSwitch's revalidators leave two megaflows that overlap for a
-//! moment, they have the same actions, or one of them is told of as deleted.
+//! (`Documentation/networking/openvswitch.rst` of Linux: «It is the responsibility of the user space program to ensure
+//! that any incoming packet can match at most one flow, wildcarded or not»), a rule never takes a packet that its megaflow
+//! would not, and a packet has one outermost Ethernet type. Where Open vSwitch leaves two megaflows that overlap for a
+//! moment, as its tables change, they do the same, or one of them is about to be told of as deleted.
 //!
 //! Open vSwitch has no filter there: shadow mode is for `hw-offload=false`. Its policer of a port is at priority 1.
 
@@ -33,8 +34,8 @@ const PROTOCOLS: [EtherType; 8] = [
 /// `ETH_P_RARP`
 pub(super) const RARP: EtherType = EtherType(0x8035);
 
-/// The first of the priorities. Open vSwitch probes at 65535, and everybody else begins at 1.
-const FIRST: u16 = 60_000;
+/// The first of the priorities.
+const FIRST: u16 = 9;
 
 /// The priority of rules for this outermost Ethernet type, where there is one.
 pub fn prio(protocol: EtherType) -> Option<Prio> {
@@ -93,6 +94,7 @@ mod tests {
         let prios: alloc::collections::BTreeSet<_> = PROTOCOLS.iter().filter_map(|of| prio(*of)).collect();
         assert_eq!(prios.len(), PROTOCOLS.len());
         assert!(prios.iter().all(|prio| is_ours(*prio)));
+        assert!(prios.iter().all(|prio| prio.0 <= 16), "FDB_TC_MAX_PRIO");
         assert_eq!(prio(EtherType(0x88cc)), None);
         assert!(!is_ours(Prio(1)) && !is_ours(Prio(u16::MAX)));
     }

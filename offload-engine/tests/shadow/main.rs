@@ -218,6 +218,35 @@ fn rule_takes_no_packet_that_its_megaflow_does_not_and_does_the_same_with_those_
     assert!(seen.taken > 400_000 && seen.packets > 800_000, "{seen:#?}");
 }
 
+/// What a kernel of another version, or a broken one, might say.
+#[test]
+fn no_bytes_make_the_translation_panic_and_every_rule_can_be_written() {
+    let ports = ports();
+    let find = |port: DpPort| ports.get(port.0 as usize);
+    let (mut read, mut translated) = (0, 0);
+    for seed in 0..100_000 {
+        let mut choices = Choices::drawn(seed);
+        let in_port = choices.of(&[1, 2, 3, 4, 5, 6]);
+        let first = packet::draw(&mut choices, in_port);
+        let mut bytes = datapath::message(&datapath::draw(&mut choices, &first), UFID);
+        for _ in 0..choices.below(6) {
+            let at = 24 + choices.below(bytes.len() as u64 - 24) as usize;
+            bytes[at] = choices.of(&[0, 1, 4, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80]);
+        }
+        let Ok(told) = netlink_wire::ovs_flow::Megaflow::decode(&Message::first(&bytes).unwrap()) else {
+            continue;
+        };
+        let (Some(keys), Some(actions)) = (told.keys, told.actions) else { continue };
+        read += 1;
+        if let Ok(filter) = shadow::translate(Ufid::from_bytes(UFID), &keys, &actions, Abilities::ALL, &find)
+        {
+            request::add(&filter, Seq(1)).unwrap();
+            translated += 1;
+        }
+    }
+    assert!(read > 20_000 && translated > 2_000, "{read} read, {translated} translated");
+}
+
 #[test]
 fn geneve_options_are_compared_as_flower_does() {
     let outer = |options: Vec<u8>| {

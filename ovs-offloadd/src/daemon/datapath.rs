@@ -19,6 +19,9 @@ use super::tc::Dropped;
 use crate::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 
 const BUFFERS_PER_TURN: usize = 64;
+/// Notifications read before an answer at most: as many as a socket of some 50 MB holds. Where there are more, they come
+/// faster than they are read.
+const BUFFERS_BEFORE_ANSWER: usize = 1 << 16;
 
 /// What the datapath's sockets tell.
 #[derive(Debug)]
@@ -165,20 +168,32 @@ impl KernelDatapath {
 
     /// Takes what [`ready`](Self::ready) told of.
     pub(crate) fn take(&mut self, ready: Ready, told: &mut Vec<Told>) -> io::Result<()> {
-        if let Ready::Notifications(received) = ready {
-            self.take_notifications(received, told);
+        match ready {
+            Ready::Notifications(received) => {
+                self.take_notifications(received, told);
+                self.take_queued(BUFFERS_PER_TURN, told)?;
+            }
+            Ready::Requests(received) => {
+                // What was queued by now comes before what was asked: the order is what the engine judges a dump by.
+                if !self.take_queued(BUFFERS_BEFORE_ANSWER, told)? {
+                    told.push(Told::Event(Event::DatapathOverrun));
+                }
+                self.take_answers(received, told);
+                self.go_on(told);
+            }
         }
-        for _ in 0..BUFFERS_PER_TURN {
+        Ok(())
+    }
+
+    /// Takes notifications that are queued; whether there is none left.
+    fn take_queued(&mut self, buffers: usize, told: &mut Vec<Told>) -> io::Result<bool> {
+        for _ in 0..buffers {
             match self.notifications.try_receive(&mut self.notification_buffer)? {
-                Received::Nothing => break,
+                Received::Nothing => return Ok(true),
                 received => self.take_notifications(received, told),
             }
         }
-        if let Ready::Requests(received) = ready {
-            self.take_answers(received, told);
-            self.go_on(told);
-        }
-        Ok(())
+        Ok(false)
     }
 
     fn go_on(&mut self, told: &mut Vec<Told>) {

@@ -9,6 +9,7 @@ mod choices;
 mod datapath;
 mod facts;
 mod packet;
+mod peers;
 mod tc;
 
 use choices::Choices;

@@ -8,7 +8,9 @@
 //! `format_odp_action`).
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use netlink_wire::Ufid;
+use tc_flower::Match;
 
 /// Longest flow text accepted, in bytes. A megaflow prints in about 1 KiB; the control socket is not ours to trust.
 pub const FLOW_TEXT_MAX: usize = 64 * 1024;
@@ -67,7 +69,52 @@ impl FlowText {
         }
         Ok(Self { ufid, key: key.into(), actions: decimal_recirc(actions) })
     }
+
+    /// The text with its VLAN tags as the filter matches them that it was printed from.
+    ///
+    /// Open vSwitch prints a tag's priority whether the filter matches it or not, and leaves out an inner tag of which the
+    /// filter matches neither id nor priority: read back, that is another rule (OVS 3.5, `lib/netdev-offload-tc.c`,
+    /// `parse_tc_flower_to_match`).
+    ///
+    /// # Errors
+    /// The text has fewer tags than the filter, or more: what is wrong with it, in a sentence.
+    pub fn with_tags_of(self, filter: &Match) -> Result<Self, &'static str> {
+        let (outer, inner) = (&filter.vlan, &filter.cvlan);
+        let tagged = [
+            (outer.id.is_some() || outer.ethertype.is_some(), outer.prio),
+            (inner.id.is_some() || inner.ethertype.is_some(), inner.prio),
+        ];
+        let tags: Vec<Option<u8>> = tagged
+            .into_iter()
+            .filter(|(there, prio)| *there || prio.is_some())
+            .map(|(_, prio)| prio)
+            .collect();
+        let mut pieces = self.key.split(TAG);
+        let mut key = String::from(pieces.next().unwrap_or_default());
+        let mut printed = 0;
+        for piece in pieces {
+            let any_priority = tags.get(printed).is_some_and(Option::is_none);
+            printed += 1;
+            key.push_str(TAG);
+            let (tag, rest) = piece.split_at(piece.find(')').unwrap_or(piece.len()));
+            key.push_str(tag);
+            if any_priority
+                && tag.rsplit(',').next().is_some_and(|last| last.starts_with("pcp=") && !last.contains('/'))
+            {
+                key.push_str("/0x0");
+            }
+            key.push_str(rest);
+        }
+        if printed == tags.len() {
+            Ok(Self { key, ..self })
+        } else {
+            Err("Open vSwitch prints the flow with fewer or more VLAN tags than its filter matches")
+        }
+    }
 }
+
+/// How a tag begins in a key.
+const TAG: &str = "vlan(";
 
 fn one_line(reply: &str) -> Result<&str, FlowTextError> {
     if reply.len() > FLOW_TEXT_MAX {
@@ -125,6 +172,47 @@ ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6,frag=no), packets:14, bytes:1372, used:0.
         assert_eq!(flow.ufid.to_string(), "ufid:a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01");
         assert!(flow.key.starts_with("skb_priority(0/0)"), "{}", flow.key);
         assert!(flow.key.ends_with("tcp(src=0/0,dst=0/0)"), "{}", flow.key);
+    }
+
+    // `ovs-appctl dpctl/get-flow -m ufid:…` and `tc filter show`, OVS 3.5.0 and Linux 6.12, of flows with tags:
+    // `protocol 802.1ad … vlan_id 4094 vlan_ethtype ipv6 …`, and with `vlan_ethtype 802.1Q cvlan_ethtype ipv6` below it.
+    const TAGGED: &str = "ufid:50e69f2e-89e6-4247-919f-287c8c8c608c, recirc_id(0),dp_hash(0/0),skb_priority(0/0),in_port(ovs-p0),\
+skb_mark(0/0),ct_state(0/0),ct_zone(0/0),ct_mark(0/0),ct_label(0/0),packet_type(ns=0/0,id=0/0),eth(src=4a:41:3e:e4:a5:03,\
+dst=33:33:00:00:00:16),eth_type(0x88a8),vlan(vid=4094,pcp=0),encap(eth_type(0x86dd),ipv6(src=::/::,dst=::/::,label=0/0,proto=0/0,\
+tclass=0/0,hlimit=0/0,frag=no)), packets:4, bytes:384, used:1.440s, dp:tc, actions:br0,ovs-p1\n";
+
+    fn tags(outer: (Option<u16>, Option<u8>), inner: Option<(Option<u16>, Option<u8>)>) -> Match {
+        let ipv6 = Some(netlink_wire::EtherType(0x86dd));
+        let mut filter = Match::default();
+        (filter.vlan.id, filter.vlan.prio, filter.vlan.ethertype) = (outer.0, outer.1, ipv6);
+        if let Some((id, prio)) = inner {
+            filter.vlan.ethertype = Some(netlink_wire::EtherType(0x8100));
+            (filter.cvlan.id, filter.cvlan.prio, filter.cvlan.ethertype) = (id, prio, ipv6);
+        }
+        filter
+    }
+
+    #[test]
+    fn a_priority_that_the_filter_does_not_match_is_not_matched_by_the_text_either() {
+        let flow = FlowText::parse(TAGGED, NUMBERED).unwrap();
+        let any = flow.clone().with_tags_of(&tags((Some(4094), None), None)).unwrap();
+        assert!(any.key.contains("vlan(vid=4094,pcp=0/0x0),encap("), "{}", any.key);
+        assert_eq!(flow.clone().with_tags_of(&tags((Some(4094), Some(0)), None)), Ok(flow.clone()));
+        let twice = FlowText {
+            key: "vlan(vid=1,pcp=3),encap(eth_type(0x8100),vlan(vid=2,pcp=0),encap())".into(),
+            ..flow
+        };
+        let any = twice.with_tags_of(&tags((Some(1), Some(3)), Some((Some(2), None)))).unwrap();
+        assert_eq!(any.key, "vlan(vid=1,pcp=3),encap(eth_type(0x8100),vlan(vid=2,pcp=0/0x0),encap())");
+    }
+
+    #[test]
+    fn text_that_leaves_out_a_tag_is_no_text_to_modify_the_flow_with() {
+        let flow = FlowText::parse(TAGGED, NUMBERED).unwrap();
+        assert!(flow.clone().with_tags_of(&tags((Some(4094), None), Some((None, None)))).is_err());
+        assert!(flow.with_tags_of(&Match::default()).is_err());
+        let untagged = FlowText::parse(WHOLE, NUMBERED).unwrap();
+        assert_eq!(untagged.clone().with_tags_of(&Match::default()), Ok(untagged));
     }
 
     #[test]

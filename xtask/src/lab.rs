@@ -59,9 +59,19 @@ impl Lab {
 
     /// All that a guest of `choice` is started from, found in the cache or made.
     pub(crate) fn machine(&self, choice: Choice) -> Result<Machine, Problem> {
-        let virtme_run = virtme::virtme_run(&self.cache)?;
         let (image, kernel) = self.fetch(choice)?;
-        let kernel = simnic::with_simnic(&self.cache, &self.repository, &kernel)?;
+        self.assembled(image, &kernel)
+    }
+
+    /// As `machine`, with a userland of the caller's.
+    pub(crate) fn machine_with(&self, image: PathBuf, flavour: Flavour) -> Result<Machine, Problem> {
+        let kernel = kernel::kernel(&self.cache, &self.repository, flavour)?;
+        self.assembled(image, &kernel)
+    }
+
+    fn assembled(&self, image: PathBuf, kernel: &Kernel) -> Result<Machine, Problem> {
+        let virtme_run = virtme::virtme_run(&self.cache)?;
+        let kernel = simnic::with_simnic(&self.cache, &self.repository, kernel)?;
         let mut machine = Machine { virtme_run, image, kernel, kvm: false };
         machine.kvm = self.kvm_works(&machine)?;
         Ok(machine)

@@ -10,6 +10,7 @@ mod kernel;
 mod lab;
 mod logs;
 mod options;
+mod ovs_testsuite;
 mod problem;
 mod programs;
 mod progress;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Call::Demo => demo(repository),
         Call::Trace(options) => trace::run(&options),
         Call::PlannerTable(options) => table::run(repository, &options),
+        Call::OvsTestsuite(options) => ovs_testsuite::run(repository, &options),
         Call::Test { only, long } => test::run(repository, &only, long),
     });
     match result {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 
 use crate::lab::Choice;
+use crate::ovs_testsuite::{Ports, Side, Suite, SuiteOptions};
 use crate::problem::Problem;
 use crate::table::TableOptions;
 use crate::test::Part;
@@ -20,6 +21,8 @@ Commands:
   demo    set everything up, then show real Open vSwitch flows move into a simulated SmartNIC
   test    set everything up, then run every test, those in the lab guest included
   lab     a shell in the lab guest, or a command of yours
+  ovs-testsuite
+          run Open vSwitch's own system tests in the guest, with the daemon beside each and without: docs/ovs-testsuite.md
   trace   draw traffic from a published campus model, as CSV for `ovs-offloadctl replay`
   planner-table
           replay such traffic under every model and write the table of docs/planner.md; takes hours
@@ -36,8 +39,17 @@ Options of lab:
 Options of test:
   --only PART       runs this part only; may be given several times. Parts: fmt, clippy, pure, doc, deny, unit, fuzz,
                     lab-trixie, lab-nics, lab-faults, lab-bookworm, lab-sid, lab-conntrack, and with --long also
-                    lab-ct, lab-debug
+                    lab-ct, lab-debug, ovs-testsuite
   --long            adds what takes longer than a change should wait for
+
+Options of ovs-testsuite:
+  --release R       whose Open vSwitch: trixie (default), bookworm or sid
+  --kernel K        kernel: as for lab, but ct is the default
+  --suite S         system-offloads (default) or system-kmod
+  --ports P         veth (default), as the tests make them, or simnic: ports of the simulated NIC in their place
+  --daemon D        with or without; both, in two guests at a time, if not said
+  --table           run nothing, print the table of what was run before
+  TESTS…            which tests: 7, 7-12 or 7-; all if none is said
 
 Options of trace:
   --model M         how fast flows send: constant (default), bursts, random-bursts, slow-start, diurnal, heavy-tailed
@@ -72,6 +84,8 @@ pub(crate) enum Call {
     Trace(TraceOptions),
     /// Write the planner's table.
     PlannerTable(TableOptions),
+    /// Run Open vSwitch's own tests.
+    OvsTestsuite(SuiteOptions),
     /// Show the main job.
     Demo,
     /// Run these parts of the tests (none: all).
@@ -99,6 +113,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cal
             Some("lab") => parse_lab(&mut parser).map(Call::Lab),
             Some("demo") => parse_nothing(&mut parser).map(|()| Call::Demo),
             Some("test") => parse_test(&mut parser),
+            Some("ovs-testsuite") => parse_ovs_testsuite(&mut parser).map(Call::OvsTestsuite),
             Some("planner-table") => parse_table(&mut parser).map(Call::PlannerTable),
             Some("trace") => parse_trace(&mut parser).map(Call::Trace),
             _ => Err(format!("there is no command `{}`", command.to_string_lossy()).into()),
@@ -151,6 +166,33 @@ fn parse_trace(parser: &mut lexopt::Parser) -> Result<TraceOptions, lexopt::Erro
         }
     }
     Ok(options)
+}
+
+fn parse_ovs_testsuite(parser: &mut lexopt::Parser) -> Result<SuiteOptions, lexopt::Error> {
+    let mut options = SuiteOptions::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("release") => options.release = parser.value()?.parse()?,
+            Long("kernel") => options.kernel = parser.value()?.parse()?,
+            Long("suite") => options.suite = named(parser, "suite", Suite::named)?,
+            Long("ports") => options.ports = named(parser, "kind of ports", Ports::named)?,
+            Long("daemon") => options.sides = vec![named(parser, "side", Side::named)?],
+            Long("table") => options.sides = Vec::new(),
+            Value(word) => options.tests.add(&word.string()?)?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+/// The value of an option, which is a name of something.
+fn named<T>(
+    parser: &mut lexopt::Parser,
+    what: &str,
+    find: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, lexopt::Error> {
+    let name = parser.value()?.string()?;
+    Ok(find(&name).ok_or_else(|| format!("there is no {what} `{name}`"))?)
 }
 
 fn parse_table(parser: &mut lexopt::Parser) -> Result<TableOptions, lexopt::Error> {
@@ -246,6 +288,8 @@ mod tests {
             &["no-such"][..],
             &["lab", "--release", "buzz"],
             &["lab", "--topology", "ring"],
+            &["ovs-testsuite", "--ports", "tap"],
+            &["ovs-testsuite", "9-3"],
             &["lab", "--no-such"],
         ] {
             let problem = call(words).expect_err("this call is wrong");

@@ -12,7 +12,7 @@ use crate::problem::{Doing, Problem};
 use crate::programs::cargo_for_guest;
 use crate::progress;
 use crate::suites::{self, Suite};
-use crate::{pure, side_by_side, tools};
+use crate::{ovs_testsuite, pure, side_by_side, tools};
 
 /// How long each fuzz target runs, in seconds, and with `--long`.
 const FUZZ_S: &str = "10";
@@ -58,12 +58,15 @@ impl Check {
 pub(crate) enum Part {
     Check(Check),
     Suite(Suite),
+    /// Some of Open vSwitch's own tests, with the daemon and without.
+    OvsTestsuite,
 }
 
 impl Part {
     /// Every part: checks, then suites in guests.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Check::ALL.into_iter().map(Self::Check).chain(suites::ALL.into_iter().map(Self::Suite))
+        let suites = suites::ALL.into_iter().map(Self::Suite);
+        Check::ALL.into_iter().map(Self::Check).chain(suites).chain([Self::OvsTestsuite])
     }
 
     /// The name for `--only`.
@@ -71,12 +74,13 @@ impl Part {
         match self {
             Self::Check(check) => check.name(),
             Self::Suite(suite) => suite.name,
+            Self::OvsTestsuite => "ovs-testsuite",
         }
     }
 
     /// Whether it runs with `--long` only.
     fn long(self) -> bool {
-        matches!(self, Self::Suite(Suite { long: true, .. }))
+        matches!(self, Self::Suite(Suite { long: true, .. }) | Self::OvsTestsuite)
     }
 }
 
@@ -107,6 +111,7 @@ pub(crate) fn run(repository: &Path, only: &[Part], long: bool) -> Result<(), Pr
     let lab = Lab::open(repository)?;
     let tests = Tests { repository, lab, long };
     let (mut reports, mut in_guests) = (Vec::new(), Vec::new());
+    let ovs_testsuite = parts.contains(&Part::OvsTestsuite);
     for part in parts {
         let check = match part {
             Part::Check(check) => check,
@@ -114,6 +119,7 @@ pub(crate) fn run(repository: &Path, only: &[Part], long: bool) -> Result<(), Pr
                 in_guests.push(suite);
                 continue;
             }
+            Part::OvsTestsuite => continue,
         };
         eprintln!("\n=== {} ===", check.name());
         let begin = Instant::now();
@@ -122,6 +128,12 @@ pub(crate) fn run(repository: &Path, only: &[Part], long: bool) -> Result<(), Pr
     }
     for (suite, verdict, elapsed) in suites::run(repository, &tests.lab, &in_guests, long)? {
         reports.push(Report { name: suite.name, verdict, elapsed, may_fail: suite.moves() });
+    }
+    if ovs_testsuite {
+        let (name, begin) = (Part::OvsTestsuite.name(), Instant::now());
+        eprintln!("\n=== {name} ===");
+        let verdict = ovs_testsuite::sample(repository, &tests.lab)?;
+        reports.push(Report { name, verdict, elapsed: begin.elapsed(), may_fail: false });
     }
     summarise(&reports, begin.elapsed())
 }

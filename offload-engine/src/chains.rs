@@ -60,6 +60,8 @@ pub(crate) struct Place {
     pub(crate) within: Option<Junction>,
     /// The chain it sends its packets to.
     pub(crate) leads_to: Option<Junction>,
+    /// Whether it changes the mark or the labels of established connections.
+    pub(crate) marks: bool,
 }
 
 impl Place {
@@ -69,6 +71,7 @@ impl Place {
         Self {
             within: (chain != Chain(0)).then_some((location, chain)),
             leads_to: goto(report).map(|chain| (location, chain)),
+            marks: marks_established(report),
         }
     }
 
@@ -86,12 +89,35 @@ pub(crate) fn goto(report: &FilterReport) -> Option<Chain> {
     })
 }
 
+/// `TCA_FLOWER_KEY_CT_FLAGS_NEW` of linux/pkt_cls.h.
+const CT_STATE_NEW: u16 = 1;
+
+/// Whether a filter changes the mark or the labels of connections that may be established.
+///
+/// The kernel does not tell a driver what `ct commit` is to write (`tcf_ct_offload_act_setup` of net/sched/act_ct.c), nor
+/// that a connection's mark is another now: a NIC passes the packets on with the mark that it knows. What makes a
+/// connection is another matter: a NIC has none that is not made.
+fn marks_established(report: &FilterReport) -> bool {
+    let is_new = report.keys.ct.state.is_some_and(|state| state.value & state.mask & CT_STATE_NEW != 0);
+    let marks = |kind: &ActionKind| match kind {
+        ActionKind::Ct(ct) => {
+            let writes = ct.mark.is_some_and(|mark| mark.mask != 0)
+                || ct.labels.is_some_and(|labels| labels.mask.iter().any(|byte| *byte != 0));
+            ct.flags.contains(CtFlags::COMMIT) && writes
+        }
+        _ => false,
+    };
+    !is_new && report.actions.iter().any(|reported| marks(&reported.action.kind))
+}
+
 /// Every filter that recirculation joins, by chain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chains {
     places: BTreeMap<Ufid, Place>,
     within: BTreeMap<Junction, BTreeSet<Ufid>>,
     leading: BTreeMap<Junction, BTreeSet<Ufid>>,
+    /// Those within a chain that change established connections.
+    marking: BTreeMap<Junction, BTreeSet<Ufid>>,
 }
 
 impl Chains {
@@ -113,6 +139,11 @@ impl Chains {
         self.leading.get(&junction).into_iter().flatten().copied()
     }
 
+    /// The filters in a chain that change the mark or the labels of established connections.
+    pub(crate) fn marking(&self, junction: Junction) -> impl Iterator<Item = Ufid> + '_ {
+        self.marking.get(&junction).into_iter().flatten().copied()
+    }
+
     /// A filter is at this place now, or at none. Returns the filters to which that makes a difference, itself not included.
     pub(crate) fn set(&mut self, ufid: Ufid, place: Option<Place>) -> BTreeSet<Ufid> {
         let place = place.filter(Place::is_joined);
@@ -122,14 +153,19 @@ impl Chains {
             concerned.extend(self.within(junction));
         }
         if before != place {
+            for place in [before, place].into_iter().flatten().filter(|place| place.marks) {
+                concerned.extend(place.within.into_iter().flat_map(|junction| self.leading_to(junction)));
+            }
             if let Some(before) = before {
                 leave(&mut self.within, before.within, ufid);
                 leave(&mut self.leading, before.leads_to, ufid);
+                leave(&mut self.marking, before.within, ufid);
                 self.places.remove(&ufid);
             }
             if let Some(place) = place {
                 enter(&mut self.within, place.within, ufid);
                 enter(&mut self.leading, place.leads_to, ufid);
+                enter(&mut self.marking, place.within.filter(|_| place.marks), ufid);
                 self.places.insert(ufid, place);
             }
         }

@@ -38,6 +38,9 @@ pub enum Refusal {
     NoChainRestore,
     /// The setting keeps what recirculation joins in software.
     RecirculationOff,
+    /// It, or one that it leads to, changes the mark or the labels of connections that are established. A NIC passes their
+    /// packets on, and changes nothing: the driver is not told what is to be written.
+    MarksConnections,
     /// The driver said that it has the rule, which gets packets of others only, and none came to it in hardware.
     NotReached,
     /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
@@ -117,6 +120,7 @@ impl Refusal {
             | Self::Unsupported(_)
             | Self::NoChainRestore
             | Self::RecirculationOff
+            | Self::MarksConnections
             | Self::NoOffloadPort
             | Self::PassedBy => Retry::WhenChanged,
         }
@@ -127,7 +131,11 @@ impl Refusal {
     pub(crate) fn may_be_over(&self) -> bool {
         !matches!(
             self,
-            Self::Unsupported(_) | Self::NoOffloadPort | Self::NoChainRestore | Self::RecirculationOff
+            Self::Unsupported(_)
+                | Self::NoOffloadPort
+                | Self::NoChainRestore
+                | Self::RecirculationOff
+                | Self::MarksConnections
         )
     }
 
@@ -148,6 +156,7 @@ impl Refusal {
             Self::Unsupported(_) => "unsupported",
             Self::NoChainRestore => "no_chain_restore",
             Self::RecirculationOff => "recirculation_off",
+            Self::MarksConnections => "marks_connections",
             Self::NotReached => "not_reached",
             Self::NoOffloadPort => "no_offload_port",
             Self::PassedBy => "passed_by",
@@ -172,6 +181,10 @@ impl fmt::Display for Refusal {
             Self::NoChainRestore => f.write_str(NO_CHAIN_RESTORE),
             Self::RecirculationOff => f.write_str(
                 "it is joined to others by recirculation, which steer.recirculation = \"never\" keeps in software",
+            ),
+            Self::MarksConnections => f.write_str(
+                "it, or one that it leads to, changes the mark or the labels of established connections, which a NIC does \
+                 not do",
             ),
             Self::NotReached => f.write_str(
                 "no packet came to it in hardware: their connections, or what leads to it, stay in software",

@@ -275,6 +275,16 @@ impl World {
             .collect()
     }
 
+    /// Whether the filter of `ufid`, or one that may get its packets next, changes the mark or the labels of established
+    /// connections.
+    pub(crate) fn marks_connections(&self, ufid: Ufid) -> bool {
+        let filter = |ufid| Some(&*self.ledger.get(ufid)?.filter.as_ref()?.owner);
+        let Some(first) = filter(ufid) else { return false };
+        let place = Place::of(first);
+        let next = place.leads_to.into_iter().flat_map(|junction| self.chains.marking(junction));
+        place.marks || next.filter_map(filter).any(|then| can_follow(first, then, &self.ports))
+    }
+
     /// Whether packets get to the filter of `ufid` in hardware.
     pub(crate) fn is_reached(&self, ufid: Ufid) -> bool {
         self.chains.place(ufid).is_none_or(|place| place.within.is_none())

@@ -141,6 +141,11 @@ impl Placing for Steer {
 
     fn rejoined(&mut self, world: &mut World, now: Micros) {
         for ufid in core::mem::take(&mut world.rejoined) {
+            let refusal = world.ledger.get(ufid).and_then(|entry| entry.refusal.as_ref());
+            if world.marks_connections(ufid) != (refusal == Some(&Refusal::MarksConnections)) {
+                self.judge(world, now, ufid);
+                continue;
+            }
             let path = world.path_of(ufid);
             if let Some(planner) = self.planner_of(world, ufid) {
                 planner.set_path(now, ufid, path);
@@ -307,6 +312,7 @@ impl Steer {
 
     /// Decides whether a megaflow may compete at all, and tells its planner.
     fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+        let marks = world.marks_connections(ufid);
         let Some(entry) = world.ledger.get_mut(ufid) else { return };
         let Some(filter) = &entry.filter else { return };
         let Some(nic) = entry.nic else {
@@ -315,6 +321,7 @@ impl Steer {
         };
         let recirculation = world.settings.recirculation;
         let possible = match can_be_replaced(&filter.owner) {
+            Ok(()) if marks => Err(Refusal::MarksConnections),
             Ok(()) if !Place::of(&filter.owner).is_joined() => Ok(()),
             Ok(()) if recirculation == Recirculation::Never => Err(Refusal::RecirculationOff),
             Ok(()) if !recirculation.allows(world.chain_restore) => Err(Refusal::NoChainRestore),

@@ -1,11 +1,14 @@
 //! A rule reduced to what the simulation varies: which megaflow, and which of several actions.
 
 use crate::kernel::Filter;
-use netlink_wire::{Ifindex, PortId, Seq, Ufid};
+use netlink_wire::{Ifindex, Masked, PortId, Seq, Ufid};
 use tc_flower::Chain;
-use tc_flower::action::{Direction, Gact, Mirred, MirredTarget};
+use tc_flower::action::{Ct, CtFlags, Direction, Gact, Mirred, MirredTarget};
 use tc_flower::{Action, ActionKind, ActionReport, ActionStats, Change, Control, Counters};
 use tc_flower::{FilterAddress, FilterCounters, FilterReport, Match};
+
+/// The number of a megaflow that changes the mark of established connections.
+pub(crate) const MARKS: u128 = 1_020;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
@@ -16,7 +19,9 @@ pub(crate) struct Rule {
 impl Rule {
     pub(crate) fn of(filter: &tc_flower::Filter) -> Self {
         let ufid = filter.ufid().expect("every rule has a ufid");
-        let ActionKind::Mirred(Mirred { target: MirredTarget::Device(ifindex), .. }) = filter.actions[0].kind
+        let out = filter.actions.iter().find(|action| matches!(action.kind, ActionKind::Mirred(_)));
+        let Some(ActionKind::Mirred(Mirred { target: MirredTarget::Device(ifindex), .. })) =
+            out.map(|action| &action.kind)
         else {
             panic!("another action than the simulation makes");
         };
@@ -32,13 +37,18 @@ impl Rule {
         match u128::from_be_bytes(*ufid.as_bytes()) {
             1..=3 => (0, Some(5)),
             4 | 5 => (5, Some(6)),
-            6..=8 => (5, None),
+            6..=8 | MARKS => (5, None),
             9 | 10 => (6, None),
             _ => (0, None),
         }
     }
 
     fn actions(&self, goes_to: Option<Chain>) -> Vec<Action> {
+        if self.number() == MARKS {
+            let mark = Some(Masked { value: 0, mask: 1 });
+            let ct = ActionKind::Ct(Box::new(Ct { flags: CtFlags::COMMIT, mark, ..Ct::default() }));
+            return vec![Action::new(ct, Control::Pipe), self.action()];
+        }
         let Some(chain) = goes_to else { return vec![self.action()] };
         let mut copy = self.action();
         if let ActionKind::Mirred(mirred) = &mut copy.kind {

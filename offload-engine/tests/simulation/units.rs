@@ -106,3 +106,22 @@ fn nothing_is_missed_in_the_middle_once_a_unit_is_in_hardware() {
     let unit = scene.engine.unit(ufid(6)).expect("joined");
     assert_eq!((unit.chain, unit.goes_to, unit.before), (Chain(5), None, vec![(ufid(1), true)]));
 }
+
+/// Packets of the denied connection are seen by software from the beginning, so that it knows what became of its mark.
+#[test]
+fn what_leads_to_a_change_of_established_connections_is_in_software_for_as_long_as_there_is_one() {
+    let mut scene = scene(ChainRestore::Works);
+    epochs(&mut scene, 6);
+    assert_eq!(scene.kernel.in_hw(), 2);
+    scene.ovs.install(&mut scene.kernel, ufid(1_020), 1);
+    epochs(&mut scene, 6);
+    assert_eq!(scene.kernel.in_hw(), 0);
+    for number in [1, 1_020] {
+        let flow = scene.engine.flow(scene.now, ufid(number)).expect("known");
+        assert_eq!(flow.refusal, Some(&Refusal::MarksConnections), "of {number}");
+    }
+    scene.ovs.delete(&mut scene.kernel, ufid(1_020));
+    epochs(&mut scene, 6);
+    assert_eq!(scene.kernel.in_hw(), 2);
+    assert_eq!(scene.engine.flow(scene.now, ufid(1)).expect("known").refusal, None);
+}

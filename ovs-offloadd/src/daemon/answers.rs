@@ -431,7 +431,9 @@ fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
         );
         return why;
     }
-    if let Some(refusal @ (Refusal::NoChainRestore | Refusal::RecirculationOff)) = flow.refusal {
+    if let Some(refusal @ (Refusal::NoChainRestore | Refusal::RecirculationOff | Refusal::MarksConnections)) =
+        flow.refusal
+    {
         why.push(format!("It is held back: {refusal}."));
     } else if let Some(refusal) = flow.refusal {
         why.push(format!("It was refused: {refusal}."));

@@ -19,6 +19,7 @@
 #include <net/route.h>
 
 #include "encap.h"
+#include "lag.h"
 #include "simnic.h"
 
 #define SIMNIC_ENCAP_RETRY	(HZ / 10)	/* between lookups that packets ask for */
@@ -93,11 +94,23 @@ static struct dst_entry *simnic_route6(const struct simnic_encap *encap, struct 
 	return dst;
 }
 
-static bool simnic_dst_is_uplink(const struct simnic_encap *encap, const struct dst_entry *dst)
+/*
+ * The uplink of this card that @dst leaves by, if it leaves by one. The sibling's
+ * is none any more once it begins to go, which the netdev's notifier tells of.
+ */
+static struct simnic_port *simnic_dst_uplink(const struct simnic_encap *encap,
+					     const struct dst_entry *dst)
 {
-	struct simnic_port *uplink = simnic_uplink(encap->nic);
+	const struct net_device *dev = READ_ONCE(dst->dev);
+	const struct simnic_netdev *netdev;
 
-	return READ_ONCE(dst->dev) == rcu_access_pointer(uplink->host);
+	if (!simnic_is_host_netdev(dev))
+		return NULL;
+	netdev = netdev_priv(dev);
+	if (netdev->role != SIMNIC_UPLINK || !simnic_same_card(encap->nic, netdev->port->nic) ||
+	    rcu_access_pointer(netdev->port->host) != dev)
+		return NULL;
+	return netdev->port;
 }
 
 /* What is known of the neighbour; asks for it if that is too little. */
@@ -125,7 +138,8 @@ static int simnic_path_lookup(const struct simnic_encap *encap, struct simnic_pa
 		return PTR_ERR(dst);
 	}
 	path->dst = dst;
-	if (!simnic_dst_is_uplink(encap, dst)) {
+	path->uplink = simnic_dst_uplink(encap, dst);
+	if (!path->uplink) {
 		NL_SET_ERR_MSG_FMT_MOD(extack, "route of the tunnel leaves through %s",
 				       READ_ONCE(dst->dev)->name);
 		return -EOPNOTSUPP;
@@ -301,8 +315,8 @@ static void simnic_encap_add(struct simnic_encap *encap, u32 hash)
 }
 
 /*
- * The outer header that @info asks of @dev, from this NIC's uplink. Refused when
- * there is no route, or it is not by the uplink. Rules of one tunnel share it.
+ * The outer header that @info asks of @dev, from an uplink of this NIC's card.
+ * Refused when there is no route, or it is by none of them. Rules of one tunnel share it.
  */
 struct simnic_encap *simnic_encap_get(struct simnic *nic, struct net_device *dev,
 				      const struct ip_tunnel_info *info,

@@ -14,6 +14,7 @@
 struct simnic_path {
 	struct simnic_encap *encap;
 	struct dst_entry *dst;
+	struct simnic_port *uplink;	/* of this card, which the route leaves by */
 	u32 cookie;			/* of the dst, for dst_check() */
 	struct neighbour *neigh;
 	bool resolved;			/* the neighbour has an address */

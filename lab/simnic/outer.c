@@ -274,7 +274,7 @@ static void simnic_outer_push(const struct simnic_path *path, struct sk_buff *sk
 static void simnic_outer_send_one(const struct simnic_path *path, struct sk_buff *skb)
 {
 	const struct simnic_encap *encap = path->encap;
-	struct simnic_port *port = simnic_uplink(encap->nic);
+	struct simnic_port *port = path->uplink;
 	const struct net_device *uplink = rcu_dereference(port->host);
 
 	if (!uplink || (skb->ip_summed == CHECKSUM_PARTIAL && skb_checksum_help(skb)) ||
@@ -284,7 +284,7 @@ static void simnic_outer_send_one(const struct simnic_path *path, struct sk_buff
 		return;
 	}
 	simnic_outer_push(path, skb, uplink);
-	simnic_to_wire(encap->nic, skb, SIMNIC_OUT_HW);
+	simnic_to_wire(port->nic, skb, SIMNIC_OUT_HW);
 }
 
 /* Sends @skb, data at the MAC header, down the tunnel. */
@@ -302,7 +302,7 @@ void simnic_outer_send(const struct simnic_path *path, struct sk_buff *skb)
 		skb_get_hash(skb);
 	segs = skb_is_gso(skb) ? skb_gso_segment(skb, NETIF_F_SG | NETIF_F_HW_CSUM) : NULL;
 	if (IS_ERR(segs)) {
-		simnic_count(simnic_uplink(path->encap->nic), SIMNIC_DROP_BAD, 1, skb->len);
+		simnic_count(path->uplink, SIMNIC_DROP_BAD, 1, skb->len);
 		kfree_skb(skb);
 		return;
 	}

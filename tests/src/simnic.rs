@@ -91,6 +91,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_tunnels_neighbour_and_route_are_followed,
     what_a_tunnel_cannot_carry_or_does_not_know_goes_to_the_host,
     a_tunnel_device_that_goes_takes_its_rules_out_of_use,
+    what_comes_in_by_one_uplink_of_a_card_goes_into_a_tunnel_by_the_other,
     two_nics_tunnel_past_both_hosts,
     the_eswitch_mode_changes_under_traffic,
     everything_unloads_under_traffic_with_rules_bound;

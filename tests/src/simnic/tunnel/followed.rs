@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::super::frame::{Frame, frame};
-use super::super::rig::{hex, receive, tc, tc_refused};
+use super::super::rig::{counter_of, hex, receive, tc, tc_refused, up};
 use super::rig::{FAR_MAC, TUNNELS, TunnelRig, V4, turned_round};
-use crate::harness::{Lab, Outcome, ensure, run, wait_until};
+use crate::harness::{Lab, Outcome, Simnic, ensure, run, wait_until};
+use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a change may take until packets show it.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(10);
@@ -172,4 +173,49 @@ pub(in super::super) fn a_tunnel_device_that_goes_takes_its_rules_out_of_use(_: 
     let before = rig.slow()?.0;
     rig.rig.vf(0)?.send(&frame().encode(1))?;
     wait_until("the host has the packet", FOLLOWED_WITHIN, || Ok(rig.slow()?.0 > before))
+}
+
+/// Of a card with two uplinks, what comes in by the one goes into a tunnel whose route leaves by the other, past the host.
+pub(in super::super) fn what_comes_in_by_one_uplink_of_a_card_goes_into_a_tunnel_by_the_other(
+    _: &mut Lab,
+) -> Outcome {
+    let rig = TunnelRig::new()?;
+    let (second, outside) = (Simnic::on_card(2, 0)?, Simnic::new(3, 0)?);
+    second.wire(&outside)?;
+    second.set_mode("switchdev")?;
+    up(&[second.uplink(), outside.uplink()])?;
+    tc(&format!("qdisc add dev {} clsact", second.uplink()))?;
+    let (near, far) = V4;
+    tc(&format!(
+        "filter add dev {} ingress protocol all flower skip_sw action tunnel_key set src_ip {near} dst_ip {far} id 77 \
+         {} pipe action mirred egress redirect dev {}",
+        second.uplink(),
+        TUNNELS[3].set,
+        TUNNELS[3].device
+    ))?;
+    let sender = PacketSocket::open(&outside.uplink())?;
+    let leaves = |id: usize| -> Outcome<(usize, u64)> {
+        let before = rig.rig.uplink_count("wire_tx_hw_packets")?;
+        sender.send(&frame().encode(id))?;
+        let frames = receive(&rig.far, 1)?;
+        Ok((frames[0].len(), rig.rig.uplink_count("wire_tx_hw_packets")? - before))
+    };
+    let inner = frame().encode(0).len();
+    let (length, by_hardware) = leaves(0)?;
+    ensure!(
+        length > inner && by_hardware == 1,
+        "{length} bytes left for a frame of {inner}, {by_hardware} by hardware"
+    );
+    let slow = counter_of(&second.uplink(), "wire_rx_slow_packets")?;
+    ensure!(slow == 0, "the host saw {slow} packets");
+
+    // The uplink that the route leaves by goes; the rule stays, and its packets are the host's.
+    drop(rig);
+    wait_until("the rule has no way", FOLLOWED_WITHIN, || {
+        Ok(second.rules()?.contains("tunnel(unresolved)"))
+    })?;
+    sender.send(&frame().encode(1))?;
+    wait_until("the host has the packet", FOLLOWED_WITHIN, || {
+        Ok(counter_of(&second.uplink(), "wire_rx_slow_packets")? > 0)
+    })
 }

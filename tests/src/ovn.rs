@@ -1,24 +1,28 @@
 //! A real OVN beside the daemon: what its databases tell, and the policies that rest on it.
 
 mod churn;
+mod compared;
+mod connections;
 mod events;
 mod fabric;
+mod provider;
 mod topologies;
 
 use std::time::Duration;
 
 use crate::steer::conntrack::{Connection, in_hardware, most_goes_through_hardware};
 use churn::five_hundred_pods_leave_no_port_rule_label_or_memory;
+use connections::{
+    connections_across_two_chassis_work_with_their_flows_in_hardware,
+    translated_connections_through_a_gateway_work_with_their_flows_in_hardware,
+};
 use events::what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing;
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
 };
 use serde_json::Value;
-use topologies::{
-    connections_across_two_chassis_work_with_their_flows_in_hardware,
-    what_works_across_two_chassis_works_with_its_flows_in_hardware,
-};
+use topologies::what_works_across_two_chassis_works_with_its_flows_in_hardware;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(traffic_between_two_workloads_of_a_node_is_known_as_such_and_stays_in_software)
@@ -30,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
     fact!(connections_across_two_chassis_work_with_their_flows_in_hardware).needs(NEEDS_CT),
+    fact!(translated_connections_through_a_gateway_work_with_their_flows_in_hardware).needs(NEEDS_CT),
 ];
 
 const NEEDS: &[Need] = &[Need::Simnic, Need::Daemon, Need::Ovn];

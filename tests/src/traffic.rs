@@ -20,8 +20,10 @@ use socket2::{Domain, Socket, Type};
 const MAGIC: [u8; 4] = *b"olab";
 /// Bytes of magic, flow and number.
 const HEADER: usize = 16;
-/// Largest payload, in bytes: what an Ethernet MTU of 1500 carries.
+/// Largest payload of one packet on the wire, in bytes: what an Ethernet MTU of 1500 carries.
 const PAYLOAD_MAX: usize = 1472;
+/// Largest payload that is sent, in fragments then.
+const DATAGRAM_MAX: usize = 4000;
 /// Most flows that one receiver tells apart.
 const FLOWS_MAX: u32 = 4096;
 /// Most packets of one flow: bounds the receiver's memory to 2 MiB per flow.
@@ -36,6 +38,7 @@ const USAGE: &str =
                                [--rate PACKETS_PER_S] [--size PAYLOAD_BYTES]
                                [--until-input-ends]      (at most the count, and no longer than standard input)
        lab-tests traffic receive --bind ADDRESS:PORT     (until its standard input ends)
+                               [--answer]                (sends each packet back)
        lab-tests traffic play    --to ADDRESS:PORT --from-port P --trace CSV --sent CSV
                               (what `ovs-offloadctl replay` reads; writes what was sent when)";
 
@@ -44,9 +47,8 @@ pub fn main(mut words: impl Iterator<Item = String>) -> ExitCode {
     let verb = words.next().unwrap_or_default();
     let done = match verb.as_str() {
         "send" => Plan::parse(words).and_then(|plan| plan.send().map_err(|error| error.to_string())),
-        "receive" => {
-            parse_bind(words).and_then(|bind| receive(bind).map_err(|error| format!("{bind}: {error}")))
-        }
+        "receive" => parse_bind(words)
+            .and_then(|(bind, answers)| receive(bind, answers).map_err(|error| format!("{bind}: {error}"))),
         "play" => play::main(words),
         _ => Err(USAGE.to_owned()),
     };
@@ -114,8 +116,8 @@ impl Plan {
                 Err("the flows' ports end above 65535".to_owned())
             }
             Self { count, .. } if count > PACKETS_MAX => Err(format!("--count is at most {PACKETS_MAX}")),
-            Self { size, .. } if !(HEADER..=PAYLOAD_MAX).contains(&size) => {
-                Err(format!("--size is {HEADER} to {PAYLOAD_MAX}"))
+            Self { size, .. } if !(HEADER..=DATAGRAM_MAX).contains(&size) => {
+                Err(format!("--size is {HEADER} to {DATAGRAM_MAX}"))
             }
             plan => Ok(plan),
         }
@@ -127,7 +129,7 @@ impl Plan {
         let mut packet = vec![0; self.size];
         let ended = if self.until_input_ends { end_of_input() } else { Arc::default() };
         let begin = Instant::now();
-        let mut sent = 0_u64;
+        let (mut sent, mut answers, mut reported) = (0_u64, Tally::default(), (begin, 0));
         for sequence in 0..self.count {
             if ended.load(Ordering::Relaxed) {
                 break;
@@ -137,9 +139,17 @@ impl Plan {
                 write_header(&mut packet, flow, sequence);
                 send_one(socket, &packet)?;
                 sent += 1;
+                take_answers(socket, &mut answers);
+            }
+            if self.until_input_ends && reported.0.elapsed() >= REPORT_EVERY {
+                // What was sent since the last report may still be on its way.
+                print_sent(sent, reported.1, &answers.counts, begin.elapsed());
+                reported = (Instant::now(), sent);
             }
         }
-        println!("sent={sent} elapsed_us={}", begin.elapsed().as_micros());
+        let elapsed = begin.elapsed();
+        take_last_answers(&sockets, sent, &mut answers);
+        print_sent(sent, sent, &answers.counts, elapsed);
         Ok(())
     }
 
@@ -152,6 +162,8 @@ impl Plan {
         };
         let socket = UdpSocket::bind((any, port))?;
         socket.connect(self.to)?;
+        // Answers are taken as they come, and not waited for.
+        socket.set_nonblocking(true)?;
         Ok(socket)
     }
 
@@ -174,18 +186,50 @@ fn send_one(socket: &UdpSocket, packet: &[u8]) -> io::Result<()> {
             // An ICMP error of an earlier packet, or a full device queue: neither is this packet's end.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused) => {}
             Err(error) if error.raw_os_error() == Some(105) => thread::yield_now(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Takes what has come back to the socket by now.
+fn take_answers(socket: &UdpSocket, answers: &mut Tally) {
+    // What is longer than this is cut, and an answer all the same.
+    let mut packet = [0; HEADER];
+    while let Ok(length) = socket.recv(&mut packet) {
+        answers.take(&packet[..length]);
+    }
+}
+
+/// Takes answers to `sent` packets, where there were any, until none has come for as long as a report takes.
+fn take_last_answers(sockets: &[UdpSocket], sent: u64, answers: &mut Tally) {
+    let mut last = Instant::now();
+    while (1..sent).contains(&answers.counts.received) && last.elapsed() < REPORT_EVERY {
+        let before = answers.counts.received;
+        sockets.iter().for_each(|socket| take_answers(socket, answers));
+        if answers.counts.received > before {
+            last = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Of `due` packets answers are to be there by now.
+fn print_sent(sent: u64, due: u64, answers: &Counts, elapsed: Duration) {
+    let Counts { received, missing, .. } = *answers;
+    let unanswered = missing.max(due.saturating_sub(received));
+    println!("sent={sent} answers={received} unanswered={unanswered} elapsed_us={}", elapsed.as_micros());
 }
 
 fn number<T: FromStr>(option: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{option} cannot be `{value}`\n{USAGE}"))
 }
 
-fn parse_bind(mut words: impl Iterator<Item = String>) -> Result<SocketAddr, String> {
-    match (words.next().as_deref(), words.next()) {
-        (Some("--bind"), Some(address)) => number("--bind", &address),
+/// Where to receive, and whether to answer.
+fn parse_bind(mut words: impl Iterator<Item = String>) -> Result<(SocketAddr, bool), String> {
+    match (words.next().as_deref(), words.next(), words.next().as_deref()) {
+        (Some("--bind"), Some(address), None) => Ok((number("--bind", &address)?, false)),
+        (Some("--bind"), Some(address), Some("--answer")) => Ok((number("--bind", &address)?, true)),
         _ => Err(USAGE.to_owned()),
     }
 }
@@ -274,7 +318,7 @@ fn end_of_input() -> Arc<AtomicBool> {
     ended
 }
 
-fn receive(bind: SocketAddr) -> io::Result<()> {
+fn receive(bind: SocketAddr, answers: bool) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, None)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&bind.into())?;
@@ -283,11 +327,17 @@ fn receive(bind: SocketAddr) -> io::Result<()> {
     let ended = end_of_input();
     println!("ready");
     let mut tally = Tally::default();
-    let mut packet = [0; 2048];
+    let mut packet = [0; DATAGRAM_MAX];
     let mut reported = Instant::now();
     loop {
-        match socket.recv(&mut packet) {
-            Ok(length) => tally.take(&packet[..length]),
+        match socket.recv_from(&mut packet) {
+            Ok((length, from)) => {
+                tally.take(&packet[..length]);
+                if answers {
+                    // The sender may be gone: it counts what it misses.
+                    let _ = socket.send_to(&packet[..length], from);
+                }
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 // Nothing is on its way within one report: only now may it end.
                 if ended.load(Ordering::Relaxed) {

@@ -36,7 +36,7 @@ pub(crate) struct Suite {
 
 /// All of them, those first that take longest. The full one is in three parts, so that none is what all wait for: what
 /// the first two leave out is in the third, whatever it is.
-pub(crate) const ALL: [Suite; 8] = [
+pub(crate) const ALL: [Suite; 10] = [
     suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,steer,doctor,ovn"),
     suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle,hot"),
     suite(
@@ -48,6 +48,12 @@ pub(crate) const ALL: [Suite; 8] = [
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },
     Suite { tests: "conntrack", ..suite("lab-conntrack", Release::Trixie, Flavour::Ct, "") },
+    Suite {
+        long: true,
+        tests: "conntrack",
+        ..suite("lab-conntrack-bookworm", Release::Bookworm, Flavour::Ct, "")
+    },
+    Suite { long: true, tests: "conntrack", ..suite("lab-conntrack-sid", Release::Sid, Flavour::Ct, "") },
     Suite { long: true, ..suite("lab-ct", Release::Trixie, Flavour::Ct, "") },
     Suite { long: true, ..suite("lab-debug", Release::Trixie, Flavour::Debug, "") },
 ];

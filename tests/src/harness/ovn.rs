@@ -86,6 +86,11 @@ impl Ovn {
         output(Command::new("ovn-nbctl").arg(db).arg("--timeout=60").args(arguments))
     }
 
+    /// `ovn-nbctl` with these words; what is between two `'` is one of them.
+    pub fn nb(&self, words: &str) -> Outcome<String> {
+        self.nbctl(&split(words))
+    }
+
     /// `ovn-sbctl ARGUMENTS`.
     pub fn sbctl(&self, arguments: &[&str]) -> Outcome<String> {
         output(
@@ -107,6 +112,15 @@ impl Ovn {
     }
 }
 
+/// Words as a shell makes them of blanks and `'`.
+fn split(text: &str) -> Vec<&str> {
+    let parts = text.split('\'').enumerate();
+    let words = parts.flat_map(|(at, part)| -> Box<dyn Iterator<Item = &str>> {
+        if at % 2 == 1 { Box::new(std::iter::once(part)) } else { Box::new(part.split_whitespace()) }
+    });
+    words.collect()
+}
+
 /// Kills the process that `pidfile` names, and waits for its end.
 fn kill(pidfile: &Path) -> Outcome {
     let text = std::fs::read_to_string(pidfile)?;
@@ -123,5 +137,15 @@ impl Drop for Ovn {
                 eprintln!("stopping OVN: {failure}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_one_word() {
+        assert_eq!(split("acl-add blue 'ip4 && udp' drop"), ["acl-add", "blue", "ip4 && udp", "drop"]);
     }
 }

@@ -39,6 +39,18 @@ impl Default for Stream<'_> {
 #[derive(Debug)]
 pub struct Sender {
     child: Child,
+    said: LastLine,
+}
+
+/// What a generator has sent, and what came back of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Packets sent.
+    pub packets: u64,
+    /// Different answers.
+    pub answers: u64,
+    /// Packets without an answer by now, although they were sent 100 ms ago or a later one of their flow has one.
+    pub unanswered: u64,
 }
 
 impl Sender {
@@ -60,28 +72,87 @@ impl Sender {
         command.args(["--size", &stream.payload_bytes.to_string()]);
         command.args(stoppable.then_some("--until-input-ends"));
         let input = if stoppable { Stdio::piped() } else { Stdio::null() };
-        Ok(Self { child: command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()? })
+        let mut child = command.stdin(input).stdout(Stdio::piped()).spawn()?;
+        let said = LastLine::of(&mut child)?;
+        Ok(Self { child, said })
     }
 
     /// Ends one that was started as stoppable: the number of packets sent.
-    pub fn stop(mut self) -> Outcome<u64> {
+    pub fn stop(self) -> Outcome<u64> {
+        self.stop_answered().map(|sent| sent.packets)
+    }
+
+    /// The same, with the answers.
+    pub fn stop_answered(mut self) -> Outcome<Sent> {
         drop(self.child.stdin.take());
-        self.finish()
+        self.result()
+    }
+
+    /// What one that was started as stoppable has sent so far, at most about 100 ms ago.
+    pub fn so_far(&self) -> Sent {
+        sent(&self.said.text()).unwrap_or_default()
     }
 
     /// Waits until everything is sent: the number of packets.
     pub fn finish(mut self) -> Outcome<u64> {
-        let mut text = String::new();
-        if let Some(out) = self.child.stdout.take() {
-            BufReader::new(out).read_line(&mut text)?;
-        }
+        self.result().map(|sent| sent.packets)
+    }
+
+    /// The same, with the answers.
+    pub fn finish_answered(mut self) -> Outcome<Sent> {
+        self.result()
+    }
+
+    fn result(&mut self) -> Outcome<Sent> {
         let status = self.child.wait()?;
-        field(&text, "sent").ok_or_else(|| Failure::new(format!("the generator ended with {status}: {text}")))
+        let text = self.said.finish()?;
+        sent(&text).ok_or_else(|| Failure::new(format!("the generator ended with {status}: {text}")))
     }
 
     /// Sends all of `stream` from `netns`: the number of packets.
     pub fn send(netns: &Netns, stream: Stream<'_>) -> Outcome<u64> {
         Self::start(netns, stream)?.finish()
+    }
+}
+
+fn sent(line: &str) -> Option<Sent> {
+    Some(Sent {
+        packets: field(line, "sent")?,
+        answers: field(line, "answers")?,
+        unanswered: field(line, "unanswered")?,
+    })
+}
+
+/// The last line that a process has printed.
+#[derive(Debug)]
+struct LastLine {
+    line: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl LastLine {
+    fn of(child: &mut Child) -> Outcome<Self> {
+        let out = child.stdout.take().ok_or_else(|| Failure::new("the generator has no output"))?;
+        let line = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&line);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            }
+        });
+        Ok(Self { line, reader: Some(reader) })
+    }
+
+    fn text(&self) -> String {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last line of all, once the process has ended.
+    fn finish(&mut self) -> Outcome<String> {
+        if let Some(reader) = self.reader.take() {
+            reader.join().map_err(|_| Failure::new("the reader of a generator panicked"))?;
+        }
+        Ok(self.text())
     }
 }
 
@@ -136,49 +207,41 @@ pub struct Received {
 pub struct Receiver {
     child: Child,
     input: Option<ChildStdin>,
-    last_line: Arc<Mutex<String>>,
-    reader: Option<thread::JoinHandle<()>>,
+    said: LastLine,
 }
 
 impl Receiver {
     /// Starts one in `netns`, bound to `ADDRESS:PORT` when this returns.
     pub fn start(netns: &Netns, bind: &str) -> Outcome<Self> {
-        let mut command = traffic(netns);
-        command.args(["receive", "--bind", bind]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let input = child.stdin.take();
-        let lines =
-            BufReader::new(child.stdout.take().ok_or_else(|| Failure::new("the receiver has no output"))?)
-                .lines();
-        let last_line = Arc::new(Mutex::new(String::new()));
-        let shared = Arc::clone(&last_line);
-        let reader = thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = line;
-            }
-        });
-        let receiver = Self { child, input, last_line, reader: Some(reader) };
-        wait_until("the receiver is bound", READY_WITHIN, || Ok(!receiver.line().is_empty()))?;
-        Ok(receiver)
+        Self::spawn(netns, bind, false)
     }
 
-    fn line(&self) -> String {
-        self.last_line.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The same of one that sends each packet back.
+    pub fn start_answering(netns: &Netns, bind: &str) -> Outcome<Self> {
+        Self::spawn(netns, bind, true)
+    }
+
+    fn spawn(netns: &Netns, bind: &str, answers: bool) -> Outcome<Self> {
+        let mut command = traffic(netns);
+        command.args(["receive", "--bind", bind]).args(answers.then_some("--answer"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let input = child.stdin.take();
+        let receiver = Self { said: LastLine::of(&mut child)?, child, input };
+        wait_until("the receiver is bound", READY_WITHIN, || Ok(!receiver.said.text().is_empty()))?;
+        Ok(receiver)
     }
 
     /// What has been counted so far, at most about 100 ms old.
     pub fn so_far(&self) -> Received {
-        counts(&self.line())
+        counts(&self.said.text())
     }
 
     /// Ends the receiver once nothing comes any more: the final counts.
     pub fn finish(mut self) -> Outcome<Received> {
         drop(self.input.take());
         let status = self.child.wait()?;
-        if let Some(reader) = self.reader.take() {
-            reader.join().map_err(|_| Failure::new("the receiver's reader panicked"))?;
-        }
-        let line = self.line();
+        let line = self.said.finish()?;
         if status.success() {
             Ok(counts(&line))
         } else {

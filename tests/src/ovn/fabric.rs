@@ -1,21 +1,28 @@
 //! Two chassis of one OVN: a NIC, an Open vSwitch, an ovn-controller and a daemon each, their uplinks joined by a wire.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use lab_tests::harness::{
-    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Received, Receiver, Sender, Simnic, Stream, agree,
+    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Received, Receiver, Sender, Simnic, Stream, agree_on_all,
     ensure, run, wait_for, wait_until,
 };
 
+use serde_json::Value;
+
 use super::DONE_WITHIN;
-use crate::steer::conntrack::Connection;
 
 /// Packets per second of a stream; faster than anything the hosts say by themselves.
-const RATE_PER_S: u64 = 600;
+pub(super) const RATE_PER_S: u64 = 600;
 /// Packets that are to come while every flow of a stream is in hardware.
-const WATCHED: u64 = 600;
+pub(super) const WATCHED: u64 = 600;
 /// Packets that the representors may see meanwhile: 5 % of them.
 const SLOW_MAX: u64 = WATCHED / 20;
+
+/// How the provider network's bridge and its host are called, and that host's addresses.
+const TRUNK: &str = "trunk";
+pub(super) const OUTSIDE_V4: &str = "172.30.0.254";
+pub(super) const OUTSIDE_V6: &str = "fd30::fe";
 
 /// A chassis with a pod behind a VF. The first has its ports in the guest's own namespace, the second in one of its own.
 pub(super) struct Chassis {
@@ -23,8 +30,10 @@ pub(super) struct Chassis {
     ovs: Ovs,
     pub(super) pod: Netns,
     nic: Simnic,
+    /// The second port of its NIC, where there is a provider network.
+    second: Option<Simnic>,
     netns: Option<Netns>,
-    number: u32,
+    pub(super) number: u32,
 }
 
 impl Chassis {
@@ -54,7 +63,7 @@ impl Chassis {
             Ok(ovs.vsctl(&["list-br"])?.lines().any(|bridge| bridge == "br-int"))
         })?;
         let daemon = Daemon::start(lab, &ovs, "mode = \"steer\"\n")?;
-        let chassis = Self { daemon, ovs, pod, nic, netns, number };
+        let chassis = Self { daemon, ovs, pod, nic, second: None, netns, number };
         chassis.run(&["ip", "link", "set", &representor, "up"])?;
         Ok(chassis)
     }
@@ -72,9 +81,37 @@ impl Chassis {
         &self.ovs
     }
 
+    pub(super) fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Both ports of its NIC, or the one there is.
+    fn nics(&self) -> impl Iterator<Item = &Simnic> {
+        std::iter::once(&self.nic).chain(&self.second)
+    }
+
+    /// One of the NIC's tables, of both ports.
+    fn shown(&self, table: &str) -> Outcome<String> {
+        self.nics().map(|nic| nic.shown(table)).collect()
+    }
+
     /// The rules in its NIC.
     pub(super) fn rules(&self) -> Outcome<String> {
-        self.nic.rules()
+        self.shown("rules")
+    }
+
+    /// Puts a second port of its NIC on the bridge of the provider network, `phys` to OVN.
+    fn join_provider(&mut self, nic: Simnic) -> Outcome {
+        nic.set_mode("switchdev")?;
+        let uplink = nic.uplink();
+        if let Some(netns) = &self.netns {
+            run("ip", &["link", "set", &uplink, "netns", netns.name()])?;
+        }
+        self.run(&["ip", "link", "set", &uplink, "up"])?;
+        self.second = Some(nic);
+        self.ovs.vsctl(&["add-br", "br-phys", "--", "add-port", "br-phys", &uplink])?;
+        let mappings = "external_ids:ovn-bridge-mappings=phys:br-phys";
+        self.ovs.vsctl(&["set", "Open_vSwitch", ".", mappings]).map(drop)
     }
 
     /// The pod's device.
@@ -109,17 +146,26 @@ impl Chassis {
 
     /// Packets that the pod sent and got.
     fn passed(&self) -> Outcome<Passed> {
-        let text = self.run(&["ethtool", "-S", &self.representor()])?;
+        self.passed_at(Meter::Pod)
+    }
+
+    /// Packets that went both ways there.
+    pub(super) fn passed_at(&self, meter: Meter) -> Outcome<Passed> {
+        let (device, side) = match (meter, &self.second) {
+            (Meter::Provider, Some(nic)) => (nic.uplink(), "wire"),
+            (Meter::Provider, None) => return Err(Failure::new("there is no provider network")),
+            (Meter::Pod, _) => (self.representor(), "vf"),
+        };
+        let text = self.run(&["ethtool", "-S", &device])?;
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         let counters: BTreeMap<&str, u64> =
             pairs.filter_map(|(key, value)| Some((key.trim(), value.trim().parse().ok()?))).collect();
-        let of = |name| {
-            counters.get(name).copied().ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
+        let of = |what: &str| {
+            let name = format!("{side}_{what}_packets");
+            let value = counters.get(name.as_str()).copied();
+            value.ok_or_else(|| Failure::new(format!("ethtool -S shows no {name}")))
         };
-        Ok(Passed {
-            hardware: of("vf_tx_hw_packets")? + of("vf_rx_hw_packets")?,
-            slow: of("vf_tx_slow_packets")? + of("vf_rx_slow_packets")?,
-        })
+        Ok(Passed { hardware: of("tx_hw")? + of("rx_hw")?, slow: of("tx_slow")? + of("rx_slow")? })
     }
 
     /// Its line of the table.
@@ -129,13 +175,26 @@ impl Chassis {
         Ok(())
     }
 
+    /// What `flow why` says of a refusal; nothing if the flow is gone.
+    fn why(&self, flow: &Value) -> Outcome<Option<String>> {
+        let ufid = flow["ufid"].as_str().unwrap_or_default();
+        let Ok(told) = self.daemon.json(&["flow", "why", ufid]) else { return Ok(None) };
+        let sentences = told["why"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let refusal = sentences.filter_map(|sentence| sentence.strip_prefix("It was refused: ")).next();
+        Ok(refusal.map(|refusal| format!("\"{}\"", refusal.trim_end_matches('.'))))
+    }
+
     /// Flows in TC and in hardware, and the reasons of those that are not.
-    fn flows(&self) -> Outcome<(usize, usize, String)> {
+    pub(super) fn flows(&self) -> Outcome<(usize, usize, String)> {
         let flows = self.daemon.flows()?;
         let placed = flows.iter().filter(|flow| flow["placement"] == "hardware").count();
         let mut reasons = BTreeMap::<String, u32>::new();
         for flow in flows.iter().filter(|flow| flow["placement"] != "hardware") {
-            *reasons.entry(flow["reason"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
+            let reason = flow["reason"].as_str().unwrap_or("none");
+            // The driver's own words say more.
+            let told =
+                if matches!(reason, "driver" | "kernel" | "unsupported") { self.why(flow)? } else { None };
+            *reasons.entry(told.unwrap_or_else(|| reason.to_owned())).or_default() += 1;
         }
         let reasons: Vec<String> =
             reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -147,6 +206,13 @@ impl Chassis {
 pub(super) struct Fabric {
     pub(super) ovn: Ovn,
     pub(super) hosts: [Chassis; 2],
+    provider: Option<Provider>,
+}
+
+/// The network outside: a bridge that both chassis have a wire to, whose own address is that of a host out there.
+struct Provider {
+    netns: Netns,
+    _nics: [Simnic; 2],
 }
 
 impl Fabric {
@@ -155,7 +221,33 @@ impl Fabric {
         one.wire(&two)?;
         let mut ovn = Ovn::central(lab)?;
         let hosts = [Chassis::new(lab, &mut ovn, 1, one)?, Chassis::new(lab, &mut ovn, 2, two)?];
-        Ok(Self { ovn, hosts })
+        Ok(Self { ovn, hosts, provider: None })
+    }
+
+    /// The same with a provider network, to which each chassis has a port of its NIC.
+    pub(super) fn with_provider(lab: &mut Lab) -> Outcome<Self> {
+        let mut fabric = Self::up(lab)?;
+        let netns = Netns::new(lab, "outside")?;
+        netns.run(&["ip", "link", "add", TRUNK, "type", "bridge"])?;
+        let nics = [Simnic::new(4, 0)?, Simnic::new(5, 0)?];
+        for ((host, outside), id) in fabric.hosts.iter_mut().zip(&nics).zip(2..) {
+            let port = Simnic::on_card(id, id - 2)?;
+            port.wire(outside)?;
+            run("ip", &["link", "set", &outside.uplink(), "netns", netns.name()])?;
+            netns.run(&["ip", "link", "set", &outside.uplink(), "master", TRUNK, "up"])?;
+            host.join_provider(port)?;
+        }
+        netns.run(&["ip", "link", "set", TRUNK, "up"])?;
+        netns.run(&["ip", "address", "add", &format!("{OUTSIDE_V4}/24"), "dev", TRUNK])?;
+        netns.run(&["ip", "address", "add", &format!("{OUTSIDE_V6}/64"), "dev", TRUNK, "nodad"])?;
+        fabric.provider = Some(Provider { netns, _nics: nics });
+        Ok(fabric)
+    }
+
+    /// The host of the provider network.
+    pub(super) fn outside(&self) -> Outcome<&Netns> {
+        let provider = self.provider.as_ref();
+        provider.map(|provider| &provider.netns).ok_or_else(|| Failure::new("there is no provider network"))
     }
 
     /// Attaches each pod as the logical port `pod1` or `pod2`, which are there.
@@ -231,69 +323,70 @@ impl Fabric {
         Ok(())
     }
 
-    /// A TCP connection to `address`, which the second host's pod has as `listens`, works, and does so with its flows in
-    /// hardware on both hosts, acknowledgements included.
-    pub(super) fn carry_tcp(&self, topology: &str, listens: &'static str, address: &'static str) -> Outcome {
-        let [one, two] = &self.hosts;
-        let connection = Connection::between([&one.pod, &two.pod], listens, address)?;
-        let mut window = [one.passed()?, two.passed()?];
-        let shares = wait_for(&format!("{topology}: both hosts carry it in hardware"), DONE_WITHIN, || {
-            let passed = [one.passed()?, two.passed()?];
-            let moved = [passed[0].since(window[0]), passed[1].since(window[1])];
-            if moved.iter().any(|moved| moved.hardware + moved.slow < WATCHED) {
-                return Ok(None);
-            }
-            window = passed;
-            let slow = moved[0].slow + moved[1].slow;
-            let shares = moved.map(Passed::share);
-            if shares.iter().all(|share| *share >= 95.0) {
-                Ok(Some(shares))
-            } else {
-                Err(Failure::new(self.tell(slow)?))
-            }
-        })?;
-        for (host, share) in self.hosts.iter().zip(shares) {
-            host.line(topology, share)?;
-        }
-        let (_, port) = address.rsplit_once(':').unwrap_or_default();
-        let sockets = one.pod.run(&["ss", "-tin", "dport", "=", port])?;
-        let again = sockets.split_whitespace().find_map(|word| word.strip_prefix("retrans:"));
-        println!("    {topology}: retransmitted now/in all: {}", again.unwrap_or("0/0"));
-        connection.close()
-    }
-
     /// Waits until on both hosts NIC, Open vSwitch and daemon agree on what is in hardware.
     pub(super) fn agree(&self) -> Outcome {
         for host in &self.hosts {
-            agree(&host.nic, &host.ovs, &host.daemon, DONE_WITHIN)?;
+            let nics: Vec<&Simnic> = host.nics().collect();
+            agree_on_all(&nics, &host.ovs, &host.daemon, DONE_WITHIN)?;
         }
         Ok(())
     }
 
     fn tell(&self, slow: u64) -> Outcome<String> {
-        let mut text = format!("{slow} of {WATCHED} packets were seen by a CPU");
+        Ok(format!("{slow} of {WATCHED} packets were seen by a CPU{}", self.seen()?))
+    }
+
+    /// What there is on both hosts.
+    pub(super) fn seen(&self) -> Outcome<String> {
+        let mut text = String::new();
         for host in &self.hosts {
-            text.push_str(&format!("\nhv{}: {:?}\n{}", host.number, host.flows()?, host.nic.rules()?));
+            text.push_str(&format!("\nhv{}: {:?}\n{}", host.number, host.flows()?, host.rules()?));
+            text.push_str(&host.shown("connections")?);
         }
         Ok(text)
     }
 }
 
-/// Packets that a pod sent and got: by the NIC alone, and seen by a CPU.
+/// Where packets are counted on a host.
 #[derive(Clone, Copy)]
-struct Passed {
+pub(super) enum Meter {
+    /// At the pod's VF.
+    Pod,
+    /// At the port to the provider network.
+    Provider,
+}
+
+/// Packets that went both ways somewhere: by the NIC alone, and seen by a CPU.
+#[derive(Clone, Copy)]
+pub(super) struct Passed {
     hardware: u64,
     slow: u64,
 }
 
 impl Passed {
-    fn since(self, earlier: Self) -> Self {
+    /// All of them.
+    pub(super) fn packets(self) -> u64 {
+        self.hardware + self.slow
+    }
+
+    /// Those that a CPU saw.
+    pub(super) fn slow(self) -> u64 {
+        self.slow
+    }
+
+    pub(super) fn since(self, earlier: Self) -> Self {
         Self { hardware: self.hardware - earlier.hardware, slow: self.slow - earlier.slow }
     }
 
     /// The share of hardware, in percent.
-    fn share(self) -> f64 {
-        100.0 * self.hardware as f64 / (self.hardware + self.slow).max(1) as f64
+    pub(super) fn share(self) -> f64 {
+        100.0 * self.hardware as f64 / self.packets().max(1) as f64
+    }
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by hardware, {} seen by a CPU", self.hardware, self.slow)
     }
 }
 

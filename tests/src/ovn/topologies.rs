@@ -4,33 +4,17 @@ use lab_tests::harness::{Lab, Outcome, ensure, wait_until};
 
 use super::DONE_WITHIN;
 use super::fabric::Fabric;
+use super::provider;
 
 /// Topologies without connection tracking, which any kernel can offload.
 pub(super) fn what_works_across_two_chassis_works_with_its_flows_in_hardware(lab: &mut Lab) -> Outcome {
-    let fabric = Fabric::up(lab)?;
+    let fabric = Fabric::with_provider(lab)?;
     println!("    | topology | chassis | flows | placed | packets in hardware | the rest |");
     one_switch(&fabric)?;
     stateless_acl(&fabric)?;
-    two_switches_and_a_router(&fabric)
-}
-
-/// Topologies with connection tracking: a stateful ACL, and a load balancer before a distributed router.
-pub(super) fn connections_across_two_chassis_work_with_their_flows_in_hardware(lab: &mut Lab) -> Outcome {
-    let fabric = Fabric::up(lab)?;
-    let ovn = &fabric.ovn;
-    println!("    | topology | chassis | flows | placed | packets in hardware | the rest |");
-    plug_into_one_switch(&fabric)?;
-    ovn.nbctl(&["acl-add", "blue", "to-lport", "1002", "tcp.dst == 7001", "allow-related"])?;
-    ovn.nbctl(&["--wait=hv", "acl-add", "blue", "to-lport", "1000", "outport == \"pod2\" && ip", "drop"])?;
-    fabric.carry_tcp("stateful ACL, TCP", "10.1.0.2:7001", "10.1.0.2:7001")?;
-    ensure!(!fabric.hosts[0].pod.pings("10.1.0.2"), "what the ACL denies came through");
-    fabric.agree()?;
-
-    plug_into_two_switches(&fabric)?;
-    ovn.nbctl(&["lb-add", "web", "30.0.0.1:80", "10.2.2.1:7001", "tcp"])?;
-    ovn.nbctl(&["--wait=hv", "ls-lb-add", "net1", "web"])?;
-    fabric.carry_tcp("load balancer with DNAT, TCP", "10.2.2.1:7001", "30.0.0.1:80")?;
-    fabric.agree()
+    two_switches_and_a_router(&fabric)?;
+    provider::gateway_without_translation(&fabric)?;
+    provider::tagged_switch(&fabric)
 }
 
 /// Both pods on one logical switch, IPv4 and IPv6.
@@ -80,9 +64,9 @@ fn two_switches_and_a_router(fabric: &Fabric) -> Outcome {
     fabric.carry("distributed router, IPv6", "fd02:2::1", 7105)
 }
 
-fn plug_into_two_switches(fabric: &Fabric) -> Outcome {
+pub(super) fn plug_into_two_switches(fabric: &Fabric) -> Outcome {
     let ovn = &fabric.ovn;
-    ovn.nbctl(&["ls-del", "blue"])?;
+    ovn.nbctl(&["--if-exists", "ls-del", "blue"])?;
     ovn.nbctl(&["lr-add", "router"])?;
     for (host, number) in fabric.hosts.iter().zip(1..) {
         let (switch, port, uplink) = (format!("net{number}"), format!("pod{number}"), format!("up{number}"));

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tc_flower::{Chain, Location};
 
 use super::{PLACED_WITHIN, config};
-use crate::io::netns;
+use crate::io::{netns, tcp_info};
 
 const VM1: &str = "10.9.0.2:7001";
 /// An address that is nobody's, and is translated to that.
@@ -62,11 +62,20 @@ impl Scene {
     }
 }
 
-/// One connection from vm0 to vm1 over which bytes go, and are counted, until it is stopped.
+/// One connection over which bytes go, and are counted, until it is stopped.
 pub(crate) struct Connection {
-    stop: Arc<AtomicBool>,
-    received: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     ends: Vec<JoinHandle<Result<(), String>>>,
+}
+
+/// What the ends of a connection know of each other.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Bytes that arrived.
+    received: AtomicU64,
+    /// Segments that were sent again.
+    retransmits: AtomicU64,
 }
 
 impl Connection {
@@ -75,25 +84,29 @@ impl Connection {
     }
 
     /// From the first to the second, which listens at `listens` and is called by `address`.
-    pub(crate) fn between(vms: [&Netns; 2], listens: &'static str, address: &'static str) -> Outcome<Self> {
-        let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    pub(crate) fn between(vms: [&Netns; 2], listens: &str, address: &str) -> Outcome<Self> {
+        let shared = Arc::<Shared>::default();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (to, end, count) = (vms[1].name().to_owned(), Arc::clone(&stop), Arc::clone(&received));
-        let server = thread::spawn(move || {
-            serve((&to, listens), &ready, &end, &count).map_err(|failure| failure.to_string())
-        });
-        let (from, end) = (vms[0].name().to_owned(), Arc::clone(&stop));
+        let (to, at, end) = (vms[1].name().to_owned(), listens.to_owned(), Arc::clone(&shared));
+        let server =
+            thread::spawn(move || serve((&to, &at), &ready, &end).map_err(|failure| failure.to_string()));
+        let (from, called, end) = (vms[0].name().to_owned(), address.to_owned(), Arc::clone(&shared));
         is_ready.recv().map_err(|_| Failure::new("the server does not listen"))?;
-        let client = thread::spawn(move || send(&from, address, &end).map_err(|failure| failure.to_string()));
-        Ok(Self { stop, received, ends: vec![server, client] })
+        let client = thread::spawn(move || send(&from, &called, &end).map_err(|failure| failure.to_string()));
+        Ok(Self { shared, ends: vec![server, client] })
     }
 
     pub(crate) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+        self.shared.received.load(Ordering::Relaxed)
+    }
+
+    /// Segments that were sent again so far.
+    pub(crate) fn retransmits(&self) -> u64 {
+        self.shared.retransmits.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close(self) -> Outcome {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         for end in self.ends {
             end.join()
                 .map_err(|_| Failure::new("an end of the connection panicked"))?
@@ -106,8 +119,7 @@ impl Connection {
 fn serve(
     (namespace, listens): (&str, &str),
     ready: &std::sync::mpsc::Sender<()>,
-    stop: &AtomicBool,
-    received: &AtomicU64,
+    shared: &Shared,
 ) -> Outcome {
     netns::enter(namespace)?;
     let listener = TcpListener::bind(listens)?;
@@ -115,11 +127,11 @@ fn serve(
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut buffer = vec![0; 65_536];
-    while !stop.load(Ordering::Relaxed) {
+    while !shared.stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(bytes) => {
-                received.fetch_add(bytes as u64, Ordering::Relaxed);
+                shared.received.fetch_add(bytes as u64, Ordering::Relaxed);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(error) => return Err(error.into()),
@@ -128,18 +140,19 @@ fn serve(
     Ok(())
 }
 
-fn send(namespace: &str, address: &str, stop: &AtomicBool) -> Outcome {
+fn send(namespace: &str, address: &str, shared: &Shared) -> Outcome {
     netns::enter(namespace)?;
     let mut stream = TcpStream::connect_timeout(&address.parse()?, PLACED_WITHIN)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(Duration::from_millis(100)))?;
     let block = [7; 1400];
-    while !stop.load(Ordering::Relaxed) {
+    while !shared.stop.load(Ordering::Relaxed) {
+        shared.retransmits.store(tcp_info::retransmits(&stream)?, Ordering::Relaxed);
         match stream.write(&block) {
             Ok(_) => thread::sleep(Duration::from_millis(2)),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             // The other end is stopped first.
-            Err(_) if stop.load(Ordering::Relaxed) => break,
+            Err(_) if shared.stop.load(Ordering::Relaxed) => break,
             Err(error) => return Err(error.into()),
         }
     }

@@ -266,8 +266,9 @@ impl Fabric {
             return self.send_fragments(journey);
         }
         let what = format!("{}, {}", journey.topology, kind.name());
-        let called = journey.called;
-        wait_until(&format!("{what}: {called} answers"), DONE_WITHIN, || Ok(journey.from.pings(called)))?;
+        // The address of a load balancer answers at its ports only.
+        let answers = || journey.from.pings(journey.called) || journey.from.pings(journey.listens);
+        wait_until(&format!("{what}: {} answers", journey.called), DONE_WITHIN, || Ok(answers()))?;
         self.drain()?;
         let accompanied = journey.tracked && !kind.is_tracked_in_nics();
         let companion = if accompanied { Some(journey.connection()?) } else { None };

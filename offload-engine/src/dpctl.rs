@@ -6,11 +6,16 @@
 //! for it (OVS, `lib/dpctl.c`, `dpctl_put_flow_dpif` and `all_commands`). The two commands disagree in one more place:
 //! the parser wants `recirc(5)` where the printer writes `recirc(0x5)` (OVS, `lib/odp-util.c`, `parse_odp_action` and
 //! `format_odp_action`).
+//!
+//! And the text says less than the filter where that matches on a tunnel's outer header. What is written back has to match the
+//! same packets, so [`FlowText::complete`] adds what is missing.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use netlink_wire::Ufid;
+use netlink_wire::{Masked, Ufid};
 use tc_flower::Match;
+use tc_flower::keys::{GeneveOptionKey, Tunnel, TunnelOptionKeys};
 
 /// Longest flow text accepted, in bytes. A megaflow prints in about 1 KiB; the control socket is not ours to trust.
 pub const FLOW_TEXT_MAX: usize = 64 * 1024;
@@ -111,6 +116,81 @@ impl FlowText {
             Err("Open vSwitch prints the flow with fewer or more VLAN tags than its filter matches")
         }
     }
+
+    /// Adds to the key what the flow's filter matches of the outer header of a `tunnel` and Open vSwitch's text leaves out:
+    ///
+    /// - values of 0, for which its tunnel keys have no attribute that could be printed, though their masks have
+    ///   (OVS, `lib/odp-util.c`, `tun_key_to_attr`);
+    /// - Geneve options: `dpctl/get-flow` reads the filter as one of any port, the first that has it, and options only as one of
+    ///   a Geneve port (OVS, `lib/netdev-offload.c`, `netdev_ports_flow_get`).
+    pub fn complete(&mut self, tunnel: &Tunnel) {
+        const OPEN: &str = "tunnel(";
+        // A flow that comes out of no tunnel has none.
+        let Some(at) = self.key.find(OPEN).map(|at| at + OPEN.len()) else { return };
+        let Some(end) = closing(&self.key[at..]).map(|length| at + length) else { return };
+        let said = self.key[at..end].replace("geneve(),", "");
+        let mut missing = String::new();
+        let header = &tunnel.header;
+        for (name, matched) in [
+            ("tos", header.tos.map(wide)),
+            ("ttl", header.ttl.map(wide)),
+            ("tp_src", header.src_port),
+            ("tp_dst", header.dst_port),
+        ] {
+            if let Some(Masked { value, mask }) = matched.filter(|_| !said.contains(&format!("{name}="))) {
+                missing += &format!("{name}={value:#x}/{mask:#x},");
+            }
+        }
+        match &tunnel.options {
+            TunnelOptionKeys::Geneve(options) if !said.contains("geneve(") => {
+                missing += "geneve(";
+                options.iter().for_each(|option| missing += &geneve_option(option));
+                missing += "),";
+            }
+            TunnelOptionKeys::VxlanGbp(Masked { value, mask }) if !said.contains("vxlan(") => {
+                let [id, flags] = [(value & 0xffff, mask & 0xffff), (value >> 16, mask >> 16)];
+                missing +=
+                    &format!("vxlan(gbp(id={}/{:#x},flags={:#x}/{:#x})),", id.0, id.1, flags.0, flags.1);
+            }
+            _ => {}
+        }
+        self.key.replace_range(at..end, &format!("{missing}{said}"));
+    }
+}
+
+fn wide(Masked { value, mask }: Masked<u8>) -> Masked<u16> {
+    Masked { value: value.into(), mask: mask.into() }
+}
+
+/// Where the parenthesis ends that was opened before `text`.
+fn closing(text: &str) -> Option<usize> {
+    let mut open = 1_usize;
+    text.char_indices().find_map(|(at, letter)| {
+        match letter {
+            '(' => open += 1,
+            ')' => open -= 1,
+            _ => {}
+        }
+        (open == 0).then_some(at)
+    })
+}
+
+/// An option with its masks, as OVS's `scan_geneve` reads it.
+fn geneve_option(option: &GeneveOptionKey) -> String {
+    let GeneveOptionKey { class, kind, data, data_mask } = option;
+    let mut text = format!(
+        "{{class={:#x}/{:#x},type={:#x}/{:#x},len={}",
+        class.value,
+        class.mask,
+        kind.value,
+        kind.mask,
+        data.len()
+    );
+    if !data.is_empty() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        text += &format!(",0x{}/0x{}", hex(data), hex(data_mask));
+    }
+    text + "}"
 }
 
 /// How a tag begins in a key.
@@ -213,6 +293,65 @@ tclass=0/0,hlimit=0/0,frag=no)), packets:4, bytes:384, used:1.440s, dp:tc, actio
         assert!(flow.with_tags_of(&Match::default()).is_err());
         let untagged = FlowText::parse(WHOLE, NUMBERED).unwrap();
         assert_eq!(untagged.clone().with_tags_of(&Match::default()), Ok(untagged));
+    }
+
+    // `ovs-appctl dpctl/get-flow -m ufid:…`, OVS 3.5.0, of a flow whose filter had `enc_tos 0` and
+    // `geneve_opts 0102:80:5ab31c77/ffff:ff:ffffffff`; shortened after the port.
+    const OUT_OF_GENEVE: &str = "ufid:a5cb3399-9124-4345-b3f2-fdb6fce18d6f, recirc_id(0),tunnel(tun_id=0x4d,src=172.31.0.1,\
+dst=172.31.0.2,ttl=0/0,tp_dst=6081,flags(-df+csum+key)),in_port(genev_sys_6081), packets:499, bytes:562872, used:0.004s, dp:tc, \
+actions:sn1pf0vf0\n";
+
+    fn tunnel(options: TunnelOptionKeys) -> Tunnel {
+        let mut tunnel = Tunnel { options, ..Tunnel::default() };
+        tunnel.header.tos = Some(Masked { value: 0, mask: 0xff });
+        tunnel.header.dst_port = Some(Masked { value: 6081, mask: 0xffff });
+        tunnel
+    }
+
+    #[test]
+    fn what_the_text_leaves_out_of_a_tunnels_match_is_added() {
+        let option = |data: &[u8], data_mask: &[u8]| GeneveOptionKey {
+            class: Masked { value: 0x102, mask: 0xffff },
+            kind: Masked { value: 0x80, mask: 0xff },
+            data: data.to_vec(),
+            data_mask: data_mask.to_vec(),
+        };
+        let options = TunnelOptionKeys::Geneve(alloc::vec![
+            option(&[0x5a, 0xb3, 0x1c, 0x77], &[0x7f, 0xff, 0xff, 0xff]),
+            option(&[], &[])
+        ]);
+        let mut flow = FlowText::parse(OUT_OF_GENEVE, NUMBERED).unwrap();
+        flow.complete(&tunnel(options));
+        assert_eq!(
+            flow.key,
+            "recirc_id(0),tunnel(tos=0x0/0xff,geneve({class=0x102/0xffff,type=0x80/0xff,len=4,0x5ab31c77/0x7fffffff}\
+             {class=0x102/0xffff,type=0x80/0xff,len=0}),tun_id=0x4d,src=172.31.0.1,dst=172.31.0.2,ttl=0/0,tp_dst=6081,\
+             flags(-df+csum+key)),in_port(genev_sys_6081)"
+        );
+        let mut flow = FlowText::parse(OUT_OF_GENEVE, NUMBERED).unwrap();
+        flow.complete(&tunnel(TunnelOptionKeys::VxlanGbp(Masked { value: 0, mask: 0x8_ffff })));
+        assert!(
+            flow.key.contains("tunnel(tos=0x0/0xff,vxlan(gbp(id=0/0xffff,flags=0x0/0x8)),tun_id="),
+            "{}",
+            flow.key
+        );
+    }
+
+    #[test]
+    fn what_the_text_says_of_a_tunnel_stays_as_it_is() {
+        let whole =
+            OUT_OF_GENEVE.replace("ttl=0/0,", "tos=0x4,ttl=0/0,geneve({class=0x102,type=0x80,len=4,0x1}),");
+        let mut flow = FlowText::parse(&whole, NUMBERED).unwrap();
+        let before = flow.clone();
+        flow.complete(&tunnel(TunnelOptionKeys::Geneve(alloc::vec![])));
+        assert_eq!(flow, before);
+        let mut flow = FlowText::parse(WHOLE, NUMBERED).unwrap();
+        let before = flow.clone();
+        flow.complete(&Tunnel::default());
+        assert_eq!(flow, before);
+        let mut broken = FlowText { key: "tunnel(tun_id=0x4d".into(), ..before };
+        broken.complete(&tunnel(TunnelOptionKeys::None));
+        assert_eq!(broken.key, "tunnel(tun_id=0x4d");
     }
 
     #[test]

@@ -43,6 +43,7 @@ use totals::{
     totals_are_what_was_sent_across_promotions_demotions_and_restarts,
 };
 use tunnels::a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent;
+use tunnels::kinds::every_kind_of_tunnel_is_placed_on_both_hosts_and_its_neighbour_is_followed;
 use workload::a_rule_follows_the_namespace_that_the_database_gives_a_port;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -62,6 +63,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(rules_that_the_nic_lost_in_a_reset_are_noticed_and_placed_again).needs(NEEDS).per_release(),
     fact!(totals_are_what_was_sent_across_promotions_demotions_and_restarts).needs(NEEDS).per_release(),
     fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent).needs(NEEDS),
+    fact!(every_kind_of_tunnel_is_placed_on_both_hosts_and_its_neighbour_is_followed).needs(NEEDS),
     fact!(what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so).needs(NEEDS),
     fact!(a_connection_to_a_translated_address_moves_into_the_nic).needs(NEEDS_CT),
     fact!(an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there).needs(NEEDS_CT),

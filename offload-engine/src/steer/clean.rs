@@ -84,10 +84,11 @@ impl Steer {
         let base = unchanged.and_then(|entry| entry.filter.as_ref()).map(|filter| filter.owner.clone());
         match (read, base) {
             (Ok(flow), Some(base)) if flow.ufid == ufid => {
-                let flow = match flow.with_tags_of(&base.keys) {
+                let mut flow = match flow.with_tags_of(&base.keys) {
                     Ok(flow) => flow,
                     Err(why) => return self.cannot_count(world, now, ufid, why.to_string()),
                 };
+                flow.complete(&base.keys.tunnel);
                 let op = world.new_op(ufid);
                 if let Some(entry) = world.ledger.get_mut(ufid) {
                     entry.stage = Stage::Modifying { op, base, seen: Vec::new(), unclear: false };

@@ -1,5 +1,7 @@
 //! Two hosts with a NIC, an Open vSwitch and a daemon each, and a tunnel between them.
 
+pub(super) mod kinds;
+
 use std::collections::BTreeMap;
 
 use lab_tests::harness::{
@@ -51,6 +53,8 @@ impl Host {
         pod.adopt(&nic.vf(0), &format!("10.20.0.{number}/24"))?;
         pod.run(&["ip", "link", "set", &nic.vf(0), "mtu", "1400"])?;
         let host = Self { nic, ovs, pod, netns, number };
+        let outer = format!("fd31::{number}/64");
+        host.run(&["ip", "address", "add", &outer, "dev", &host.nic.uplink(), "nodad"])?;
         host.run(&["ip", "link", "set", &rep, "up"])?;
         host.ovs.vsctl(&["add-br", "br0", "--", "add-port", "br0", &rep])?;
         Ok(host)

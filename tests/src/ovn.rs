@@ -16,7 +16,14 @@ use connections::{
     connections_across_two_chassis_work_with_their_flows_in_hardware,
     translated_connections_through_a_gateway_work_with_their_flows_in_hardware,
 };
-use events::what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing;
+use events::tracked::{
+    a_connection_in_hardware_outlives_flushes_of_conntrack_and_restarts_of_ovn,
+    a_connection_stands_still_no_longer_than_without_the_daemon,
+};
+use events::{
+    what_happens_to_ovn_loses_no_more_than_without_the_daemon,
+    what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing,
+};
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
@@ -31,8 +38,11 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(what_works_across_two_chassis_works_with_its_flows_in_hardware).needs(NEEDS).per_release(),
     fact!(five_hundred_pods_leave_no_port_rule_label_or_memory).needs(NEEDS).long(),
     fact!(what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing).needs(NEEDS),
+    fact!(what_happens_to_ovn_loses_no_more_than_without_the_daemon).needs(NEEDS).long(),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
+    fact!(a_connection_in_hardware_outlives_flushes_of_conntrack_and_restarts_of_ovn).needs(NEEDS_CT),
+    fact!(a_connection_stands_still_no_longer_than_without_the_daemon).needs(NEEDS_CT).long(),
     fact!(connections_across_two_chassis_work_with_their_flows_in_hardware).needs(NEEDS_CT),
     fact!(translated_connections_through_a_gateway_work_with_their_flows_in_hardware).needs(NEEDS_CT),
 ];

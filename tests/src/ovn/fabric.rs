@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use lab_tests::harness::{
-    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, Received, Receiver, Sender, Simnic, Stream, agree_on_all,
-    ensure, run, wait_for, wait_until,
+    Daemon, Failure, Lab, Netns, Outcome, Ovn, Ovs, OvsDaemon, Received, Receiver, Sender, Simnic, Stream,
+    agree_on_all, ensure, run, wait_for, wait_until,
 };
 
 use serde_json::Value;
@@ -68,12 +68,26 @@ impl Chassis {
         Ok(chassis)
     }
 
+    /// Ends the daemon, and has Open vSwitch offload all it can by itself.
+    pub(super) fn offload_alone(&mut self) -> Outcome {
+        self.daemon.signal("TERM")?;
+        self.ovs.vsctl(&["remove", "Open_vSwitch", ".", "other_config", "tc-policy"])?;
+        // It reads that when it starts.
+        self.ovs.signal(OvsDaemon::Vswitchd, "TERM")?;
+        self.ovs.restart(OvsDaemon::Vswitchd)
+    }
+
     /// Runs a program where its ports are.
-    fn run(&self, words: &[&str]) -> Outcome<String> {
+    pub(super) fn run(&self, words: &[&str]) -> Outcome<String> {
         match &self.netns {
             Some(netns) => netns.run(words),
             None => run(words[0], &words[1..]),
         }
+    }
+
+    /// The namespace that its ports are in, if it is not the guest's own.
+    pub(super) fn netns_name(&self) -> Option<&str> {
+        self.netns.as_ref().map(Netns::name)
     }
 
     /// Its Open vSwitch.
@@ -93,6 +107,11 @@ impl Chassis {
     /// One of the NIC's tables, of both ports.
     fn shown(&self, table: &str) -> Outcome<String> {
         self.nics().map(|nic| nic.shown(table)).collect()
+    }
+
+    /// Its NIC, or the first port of it.
+    pub(super) fn nic(&self) -> &Simnic {
+        &self.nic
     }
 
     /// The rules in its NIC.
@@ -217,7 +236,12 @@ struct Provider {
 
 impl Fabric {
     pub(super) fn up(lab: &mut Lab) -> Outcome<Self> {
-        let (one, two) = (Simnic::new(0, 1)?, Simnic::new(1, 1)?);
+        Self::with_vfs(lab, 1)
+    }
+
+    /// The first host's NIC has so many VFs, of which the pod has the first.
+    pub(super) fn with_vfs(lab: &mut Lab, vfs: u32) -> Outcome<Self> {
+        let (one, two) = (Simnic::new(0, vfs)?, Simnic::new(1, 1)?);
         one.wire(&two)?;
         let mut ovn = Ovn::central(lab)?;
         let hosts = [Chassis::new(lab, &mut ovn, 1, one)?, Chassis::new(lab, &mut ovn, 2, two)?];
@@ -269,8 +293,8 @@ impl Fabric {
         self.ovn.nbctl(&["--wait=hv", "sync"]).map(drop)
     }
 
-    /// Packets that the CPU saw on either host.
-    fn slow(&self) -> Outcome<u64> {
+    /// Packets of the pods that the CPU saw on either host.
+    pub(super) fn slow(&self) -> Outcome<u64> {
         Ok(self.hosts[0].passed()?.slow + self.hosts[1].passed()?.slow)
     }
 

@@ -232,17 +232,21 @@ int simnic_nic_set_legacy(struct simnic *nic, struct netlink_ext_ack *extack)
 	return 0;
 }
 
+/* A port's address before it is given one. Locally administered, readable: 02:73:6e:ID:PORT, "sn". */
+void simnic_port_own_addr(const struct simnic_port *port, u8 *addr)
+{
+	addr[0] = 0x02;
+	addr[1] = 0x73;
+	addr[2] = 0x6e;
+	addr[3] = port->nic->id;
+	put_unaligned_be16(port->index, &addr[4]);
+}
+
 /* What a port is like before anybody changes it. */
 void simnic_port_reset(struct simnic_port *port)
 {
 	memset(&port->settings, 0, sizeof(port->settings));
-	memset(port->hw_addr, 0, sizeof(port->hw_addr));
-	/* Locally administered, readable: 02:73:6e:ID:PORT, "sn". */
-	port->hw_addr[0] = 0x02;
-	port->hw_addr[1] = 0x73;
-	port->hw_addr[2] = 0x6e;
-	port->hw_addr[3] = port->nic->id;
-	put_unaligned_be16(port->index, &port->hw_addr[4]);
+	simnic_port_own_addr(port, port->hw_addr);
 }
 
 /* The switch's side of VFs: their ports, and representors in switchdev mode. */

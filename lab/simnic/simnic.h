@@ -247,6 +247,7 @@ void simnic_nic_set_link(struct simnic *nic, bool up);
 void simnic_nic_update_carrier(struct simnic *nic);
 int simnic_nic_enable_vfs(struct simnic *nic, unsigned int vfs, struct netlink_ext_ack *extack);
 void simnic_nic_disable_vfs(struct simnic *nic);
+void simnic_port_own_addr(const struct simnic_port *port, u8 *addr);
 void simnic_port_reset(struct simnic_port *port);
 int simnic_rep_create(struct simnic_port *port);
 void simnic_reps_destroy(struct simnic *nic, unsigned int first, unsigned int end);

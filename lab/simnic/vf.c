@@ -43,12 +43,17 @@ int simnic_set_hw_addr(struct simnic_port *port, const u8 *hw_addr, struct netli
 int simnic_set_vf_mac(struct net_device *dev, int vf, u8 *mac)
 {
 	struct simnic_port *port = simnic_vf_port(dev, vf);
+	u8 own[ETH_ALEN];
 	int err;
 
-	if (!port || !is_valid_ether_addr(mac))
+	if (!port || is_multicast_ether_addr(mac))
 		return -EINVAL;
 	err = simnic_fail(port->nic, SIMNIC_OP_VF_MAC, NULL);
-	return err ?: simnic_set_hw_addr(port, mac, NULL);
+	if (err)
+		return err;
+	/* Zero takes a given address back, as CNIs do it. */
+	simnic_port_own_addr(port, own);
+	return simnic_set_hw_addr(port, is_zero_ether_addr(mac) ? own : mac, NULL);
 }
 
 /* Kept and shown; traffic is not shaped. */

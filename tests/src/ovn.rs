@@ -1,10 +1,12 @@
 //! A real OVN beside the daemon: what its databases tell, and the policies that rest on it.
 
 mod churn;
+mod cni;
 mod compared;
 mod connections;
 mod events;
 mod fabric;
+mod plugged;
 mod provider;
 mod topologies;
 
@@ -28,6 +30,7 @@ use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
 };
+use plugged::what_each_cni_plugs_is_known_and_carried_in_hardware_and_nothing_of_it_stays;
 use serde_json::Value;
 use topologies::what_works_across_two_chassis_works_with_its_flows_in_hardware;
 
@@ -39,6 +42,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(five_hundred_pods_leave_no_port_rule_label_or_memory).needs(NEEDS).long(),
     fact!(what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing).needs(NEEDS),
     fact!(what_happens_to_ovn_loses_no_more_than_without_the_daemon).needs(NEEDS).long(),
+    fact!(what_each_cni_plugs_is_known_and_carried_in_hardware_and_nothing_of_it_stays).needs(NEEDS),
     fact!(the_southbound_database_says_whose_a_port_is_and_is_told_what_the_node_offloads).needs(NEEDS),
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
     fact!(a_connection_in_hardware_outlives_flushes_of_conntrack_and_restarts_of_ovn).needs(NEEDS_CT),

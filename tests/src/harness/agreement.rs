@@ -1,6 +1,7 @@
 //! The three-way comparison: what the NIC does, what Open vSwitch says, and what our tables say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::Duration;
 
 use super::{Daemon, Failure, Outcome, Ovs, Simnic, wait_for};
@@ -127,11 +128,18 @@ fn said_by_ovs(lines: &[String], uplink: &str) -> Placements {
             let number =
                 port.strip_prefix("sn").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
             let uplink = (port == uplink).then_some("p0");
-            number.or((port == "drop").then_some(port)).or(uplink).map(str::to_owned)
+            let told = number.or((port == "drop").then_some(port)).or(uplink);
+            told.map(str::to_owned).or_else(|| renamed(port))
         });
         placements.hardware.insert(ufid.to_owned(), leaves.collect());
     }
     placements
+}
+
+/// What the NIC calls a representor of the guest's own namespace that somebody has given another name.
+fn renamed(port: &str) -> Option<String> {
+    let name = fs::read_to_string(format!("/sys/class/net/{port}/phys_port_name")).ok()?;
+    Some(name.trim().to_owned())
 }
 
 /// `a,set(b,c),d` as `a`, `set(b,c)`, `d`.

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use lab_tests::harness::{
-    Daemon, Failure, Lab, Netns, Outcome, Receiver, Sender, Stream, ensure, run, wait_until,
-};
+use lab_tests::harness::{Daemon, Failure, Lab, Outcome, Receiver, Sender, Stream, ensure, wait_until};
 
 use serde_json::Value;
 
+use super::cni::{Cni, Pod, Request};
 use super::{Chassis, DONE_WITHIN};
 use crate::inventory::changes::scrape;
 
@@ -46,54 +45,48 @@ impl Left {
     }
 }
 
-/// One pod: its namespace, the representor renamed and on the bridge as ovn-kubernetes and Kube-OVN do it, and all of that
-/// taken back in their order: first the namespace, in which the VF is, then the port.
-fn one_pod(lab: &mut Lab, chassis: &Chassis, number: u32, address: &str) -> Outcome {
-    let pod = Netns::new(lab, "pod")?;
-    pod.adopt("sn0v0", address)?;
-    let representor = format!("pod{number}");
-    run("ip", &["link", "set", "sn0pf0vf0", "down"])?;
-    run("ip", &["link", "set", "sn0pf0vf0", "name", &representor])?;
-    run("ip", &["link", "set", &representor, "up"])?;
-    let ids = [
-        "external_ids:iface-id=port0".to_owned(),
-        "external_ids:vendor=kube-ovn".to_owned(),
-        format!("external_ids:pod_name={representor}"),
-        format!("external_ids:pod_namespace=ns-{}", number % NAMESPACES),
-    ];
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    chassis.ovs.vsctl(
-        &[&["add-port", "br-int", &representor, "--", "set", "Interface", &representor], &ids[..]].concat(),
-    )?;
+/// One pod, as Kube-OVN plugs it and takes it back.
+fn one_pod(lab: &mut Lab, chassis: &Chassis, number: u32, mac: &str) -> Outcome {
+    let request = Request {
+        cni: Cni::KubeOvn,
+        vf: 0,
+        container: format!("{number:012x}{:052x}", 0xc0ffee),
+        name: format!("pod{number}"),
+        namespace: format!("ns-{}", number % NAMESPACES),
+        uid: format!("7d1f0c3e-0000-4000-8000-{number:012}"),
+        mac: mac.to_owned(),
+        address: "10.0.0.1/24".to_owned(),
+    };
+    let (port, addresses) = (request.iface_id(), format!("{mac} 10.0.0.1"));
+    chassis.ovn.nbctl(&["lsp-add", "blue", &port, "--", "lsp-set-addresses", &port, &addresses])?;
+    let pod = Pod::plug(lab, &chassis.ovs, &chassis.nic, request)?;
     wait_until(&format!("pod {number} is reached"), DONE_WITHIN, || Ok(chassis.vms[1].pings("10.0.0.1")))?;
     if number.is_multiple_of(BUSY_EVERY) {
         let to = "10.0.0.2:7001";
         let receiver = Receiver::start(&chassis.vms[1], to)?;
         let stream = Stream { to, count: 1_500, rate_per_s: 600, payload_bytes: 1400, ..Stream::default() };
-        let sent = Sender::send(&pod, stream)?;
+        let sent = Sender::send(&pod.netns, stream)?;
         let received = receiver.finish()?;
         ensure!(received.packets == sent, "pod {number}: of {sent} packets {received:?} arrived");
     }
-    drop(pod);
-    wait_until("the VF is back", DONE_WITHIN, || Ok(fs::exists("/sys/class/net/sn0v0")?))?;
-    chassis.ovs.vsctl(&["del-port", "br-int", &representor])?;
-    run("ip", &["link", "set", &representor, "down"])?;
-    run("ip", &["link", "set", &representor, "name", "sn0pf0vf0"])?;
-    Ok(())
+    pod.unplug(&chassis.ovs, &chassis.nic)?;
+    chassis.ovn.nbctl(&["lsp-del", &port]).map(drop)
 }
 
 pub(super) fn five_hundred_pods_leave_no_port_rule_label_or_memory(lab: &mut Lab) -> Outcome {
     let chassis = Chassis::up(lab)?;
     // The first pod is as the topology made it, and goes as the others do.
     chassis.ovs.vsctl(&["del-port", "br-int", "sn0pf0vf0"])?;
+    let mac = chassis.vms[0].run(&["cat", "/sys/class/net/sn0v0/address"])?;
     chassis.vms[0].run(&["ip", "link", "set", "sn0v0", "netns", "1"])?;
+    chassis.ovn.nbctl(&["lsp-del", "port0"])?;
     let config = format!("mode = \"steer\"\nmetrics.listen = \"{METRICS}\"\n");
     let daemon = Daemon::start(lab, &chassis.ovs, &config)?;
     let ports = || Ok::<_, Failure>(daemon.json(&["port", "list"])?.as_array().map_or(0, Vec::len));
     let before = ports()?;
     let mut settled = None;
     for number in 0..PODS {
-        one_pod(lab, &chassis, number, "10.0.0.1/24")?;
+        one_pod(lab, &chassis, number, mac.trim())?;
         if number + 1 == SETTLED {
             settled = Some(Left::read(&daemon)?);
         }
@@ -101,7 +94,7 @@ pub(super) fn five_hundred_pods_leave_no_port_rule_label_or_memory(lab: &mut Lab
     let settled = settled.ok_or_else(|| Failure::new("there were too few pods"))?;
     let of_pods = |flow: &&Value| {
         let port = flow["port"].as_str().unwrap_or_default();
-        port.starts_with("pod") || port == "sn0pf0vf0"
+        port.ends_with("_h") || port == "sn0pf0vf0"
     };
     wait_until("nothing of a pod is left", DONE_WITHIN, || {
         let flows = daemon.flows()?.iter().filter(of_pods).count();

@@ -71,6 +71,11 @@ pub(super) fn what_is_set_for_a_vf_is_read_back(_: &mut Lab) -> Outcome {
         ensure!(line.contains(part), "no `{part}` in {shown}");
     }
     ensure!(attribute(&nic.vf(1), "address")? == "02:00:00:00:11:11", "the VF's address");
+    words("ip", "link set sn0p0 vf 1 mac 00:00:00:00:00:00")?;
+    ensure!(
+        attribute(&nic.vf(1), "address")? == "02:73:6e:00:00:02",
+        "the VF's address is not its own again"
+    );
     ensure!(attribute(&nic.vf(1), "carrier")? == "0", "carrier although the link state is disable");
     ensure!(
         refusal("ip", "link set sn0p0 vf 2 trust on")?.contains("Invalid argument"),

@@ -125,20 +125,8 @@ fn security_associations_are_shown_as_the_kernel_has_them(lab: &mut Lab) -> Outc
     let link = Link::new(lab)?;
     // One before the daemon is there, the rest while it is.
     link.protect("")?;
-    ovs.vsctl(&[
-        "add-br",
-        "br0",
-        "--",
-        "add-port",
-        "br0",
-        "tun0",
-        "--",
-        "set",
-        "Interface",
-        "tun0",
-        "type=geneve",
-    ])?;
-    ovs.vsctl(&["set", "Interface", "tun0", &format!("options:remote_ip={THERE}")])?;
+    let tunnel = ["add-br", "br0", "--", "add-port", "br0", "tun0", "--", "set", "Interface", "tun0"];
+    ovs.vsctl(&[&tunnel[..], &["type=geneve", &format!("options:remote_ip={THERE}")]].concat())?;
     let daemon = Daemon::start(lab, &ovs, "mode = \"observe\"\n")?;
     link.peer.run(&["ping", "-c", "5", "-i", "0.2", "-W", "5", HERE])?;
     let out = wait_for("the security association to the peer is shown with its tunnel", DONE_WITHIN, || {

@@ -6,13 +6,14 @@ mod args;
 pub mod inventory;
 pub mod inventory_text;
 pub mod policy;
+mod request;
 pub mod sa;
 pub mod text;
 pub mod views;
 
 pub use args::{
-    Asked, Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, NotACommand,
-    OutputFormat, PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs,
-    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb, methods, parse_request,
-    to_request,
+    Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, OutputFormat,
+    PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs, PortQuery,
+    ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb,
 };
+pub use request::{Asked, NotACommand, methods, parse_request, to_request};

@@ -10,7 +10,7 @@ use netlink_wire::ethtool::{Feature, FeatureBit, FeatureBits, Features, HW_TC_OF
 use netlink_wire::genl::FamilyReport;
 use netlink_wire::link::{Link, OperState};
 use netlink_wire::ovs_datapath::{Change, Datapath};
-use netlink_wire::ovs_flow::{FlowAction, FlowCounters, Megaflow};
+use netlink_wire::ovs_flow::{FlowAction, FlowBody, FlowCounters, Megaflow};
 use netlink_wire::ovs_vport::{Vport, VportKind};
 use netlink_wire::{DpPort, Malformed, Message};
 
@@ -97,6 +97,26 @@ fn the_megaflows_that_tc_cannot_have_are_in_the_datapath() {
     assert!(recirculated);
     assert!(flows.iter().any(|flow| flow.keys.as_ref().unwrap().recirc_id().0 != 0));
     assert!(flows.iter().any(|flow| flow.counters.stats.packets > 0 && flow.counters.used.is_some()));
+}
+
+#[test]
+fn the_body_of_a_megaflow_reads_as_the_megaflow_does() {
+    let flows = decode(&hex::read("ovs_flow"), |message| {
+        let (flow, body) = Megaflow::decode_with_body(message)?;
+        Ok((flow.into_owned(), body.unwrap()))
+    });
+    for (flow, body) in &flows {
+        assert_eq!(Some(body.keys().unwrap()), flow.keys);
+        assert_eq!(Some(body.actions().unwrap()), flow.actions);
+        let (key, mask, actions) = body.parts();
+        assert_eq!(&FlowBody::from_parts(key, mask, actions).unwrap(), body);
+        assert_eq!(flows.iter().filter(|(_, other)| other == body).count(), 1);
+    }
+    let none = decode(&hex::read("ovs_flow-counters"), |message| Ok(Megaflow::decode_with_body(message)?.1));
+    assert!(none.iter().all(Option::is_none), "keys and actions are not told there");
+    assert!(FlowBody::from_parts(&[4, 0], None, &[]).is_ok(), "bytes too few for an attribute are none");
+    assert!(FlowBody::from_parts(&[3, 0, 1, 0], None, &[]).is_err());
+    assert!(FlowBody::from_parts(&[], None, &vec![0; FlowBody::BYTES_MAX + 1]).is_err());
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn ports() -> Ports {
             ifindex: Ifindex(ifindex),
             location: Location::ingress(Ifindex(ifindex)),
             dp_port: Some(DpPort(number as u32)),
+            dp: Some(Ifindex(3)),
             bridge: "br0".into(),
             iface_id: Some(format!("web-{number}")),
             workload: None,

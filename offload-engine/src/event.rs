@@ -20,6 +20,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{DpPort, Errno, Ifindex, Ufid};
 use policies::Micros;
 use policies::rules::Rules;
@@ -115,6 +116,8 @@ pub enum Answer {
 pub struct Megaflow {
     /// Its id. A flow that was installed without one cannot be told from others and is left out.
     pub ufid: Ufid,
+    /// The datapath it is in, by the netdev index of its own device: numbers of ports are of one datapath.
+    pub dp: Ifindex,
     /// The port it comes in by; a notification of its deletion does not tell.
     pub in_port: Option<DpPort>,
     /// It is kept out of TC for its recirculation alone: the kernel shares no recirculation ids with TC.
@@ -123,6 +126,9 @@ pub struct Megaflow {
     pub counted: Option<Count>,
     /// What of it TC cannot express, in words, where that can be seen: the likely reason for its being here.
     pub unfit: Option<String>,
+    /// Key, mask and actions. A notification of its deletion does not tell; what is longer than
+    /// [`FlowBody::BYTES_MAX`] is not told of at all.
+    pub body: Option<FlowBody>,
 }
 
 /// What happens.

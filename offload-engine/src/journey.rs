@@ -156,6 +156,7 @@ mod tests {
             ifindex: Ifindex(1),
             location: Location::ingress(Ifindex(1)),
             dp_port: None,
+            dp: None,
             bridge: "br-int".into(),
             iface_id: workload.map(Into::into),
             workload: workload.map(|name| Workload {

@@ -304,7 +304,7 @@ impl Engine {
     fn complete_port(&self, port: &mut SketchPort) {
         let Some(name) = &port.name else { return };
         let ports = &self.world.ports;
-        let by_number = || ports.by_dp_port(DpPort(name.parse().ok()?));
+        let by_number = || ports.by_number(DpPort(name.parse().ok()?));
         let Some(facts) = ports.iter().find(|facts| facts.name == *name).or_else(by_number) else { return };
         let known = subject::name_of(facts);
         port.iface_id = port.iface_id.take().or(known.iface_id.map(Into::into));

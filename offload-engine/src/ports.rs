@@ -75,6 +75,8 @@ pub struct PortFacts {
     pub location: Location,
     /// Number in the kernel datapath, once known.
     pub dp_port: Option<DpPort>,
+    /// The kernel datapath it is a port of, by the netdev index of that one's own device, once known.
+    pub dp: Option<Ifindex>,
     /// The bridge it is on.
     pub bridge: String,
     /// `Interface.external_ids:iface-id`.
@@ -109,7 +111,7 @@ impl PortFacts {
 pub struct Ports {
     ports: BTreeMap<Ifindex, PortFacts>,
     nics: BTreeMap<NicId, NicFacts>,
-    by_dp_port: BTreeMap<DpPort, Ifindex>,
+    by_dp_port: BTreeMap<(DpPort, Option<Ifindex>), Ifindex>,
     chassis: BTreeMap<IpAddr, String>,
     // None while nobody has told of the host's policies.
     protection: Option<Protection>,
@@ -118,19 +120,21 @@ pub struct Ports {
 impl Ports {
     /// Takes what is now true of a port; returns what was.
     pub fn set(&mut self, port: PortFacts) -> Option<PortFacts> {
+        let before = self.remove(port.ifindex);
         if let Some(dp_port) = port.dp_port {
-            self.by_dp_port.insert(dp_port, port.ifindex);
+            self.by_dp_port.insert((dp_port, port.dp), port.ifindex);
         }
-        self.ports.insert(port.ifindex, port)
+        self.ports.insert(port.ifindex, port);
+        before
     }
 
     /// Forgets a port.
     pub fn remove(&mut self, ifindex: Ifindex) -> Option<PortFacts> {
         let port = self.ports.remove(&ifindex)?;
         if let Some(dp_port) = port.dp_port
-            && self.by_dp_port.get(&dp_port) == Some(&ifindex)
+            && self.by_dp_port.get(&(dp_port, port.dp)) == Some(&ifindex)
         {
-            self.by_dp_port.remove(&dp_port);
+            self.by_dp_port.remove(&(dp_port, port.dp));
         }
         Some(port)
     }
@@ -175,9 +179,16 @@ impl Ports {
         self.ports.get(&ifindex)
     }
 
-    /// The port with this number in the datapath.
-    pub fn by_dp_port(&self, dp_port: DpPort) -> Option<&PortFacts> {
-        self.ports.get(self.by_dp_port.get(&dp_port)?)
+    /// The port with this number in this datapath.
+    pub fn by_dp_port(&self, dp: Ifindex, dp_port: DpPort) -> Option<&PortFacts> {
+        self.ports.get(self.by_dp_port.get(&(dp_port, Some(dp)))?)
+    }
+
+    /// A port with this number, of the first datapath that has one: for people, who have one datapath as a rule.
+    pub(crate) fn by_number(&self, dp_port: DpPort) -> Option<&PortFacts> {
+        let mut of_number =
+            self.by_dp_port.range((dp_port, None)..).take_while(|((of, _), _)| *of == dp_port);
+        self.ports.get(of_number.next()?.1)
     }
 
     /// A port whose filters are at `location`: for a shared block, the first of its members.
@@ -238,6 +249,7 @@ mod tests {
                 ifindex,
                 location: Location::ingress(ifindex),
                 dp_port: None,
+                dp: None,
                 bridge: String::new(),
                 iface_id: None,
                 kind,

@@ -7,7 +7,7 @@ use crate::ports::{PortFacts, PortKind, Ports};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_wire::ovs_flow::{FlowAction, FlowActions, FlowKeys, keys::VlanKey};
-use netlink_wire::{EtherType, Ifindex, MacAddr, Masked};
+use netlink_wire::{DpPort, EtherType, Ifindex, MacAddr, Masked};
 use policies::language::{Header, PortName, Subject};
 use tc_flower::action::{CtFlags, Mirred, MirredTarget, TunnelKey};
 use tc_flower::keys::{FIRST_FRAGMENT, FRAGMENT};
@@ -39,15 +39,16 @@ pub fn of_filter<'a>(
     subject
 }
 
-/// A flow of the kernel datapath as conditions see it. The egress ports are put into `outports`.
+/// A flow of the kernel datapath `dp` as conditions see it. The egress ports are put into `outports`.
 pub fn of_megaflow<'a>(
+    dp: Ifindex,
     keys: &FlowKeys,
     actions: Option<&FlowActions<'_>>,
     ports: &'a Ports,
     outports: &'a mut Vec<PortName<'a>>,
 ) -> Subject<'a> {
     let mut subject = Subject::default();
-    let inport = keys.in_port().and_then(|port| ports.by_dp_port(port));
+    let inport = keys.in_port().and_then(|port| ports.by_dp_port(dp, port));
     subject.inport = inport.map(name_of).unwrap_or_default();
     megaflow_ethernet(&mut subject, keys);
     megaflow_network(&mut subject, keys);
@@ -67,7 +68,14 @@ pub fn of_megaflow<'a>(
             remote(tunnel.ipv4_src.map(|src| src.value), tunnel.ipv6_src.map(|src| src.value))
         });
         let dport = exact(keys.tunnel.as_ref().and_then(|tunnel| tunnel.tp_dst));
-        megaflow_actions(&mut subject, actions, Journey::new(inport, remote, dport), ports, outports);
+        let port = |number| ports.by_dp_port(dp, number);
+        megaflow_actions(
+            &mut subject,
+            actions,
+            Journey::new(inport, remote, dport),
+            (ports, &port),
+            outports,
+        );
     }
     subject
 }
@@ -428,14 +436,14 @@ fn megaflow_actions<'a>(
     subject: &mut Subject<'a>,
     actions: &FlowActions<'_>,
     mut journey: Journey<'a>,
-    ports: &'a Ports,
+    (ports, port_of): (&'a Ports, &dyn Fn(DpPort) -> Option<&'a PortFacts>),
     outports: &'a mut Vec<PortName<'a>>,
 ) {
     let mut outcome = Outcome::default();
     let mut encap = None;
     actions.visit(&mut |action| match action {
         FlowAction::Output(port) => {
-            let port = ports.by_dp_port(*port);
+            let port = port_of(*port);
             if outcome.encapsulates && encap.is_none() {
                 encap = port.and_then(|port| port.tunnel_kind.as_deref());
             }

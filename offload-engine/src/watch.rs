@@ -369,7 +369,8 @@ impl World {
         if let Stage::Modifying { unclear, .. } = &mut entry.stage {
             *unclear = true;
         }
-        let port = flow.in_port.and_then(|port| self.ports.by_dp_port(port)).map(|port| port.ifindex);
+        let port =
+            flow.in_port.and_then(|port| self.ports.by_dp_port(flow.dp, port)).map(|port| port.ifindex);
         if let Some(entry) = self.ledger.get_mut(ufid) {
             entry.port = port.or(entry.port);
             entry.unfit = flow.unfit.clone().or(entry.unfit.take());

@@ -29,6 +29,7 @@ fn ports() -> Ports {
         ifindex: Ifindex(ifindex),
         location: Location::ingress(Ifindex(ifindex)),
         dp_port: Some(DpPort(dp_port)),
+        dp: Some(Ifindex(3)),
         bridge: "br0".into(),
         iface_id: iface_id.map(Into::into),
         workload: None,
@@ -188,7 +189,7 @@ fn a_megaflow_of_the_kernel_datapath_is_seen_as_its_filter_would_be() {
     for flow in flows {
         let Some(keys) = &flow.keys else { continue };
         let (ports, mut outports) = (ports(), Vec::new());
-        let subject = subject::of_megaflow(keys, flow.actions.as_ref(), &ports, &mut outports);
+        let subject = subject::of_megaflow(Ifindex(3), keys, flow.actions.as_ref(), &ports, &mut outports);
         let text = keys.to_string();
         check(
             &subject,

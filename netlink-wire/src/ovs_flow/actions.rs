@@ -181,6 +181,12 @@ impl<'a> FlowActions<'a> {
         Ok(Self(Cow::Borrowed(attr.payload())))
     }
 
+    /// The same, of a list that was taken out of its attribute.
+    pub(super) fn of_list(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        check(Attrs::new(bytes, Family::OvsFlow, 0), 0)?;
+        Ok(Self(Cow::Borrowed(bytes)))
+    }
+
     /// A list that was checked with the one around it.
     const fn inner(attr: &Attr<'a>) -> Self {
         Self(Cow::Borrowed(attr.payload()))

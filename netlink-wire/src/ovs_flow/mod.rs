@@ -1,12 +1,14 @@
 //! The generic netlink family `ovs_flow` of `linux/openvswitch.h`: the megaflows of the kernel datapath.
 
 pub mod actions;
+mod body;
 pub mod conntrack;
 mod display;
 pub mod keys;
 pub mod tunnel;
 
 pub use actions::{FlowAction, FlowActions, MeterId, SetField, Userspace};
+pub use body::FlowBody;
 pub use conntrack::{Conntrack, Nat, NatAddress};
 pub use keys::FlowKeys;
 pub use tunnel::{TunnelFlags, TunnelKey};
@@ -149,6 +151,10 @@ impl<'a> Megaflow<'a> {
     /// # Errors
     /// A message that is not one of this family, or is broken in any part.
     pub fn decode(message: &Message<'a>) -> Result<Self, Malformed> {
+        Ok(Self::read(message)?.0)
+    }
+
+    fn read(message: &Message<'a>) -> Result<(Self, Lists<'a>), Malformed> {
         let mut lists = Lists::default();
         let counters = FlowCounters::read(message, &mut lists)?;
         let mut flow = Self { counters, keys: None, actions: None };
@@ -163,7 +169,7 @@ impl<'a> Megaflow<'a> {
             }
         }
         flow.actions = lists.actions.as_ref().map(FlowActions::read).transpose()?;
-        Ok(flow)
+        Ok((flow, lists))
     }
 
     /// The same megaflow, independent of the message it was read from.

@@ -6,7 +6,7 @@
 #[path = "../simulation/rng.rs"]
 mod rng;
 
-use netlink_wire::{DpPort, Ufid};
+use netlink_wire::{DpPort, Ifindex, Ufid};
 use offload_engine::{Count, Effect, Engine, Event, Megaflow, Micros, Placement, Round, Settings};
 use rng::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,10 +60,12 @@ fn ufid(datapath: u64, number: u64) -> Ufid {
 fn megaflow(ufid: Ufid, counted: u64, is_told_whole: bool) -> Box<Megaflow> {
     Box::new(Megaflow {
         ufid,
+        dp: Ifindex(3),
         in_port: is_told_whole.then_some(DpPort(1)),
         needs_chain_restore: false,
         counted: Some(Count::new(counted, counted * 100)),
         unfit: None,
+        body: None,
     })
 }
 

@@ -38,6 +38,7 @@ fn ports() -> Vec<PortFacts> {
         ifindex: Ifindex(100 + number),
         location: Location::ingress(Ifindex(100 + number)),
         dp_port: Some(DpPort(number)),
+        dp: Some(Ifindex(3)),
         bridge: "br0".into(),
         iface_id: None,
         workload: None,

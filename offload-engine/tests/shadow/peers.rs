@@ -33,6 +33,7 @@ fn ports(name: &str) -> Vec<PortFacts> {
             ifindex,
             location: Location::ingress(ifindex),
             dp_port: Some(vport.port),
+            dp: Some(Ifindex(3)),
             bridge: "br0".into(),
             iface_id: None,
             workload: None,

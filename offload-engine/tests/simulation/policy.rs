@@ -38,6 +38,7 @@ fn port(number: u32, name: &str) -> Event {
         ifindex: Ifindex(number),
         location: Location::ingress(Ifindex(number)),
         dp_port: Some(DpPort(number)),
+        dp: Some(Ifindex(3)),
         bridge: "br0".into(),
         iface_id: None,
         workload: None,

@@ -100,6 +100,7 @@ fn refused_toward_one_kind_of_port_is_refused_toward_all_of_that_kind() {
         ifindex: Ifindex(1),
         location: Location::ingress(Ifindex(1)),
         dp_port: None,
+        dp: None,
         bridge: "br0".into(),
         iface_id: None,
         workload: None,

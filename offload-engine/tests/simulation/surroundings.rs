@@ -24,6 +24,7 @@ pub(crate) fn events(location: Location) -> [Event; 4] {
             ifindex: Ifindex(7),
             location,
             dp_port: None,
+            dp: None,
             bridge: "br0".into(),
             iface_id: None,
             workload: None,

@@ -9,7 +9,7 @@ use std::io;
 use netlink_wire::genl::{self, FamilyEvent, FamilyId, FamilyReport, GENL_ID_CTRL};
 use netlink_wire::message::Control;
 use netlink_wire::ovs_datapath::{self, Change, Datapath};
-use netlink_wire::ovs_flow::{self, Megaflow, Omit};
+use netlink_wire::ovs_flow::{self, FlowBody, Megaflow, Omit};
 use netlink_wire::ovs_vport::{self, Vport};
 use netlink_wire::{Ifindex, Message, Messages, Seq};
 use offload_engine::{ChainRestore, Count, Event, Round};
@@ -346,9 +346,9 @@ impl KernelDatapath {
                 self.datapaths.insert(datapath.ifindex, datapath.features.shares_recirc_ids_with_tc());
             }),
             Step::Ports(_) => Vport::decode(message).map(|port| self.ports.push(port)),
-            Step::Flows(round, dp) => Megaflow::decode(message).map(|flow| {
+            Step::Flows(round, dp) => Megaflow::decode_with_body(message).map(|(flow, body)| {
                 let shares = self.datapaths.get(&dp).copied().unwrap_or(true);
-                let flow = for_engine(&flow, shares).map(Box::new);
+                let flow = for_engine(&flow, body, shares).map(Box::new);
                 told.extend(flow.map(|flow| Told::Event(Event::Megaflow { round: Some(round), flow })));
             }),
             Step::FlowsEnd(_) | Step::PortsEnd => Ok(()),
@@ -416,10 +416,10 @@ impl KernelDatapath {
     ) -> Result<(), netlink_wire::Malformed> {
         let kind = FamilyId(message.header.kind);
         if kind == families.flow {
-            let flow = Megaflow::decode(message)?;
+            let (flow, body) = Megaflow::decode_with_body(message)?;
             let shares = self.datapaths.get(&flow.counters.dp).copied().unwrap_or(true);
             let change = flow.counters.change;
-            let Some(flow) = for_engine(&flow, shares).map(Box::new) else { return Ok(()) };
+            let Some(flow) = for_engine(&flow, body, shares).map(Box::new) else { return Ok(()) };
             told.push(Told::Event(match change {
                 Change::Deleted => Event::MegaflowGone(flow),
                 Change::New | Change::Set => Event::Megaflow { round: None, flow },
@@ -451,13 +451,19 @@ impl KernelDatapath {
 }
 
 /// A flow as the engine wants to hear of it; none for one without an id, which cannot be told from others.
-fn for_engine(flow: &Megaflow<'_>, shares_recirc_ids: bool) -> Option<offload_engine::Megaflow> {
+fn for_engine(
+    flow: &Megaflow<'_>,
+    body: Option<FlowBody>,
+    shares_recirc_ids: bool,
+) -> Option<offload_engine::Megaflow> {
     let counters = &flow.counters;
     Some(offload_engine::Megaflow {
         ufid: counters.ufid?,
+        dp: counters.dp,
         in_port: flow.keys.as_ref().and_then(|keys| keys.in_port).map(|port| port.value),
         counted: Some(Count::new(counters.stats.packets, counters.stats.bytes)),
         unfit: super::unfit::reason(flow, shares_recirc_ids),
         needs_chain_restore: super::unfit::needs_chain_restore(flow, shares_recirc_ids),
+        body,
     })
 }

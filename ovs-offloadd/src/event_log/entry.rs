@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
 use offload_engine::{
@@ -122,11 +123,13 @@ pub(crate) struct NicEntry {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FlowEntry {
     ufid: String,
+    dp: u32,
     in_port: Option<u32>,
     counted: Option<(u64, u64)>,
     unfit: Option<String>,
-    #[serde(default)]
     needs_chain_restore: bool,
+    /// Key, mask and actions as the kernel sent them.
+    body: Option<(Hex, Option<Hex>, Hex)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -283,20 +286,31 @@ impl FlowEntry {
     fn of(flow: &Megaflow) -> Self {
         Self {
             ufid: flow.ufid.to_string(),
+            dp: flow.dp.0,
             in_port: flow.in_port.map(|port| port.0),
             counted: flow.counted.map(|count| (count.packets, count.bytes)),
             unfit: flow.unfit.clone(),
             needs_chain_restore: flow.needs_chain_restore,
+            body: flow.body.as_ref().map(|body| {
+                let (key, mask, actions) = body.parts();
+                (Hex(key.to_vec()), mask.map(|mask| Hex(mask.to_vec())), Hex(actions.to_vec()))
+            }),
         }
     }
 
     fn flow(self) -> Result<Box<Megaflow>, String> {
+        let read = |(key, mask, actions): (Hex, Option<Hex>, Hex)| {
+            let body = FlowBody::from_parts(&key.0, mask.as_ref().map(|mask| &*mask.0), &actions.0);
+            body.map_err(|error| error.to_string())
+        };
         Ok(Box::new(Megaflow {
             ufid: ufid(&self.ufid)?,
+            dp: Ifindex(self.dp),
             in_port: self.in_port.map(DpPort),
             counted: self.counted.map(|(packets, bytes)| Count::new(packets, bytes)),
             unfit: self.unfit,
             needs_chain_restore: self.needs_chain_restore,
+            body: self.body.map(read).transpose()?,
         }))
     }
 }
@@ -530,6 +544,26 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flow_of_the_kernel_datapath_comes_back_from_the_log_as_it_was() {
+        let body =
+            FlowBody::from_parts(&[8, 0, 3, 0, 5, 0, 0, 0], Some(&[8, 0, 3, 0, 0xff, 0xff, 0xff, 0xff]), &[]);
+        let flow = Megaflow {
+            ufid: "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".parse().unwrap(),
+            dp: Ifindex(9),
+            in_port: Some(DpPort(5)),
+            counted: Some(Count::new(3, 300)),
+            unfit: None,
+            needs_chain_restore: false,
+            body: Some(body.unwrap()),
+        };
+        for flow in [flow.clone(), Megaflow { body: None, ..flow }] {
+            let text = serde_json::to_string(&FlowEntry::of(&flow)).unwrap();
+            let read: FlowEntry = serde_json::from_str(&text).unwrap();
+            assert_eq!(*read.flow().unwrap(), flow, "{text}");
+        }
+    }
 
     #[test]
     fn what_a_replacement_took_is_in_the_log_and_logs_of_before_are_read() {

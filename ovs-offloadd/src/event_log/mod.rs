@@ -35,12 +35,22 @@ impl Setting {
     }
 }
 
+/// What a log contains. 2: of a flow of the kernel datapath also which datapath it is in, its key, mask and actions.
+const FORMAT: u32 = 2;
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Start {
     ovs_offloadd: String,
+    /// [`FORMAT`]; the first did not say.
+    #[serde(default = "first_format")]
+    format: u32,
     t_us: u64,
     settings: Vec<Setting>,
+}
+
+fn first_format() -> u32 {
+    1
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,6 +85,7 @@ impl Recorder {
         let mut recorder = Self { out, written: 0, bytes_max };
         recorder.write(&Start {
             ovs_offloadd: env!("CARGO_PKG_VERSION").to_owned(),
+            format: FORMAT,
             t_us: now.0,
             settings,
         })?;
@@ -158,6 +169,13 @@ pub fn replay(path: &Path) -> Result<Replayed, String> {
     let first = first.map_err(|error| wrong(1, &error))?;
     let start: Start =
         serde_json::from_str(&first).map_err(|error| wrong(1, &format!("no event log: {error}")))?;
+    if start.format != FORMAT {
+        let what = format!(
+            "an event log of format {}, which ovs-offloadd {} wrote; this program reads format {FORMAT} only",
+            start.format, start.ovs_offloadd
+        );
+        return Err(wrong(1, &what));
+    }
     let settings = settings_of(&start.settings).map_err(|why| wrong(1, &why))?;
     let mut engine = Engine::new(Micros(start.t_us), settings);
     let mut replayed = Replayed { events: 0, effects: 0, span_us: 0 };
@@ -215,6 +233,7 @@ mod tests {
             ifindex,
             location: Location::ingress(ifindex),
             dp_port: Some(netlink_wire::DpPort(2)),
+            dp: Some(netlink_wire::Ifindex(3)),
             bridge: "br0".into(),
             iface_id: Some("x".into()),
             workload: None,
@@ -276,6 +295,15 @@ mod tests {
         assert!(add().is_ok(), "it is told once");
         recorder.flush().unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() < 500);
+    }
+
+    #[test]
+    fn a_log_of_another_format_is_refused_with_both_formats() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        std::fs::write(&path, "{\"ovs_offloadd\":\"0.1.0\",\"t_us\":1,\"settings\":[]}\n").unwrap();
+        let sentence = replay(&path).unwrap_err();
+        assert!(sentence.contains("format 1") && sentence.contains("format 2"), "{sentence}");
     }
 
     #[test]

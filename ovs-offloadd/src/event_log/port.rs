@@ -49,6 +49,8 @@ pub(crate) struct PortEntry {
     ifindex: u32,
     at: Place,
     dp_port: Option<u32>,
+    #[serde(default)]
+    dp: Option<u32>,
     bridge: String,
     iface_id: Option<String>,
     #[serde(default)]
@@ -67,6 +69,7 @@ impl PortEntry {
             ifindex: port.ifindex.0,
             at: Place::of(port.location),
             dp_port: port.dp_port.map(|port| port.0),
+            dp: port.dp.map(|dp| dp.0),
             bridge: port.bridge.clone(),
             iface_id: port.iface_id.clone(),
             workload: port.workload.as_ref().map(WorkloadEntry::of),
@@ -84,6 +87,7 @@ impl PortEntry {
             ifindex: Ifindex(self.ifindex),
             location: self.at.location(),
             dp_port: self.dp_port.map(DpPort),
+            dp: self.dp.map(Ifindex),
             bridge: self.bridge,
             iface_id: self.iface_id,
             workload: self.workload.map(WorkloadEntry::workload).transpose()?,
@@ -114,6 +118,7 @@ mod tests {
             ifindex: Ifindex(7),
             location: Location::ingress(Ifindex(7)),
             dp_port: Some(DpPort(2)),
+            dp: Some(Ifindex(3)),
             bridge: "br-int".into(),
             iface_id: Some("prod_web-0".into()),
             workload: Some(workload),

@@ -86,6 +86,7 @@ impl Inventory {
             ifindex,
             location,
             dp_port: Some(vport.port),
+            dp: Some(vport.dp),
             bridge: row.bridge,
             iface_id: row.iface_id,
             workload: row.workload,

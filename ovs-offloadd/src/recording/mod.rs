@@ -366,10 +366,12 @@ mod tests {
             self.packets += 10;
             let flow = Megaflow {
                 ufid: "a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".parse().unwrap(),
+                dp: netlink_wire::Ifindex(3),
                 in_port: None,
                 counted: Some(Count::new(self.packets, self.packets * 100)),
                 unfit: None,
                 needs_chain_restore: false,
+                body: None,
             };
             let mut effects = Vec::new();
             self.engine.handle(

@@ -5,7 +5,9 @@
 //! `--no-names`, for `mod-flow` takes names in keys and not in actions; and both options at once are one argument too many
 //! for it (OVS, `lib/dpctl.c`, `dpctl_put_flow_dpif` and `all_commands`). The two commands disagree in one more place:
 //! the parser wants `recirc(5)` where the printer writes `recirc(0x5)` (OVS, `lib/odp-util.c`, `parse_odp_action` and
-//! `format_odp_action`).
+//! `format_odp_action`). And `drop` is how the printer writes a list without actions, while the parser makes an action of it that
+//! Open vSwitch itself does not give to TC: the filter then has another number of actions than what the kernel answers, of which
+//! Open vSwitch warns (OVS 3.5, `odp_actions_from_string` and, in `lib/tc.c`, `cmp_tc_flower_match_action`).
 //!
 //! And the text says less than the filter where that matches on a tunnel's outer header. What is written back has to match the
 //! same packets, so [`FlowText::complete`] adds what is missing.
@@ -27,7 +29,7 @@ pub struct FlowText {
     pub ufid: Ufid,
     /// Key and mask, as `dpctl/mod-flow` reads them.
     pub key: String,
-    /// Actions, as `dpctl/mod-flow` reads them.
+    /// Actions, as `dpctl/mod-flow` reads them: empty for a flow that is dropped.
     pub actions: String,
 }
 
@@ -72,7 +74,8 @@ impl FlowText {
         if actions.is_empty() {
             return Err(FlowTextError::NoActions);
         }
-        Ok(Self { ufid, key: key.into(), actions: decimal_recirc(actions) })
+        let actions = if actions == DROP { String::new() } else { decimal_recirc(actions) };
+        Ok(Self { ufid, key: key.into(), actions })
     }
 
     /// The text with its VLAN tags as the filter matches them that it was printed from.
@@ -193,6 +196,9 @@ fn geneve_option(option: &GeneveOptionKey) -> String {
     text + "}"
 }
 
+/// How a list without actions is printed.
+const DROP: &str = "drop";
+
 /// How a tag begins in a key.
 const TAG: &str = "vlan(";
 
@@ -244,6 +250,15 @@ ipv4(src=10.0.0.1,dst=10.0.0.2,proto=6,frag=no), packets:14, bytes:1372, used:0.
         assert_eq!(decimal_recirc("1,recirc(0xff),recirc(0x10)"), "1,recirc(255),recirc(16)");
         assert_eq!(decimal_recirc("recirc(0xzz)"), "recirc(0xzz)");
         assert_eq!(decimal_recirc("recirc(0x"), "recirc(0x");
+    }
+
+    #[test]
+    fn flow_that_is_dropped_is_modified_to_one_without_actions() {
+        let dropped = NUMBERED.replace("ct(zone=3,nat),3,recirc(0x5)", "drop");
+        assert_eq!(FlowText::parse(WHOLE, &dropped).unwrap().actions, "");
+        let in_a_branch = NUMBERED.replace("ct(zone=3,nat)", "check_pkt_len(size=200,gt(drop),le(3))");
+        let actions = FlowText::parse(WHOLE, &in_a_branch).unwrap().actions;
+        assert_eq!(actions, "check_pkt_len(size=200,gt(drop),le(3)),3,recirc(5)");
     }
 
     #[test]

@@ -25,6 +25,12 @@ modules=$(readlink -f "/lib/modules/$(uname -r)")
 cp -rL "$modules" /run/lab/modules
 mount --bind /run/lab/modules "$modules"
 
+# Each test ends with a dozen modules and some namespaces removed, each of which waits for RCU: it need not wait long.
+echo 1 >/sys/kernel/rcu_expedited
+
+# The device node of tun is there once the module is, for there is no udev.
+modprobe tun
+
 if [ "$LAB_PORTS" = simnic ]; then
 	cp /repository/lab/ovs-testsuite/{ip,port.sh} "$mine"
 	chmod 755 "$mine"/*

@@ -173,7 +173,8 @@ impl List {
     }
 
     fn push_vlan(&mut self, tpid: EtherType, tci: u16) -> Outcome<()> {
-        if !tpid.is_vlan() || tci & 0x1000 == 0 {
+        // The action takes no id of all ones (`tcf_vlan_init()`).
+        if !tpid.is_vlan() || tci & 0x1000 == 0 || tci & 0xfff == 0xfff {
             return Err(Untranslatable::Action(Done::Vlan));
         }
         self.settle_checksums();

@@ -17,6 +17,8 @@
 //!   options may fit, where the length of all of them has the bits of the rule's.
 //! - The kernel datapath sets the critical bit of a Geneve header with critical options, and `tunnel_key` does not.
 //! - A checksum that is wrong stays wrong in the kernel datapath, and is made right by `csum`.
+//! - UDP over IPv6 without a checksum stays without in the kernel datapath when its ports or addresses are set, and gets one
+//!   by `csum` (`tcf_csum_ipv6_udp()`).
 //! - Below a routing header of IPv6, the kernel datapath leaves the checksum alone when it sets the destination.
 //! - The kernel datapath drops what is longer than the output port's MTU.
 

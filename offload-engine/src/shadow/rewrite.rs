@@ -3,7 +3,7 @@
 //! Checksums: the kernel datapath keeps them up as it writes (`set_ipv4()`, `set_ipv6()`, `set_udp()`, … of
 //! `net/openvswitch/actions.c`), and TC computes those that the action `csum` names anew. Named are those that the kernel
 //! datapath keeps up, of the protocols that the packets may have, and no others: it leaves UDP-Lite's wrong, and so does
-//! TC unless asked. A UDP checksum of 0 stays 0 in both.
+//! TC unless asked. A UDP checksum of 0 stays 0 in both over IPv4.
 
 use super::untranslatable::{Done, Untranslatable};
 use super::{Fragment, Headers};

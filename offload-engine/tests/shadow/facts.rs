@@ -178,6 +178,8 @@ fn a_tag_below_another_keeps_rewrites_out_and_labels_go_where_there_is_no_tag() 
         vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0],
         Some(vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0]),
     );
+    let reserved = refused_actions(1, vec![Act::PushVlan(0x8100, 0x1fff), OUT]);
+    assert_eq!(reserved, Untranslatable::Action(Done::Vlan), "the action `vlan` takes no id 4095");
     let tag = Act::PushVlan(0x8100, 0x1005);
     let two = refused_actions(1, vec![tag.clone(), tag.clone(), ttl.clone(), OUT]);
     assert_eq!(two, Untranslatable::Action(Done::SetBelowTags));

@@ -30,6 +30,8 @@ const FLOWS_MAX: u32 = 4096;
 const PACKETS_MAX: u64 = 1 << 24;
 /// What the socket buffers hold: seconds of a slow guest's backlog.
 const SOCKET_BUFFER: usize = 16 << 20;
+/// The longest that a host with little time takes for its next answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// How often the receiver looks whether it is to end, and prints its count.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -160,7 +162,12 @@ impl Plan {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind((any, port))?;
+        let address = SocketAddr::from((any, port));
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        // Answers that come while the sender has no time are not lost.
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
         socket.connect(self.to)?;
         // Answers are taken as they come, and not waited for.
         socket.set_nonblocking(true)?;
@@ -201,10 +208,10 @@ fn take_answers(socket: &UdpSocket, answers: &mut Tally) {
     }
 }
 
-/// Takes answers to `sent` packets, where there were any, until none has come for as long as a report takes.
+/// Takes answers to `sent` packets, where there were any, until all are there or none has come for a while.
 fn take_last_answers(sockets: &[UdpSocket], sent: u64, answers: &mut Tally) {
     let mut last = Instant::now();
-    while (1..sent).contains(&answers.counts.received) && last.elapsed() < REPORT_EVERY {
+    while (1..sent).contains(&answers.counts.received) && last.elapsed() < ANSWERED_WITHIN {
         let before = answers.counts.received;
         sockets.iter().for_each(|socket| take_answers(socket, answers));
         if answers.counts.received > before {

@@ -6,6 +6,7 @@ mod compared;
 mod connections;
 mod events;
 mod fabric;
+mod fragments;
 mod plugged;
 mod provider;
 mod topologies;
@@ -26,6 +27,7 @@ use events::{
     what_happens_to_ovn_loses_no_more_than_without_the_daemon,
     what_ovn_takes_away_leaves_hardware_and_its_restarts_lose_nothing,
 };
+use fragments::fragments_through_conntrack_are_lost_as_without_the_daemon;
 use lab_tests::harness::{
     Daemon, Failure, Lab, Need, Netns, Outcome, Ovn, Ovs, Receiver, Sender, Simnic, Stream, Test, ensure,
     fact, run, wait_for, wait_until,
@@ -47,6 +49,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(an_established_connection_through_an_acl_moves_into_the_nic).needs(NEEDS_CT),
     fact!(a_connection_in_hardware_outlives_flushes_of_conntrack_and_restarts_of_ovn).needs(NEEDS_CT),
     fact!(a_connection_stands_still_no_longer_than_without_the_daemon).needs(NEEDS_CT).long(),
+    fact!(fragments_through_conntrack_are_lost_as_without_the_daemon).needs(NEEDS_CT).long(),
     fact!(connections_across_two_chassis_work_with_their_flows_in_hardware).needs(NEEDS_CT),
     fact!(translated_connections_through_a_gateway_work_with_their_flows_in_hardware).needs(NEEDS_CT),
 ];

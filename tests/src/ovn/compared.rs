@@ -15,8 +15,6 @@ pub(super) const SHARE_MIN: f64 = 95.0;
 /// emulated guest is late to tell it of an acknowledgement.
 const RETRANSMITS_MORE: u64 = WATCHED / 100;
 const PING_EVERY_MS: u32 = 5;
-/// Packets that are sent in fragments.
-const FRAGMENTED: u64 = 600;
 /// Two fragments with the pods' MTU.
 const FRAGMENTED_BYTES: u32 = 2000;
 
@@ -34,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
@@ -74,10 +72,28 @@ pub(super) struct Journey<'a> {
 /// Ports where nothing translates them.
 pub(super) const TCP: (u16, u16) = (7001, 7001);
 pub(super) const UDP: (u16, u16) = (7002, 7002);
+/// Counted at both pods.
+const PODS: &[(usize, Meter)] = &[(0, Meter::Pod), (1, Meter::Pod)];
 
-impl Journey<'_> {
+impl<'a> Journey<'a> {
+    /// From the first pod to the second through connection tracking.
+    pub(super) fn between_pods(fabric: &'a Fabric, topology: &'a str, address: &'a str) -> Self {
+        Self {
+            topology,
+            from: &fabric.hosts[0].pod,
+            to: &fabric.hosts[1].pod,
+            listens: address,
+            called: address,
+            tcp: TCP,
+            udp: UDP,
+            meters: PODS,
+            tracked: true,
+            share_min: SHARE_MIN,
+        }
+    }
+
     /// `ADDRESS:PORT` of the other end, and what is called.
-    fn ends(&self, kind: Kind) -> (String, String) {
+    pub(super) fn ends(&self, kind: Kind) -> (String, String) {
         let (listens, called) = if kind == Kind::Tcp { self.tcp } else { self.udp };
         let end = |address: &str, port: u16| match address.contains(':') {
             true => format!("[{address}]:{port}"),
@@ -86,7 +102,7 @@ impl Journey<'_> {
         (end(self.listens, listens), end(self.called, called))
     }
 
-    fn connection(&self) -> Outcome<Connection> {
+    pub(super) fn connection(&self) -> Outcome<Connection> {
         let (listens, called) = self.ends(Kind::Tcp);
         Connection::between([self.from, self.to], &listens, &called)
     }
@@ -182,7 +198,7 @@ impl Window {
 
 impl Fabric {
     /// What has passed at each place so far.
-    fn passed(&self, journey: &Journey<'_>) -> Outcome<Vec<Passed>> {
+    pub(super) fn passed(&self, journey: &Journey<'_>) -> Outcome<Vec<Passed>> {
         journey.meters.iter().map(|(host, meter)| self.hosts[*host].passed_at(*meter)).collect()
     }
 
@@ -212,45 +228,6 @@ impl Fabric {
         wait_until("hardware is empty", DONE_WITHIN, || {
             Ok(self.hosts[0].flows()?.1 == 0 && self.hosts[1].flows()?.1 == 0)
         })
-    }
-
-    /// Sends packets in fragments through connection tracking, in software alone and then beside a connection that is in
-    /// hardware: a line of the table. What Open vSwitch and the kernel lose of them by themselves is more than what can be
-    /// compared: that some are answered is all that is asked for.
-    fn send_fragments(&self, journey: Journey<'_>) -> Outcome {
-        let send = || {
-            let (listens, to) = journey.ends(Kind::Fragments);
-            let receiver = Receiver::start_answering(journey.to, &listens)?;
-            let stream = Stream {
-                to: &to,
-                count: FRAGMENTED,
-                rate_per_s: RATE_PER_S / 2,
-                payload_bytes: FRAGMENTED_BYTES,
-                ..Stream::default()
-            };
-            let sent = Sender::start(journey.from, stream)?.finish_answered()?;
-            let received = receiver.finish()?;
-            ensure!(received.duplicated == 0, "packets came twice: {received:?}");
-            ensure!(sent.answers > 0, "{}: of {sent:?} in fragments {received:?} arrived", journey.topology);
-            Ok::<_, Failure>(sent.packets - sent.answers)
-        };
-        self.drain()?;
-        let software = send()?;
-        self.use_again()?;
-        let connection = journey.connection()?;
-        self.settled(journey.topology, &connection)?;
-        let before = self.passed(&journey)?;
-        let hardware = send()?;
-        let passed = self.passed(&journey)?;
-        for ((host, meter), (now, before)) in journey.meters.iter().zip(passed.iter().zip(&before)) {
-            // Of two frames for each packet none went by hardware, unless a CPU saw fewer than came through.
-            let slow = now.since(*before).slow();
-            let (frames, host) = (2 * (FRAGMENTED - hardware), &self.hosts[*host]);
-            let share = 100.0 * frames.saturating_sub(slow) as f64 / frames as f64;
-            let lost = format!("{software} / {hardware} of {FRAGMENTED}");
-            host.compared(journey.topology, Kind::Fragments.name(), *meter, share, &lost)?;
-        }
-        connection.close()
     }
 
     /// Lets both hosts use their hardware again.
@@ -335,7 +312,14 @@ impl Fabric {
 
 impl Chassis {
     /// Its line of the table.
-    fn compared(&self, topology: &str, kind: &str, meter: Meter, share: f64, lost: &str) -> Outcome {
+    pub(super) fn compared(
+        &self,
+        topology: &str,
+        kind: &str,
+        meter: Meter,
+        share: f64,
+        lost: &str,
+    ) -> Outcome {
         let (flows, placed, rest) = self.flows()?;
         println!(
             "    | {topology} | {kind} | hv{}{} | {flows} | {placed} | {share:.1} % | {lost} \

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab_tests::harness::{Failure, Lab, Netns, Outcome, ensure, wait_until};
+use lab_tests::harness::{Failure, Lab, Netns, Outcome, Pings, ensure, wait_until};
 
 use super::DONE_WITHIN;
 use super::compared::{Journey, Kind, SHARE_MIN, TCP, UDP};
@@ -15,9 +15,9 @@ use super::topologies::{plug_into_one_switch, plug_into_two_switches};
 use crate::io::netns;
 use crate::steer::conntrack::Connection;
 
-const PODS: &[(usize, Meter)] = &[(0, Meter::Pod), (1, Meter::Pod)];
 /// The pod of the first chassis has this address outside, and that of the second the other.
 const FLOATING: [&str; 2] = ["172.30.0.101", "172.30.0.102"];
+const PINGS: u64 = 200;
 /// Nothing arrives for so long: it is denied.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Open vSwitch looks through all of its flows every half second, later where that takes longer; OVN's own time and that
@@ -56,7 +56,8 @@ pub(super) fn translated_connections_through_a_gateway_work_with_their_flows_in_
     fabric.agree()
 }
 
-fn stateful_acl(fabric: &Fabric) -> Outcome {
+/// The pods on one logical switch, of which the second may be reached by the first at some ports, and by nobody else.
+pub(super) fn allow_by_acl(fabric: &Fabric) -> Outcome {
     plug_into_one_switch(fabric)?;
     let ovn = &fabric.ovn;
     ovn.nb("pg-add pods pod1 pod2")?;
@@ -70,23 +71,16 @@ fn stateful_acl(fabric: &Fabric) -> Outcome {
     acl(1002, "ip6.src == $friends6 && (tcp.dst == 7001 || udp.dst == 7002 || icmp6)", "allow-related")?;
     acl(1001, "(tcp.dst == 7009 || udp.dst == 7009)", "reject")?;
     acl(1000, "ip", "drop")?;
-    ovn.nb("--wait=hv sync")?;
+    ovn.nb("--wait=hv sync").map(drop)
+}
+
+fn stateful_acl(fabric: &Fabric) -> Outcome {
+    allow_by_acl(fabric)?;
     for (topology, address) in
         [("stateful ACL of a port group", "10.1.0.2"), ("stateful ACL of a port group, IPv6", "fd01::2")]
     {
+        let journey = Journey::between_pods(fabric, topology, address);
         for kind in [Kind::Tcp, Kind::Udp, Kind::Ping, Kind::Fragments] {
-            let journey = Journey {
-                topology,
-                from: &fabric.hosts[0].pod,
-                to: &fabric.hosts[1].pod,
-                listens: address,
-                called: address,
-                tcp: TCP,
-                udp: UDP,
-                meters: PODS,
-                tracked: true,
-                share_min: SHARE_MIN,
-            };
             fabric.compare(journey, kind)?;
         }
     }
@@ -200,16 +194,10 @@ fn load_balancer(fabric: &Fabric) -> Outcome {
     ovn.nb("ls-lb-add net1 web -- ls-lb-add net1 dns -- ls-lb-add net1 web6")?;
     ovn.nb("--wait=hv sync")?;
     let way = |topology, listens, called| Journey {
-        topology,
-        from: &fabric.hosts[0].pod,
-        to: &fabric.hosts[1].pod,
-        listens,
         called,
         tcp: (7001, 80),
         udp: (7002, 53),
-        meters: PODS,
-        tracked: true,
-        share_min: SHARE_MIN,
+        ..Journey::between_pods(fabric, topology, listens)
     };
     for kind in [Kind::Tcp, Kind::Udp] {
         fabric.compare(way("load balancer with DNAT", "10.2.2.1", "30.0.0.1"), kind)?;
@@ -259,6 +247,27 @@ fn floating_addresses(fabric: &Fabric) -> Outcome {
         // What comes in passes a zone of its own first, in which it has no connection: it is software's from there on.
         share_min: 25.0,
     };
-    // ICMP is told apart from the connection beside it, which would have to be in hardware for the most part.
-    [Kind::Tcp, Kind::Udp].into_iter().try_for_each(|kind| fabric.compare(journey, kind))
+    [Kind::Tcp, Kind::Udp].into_iter().try_for_each(|kind| fabric.compare(journey, kind))?;
+    // The table tells ICMP apart by the connection beside it, which would have to be in hardware for the most part.
+    fabric.drain()?;
+    pings_are_answered(fabric, FLOATING[1])?;
+    fabric.use_again()?;
+    let connection = journey.connection()?;
+    wait_until("a connection beside them is in hardware", DONE_WITHIN, || {
+        Ok(fabric.hosts[1].flows()?.1 >= 2)
+    })?;
+    pings_are_answered(fabric, FLOATING[1])?;
+    connection.close()
+}
+
+/// Every echo request from outside is answered.
+fn pings_are_answered(fabric: &Fabric, address: &str) -> Outcome {
+    let pings = Pings::start(fabric.outside()?, address, 5, 1200)?;
+    wait_until(&format!("{address} answers {PINGS} times"), DONE_WITHIN, || Ok(pings.answers() >= PINGS))?;
+    let (answered, missing) = (pings.answers(), pings.missing());
+    ensure!(
+        missing == 0,
+        "of pings to {address} {answered} were answered, and {missing} of those before were not"
+    );
+    pings.stop().map(drop)
 }

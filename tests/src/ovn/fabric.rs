@@ -71,8 +71,17 @@ impl Chassis {
     /// Ends the daemon, and has Open vSwitch offload all it can by itself.
     pub(super) fn offload_alone(&mut self) -> Outcome {
         self.daemon.signal("TERM")?;
-        self.ovs.vsctl(&["remove", "Open_vSwitch", ".", "other_config", "tc-policy"])?;
-        // It reads that when it starts.
+        self.start_over_with(&["remove", "Open_vSwitch", ".", "other_config", "tc-policy"])
+    }
+
+    /// Has Open vSwitch, whose daemon is ended, keep everything in its kernel datapath.
+    pub(super) fn offload_nothing(&mut self) -> Outcome {
+        self.start_over_with(&["set", "Open_vSwitch", ".", "other_config:hw-offload=false"])
+    }
+
+    /// Changes a setting that Open vSwitch reads when it starts.
+    fn start_over_with(&mut self, setting: &[&str]) -> Outcome {
+        self.ovs.vsctl(setting)?;
         self.ovs.signal(OvsDaemon::Vswitchd, "TERM")?;
         self.ovs.restart(OvsDaemon::Vswitchd)
     }

@@ -1,10 +1,11 @@
 //! Events in, effects out.
 
-use crate::event::{Effect, Event, Peer};
+use crate::event::{Answer, Effect, Event, OpId, Peer};
 use crate::history::History;
-use crate::ovs::Mode;
+use crate::ovs::{Mode, ModeWanted};
 use crate::placing::{Draining, Observe, Placing};
 use crate::settings::Settings;
+use crate::shadow::Shadow;
 use crate::steer::Steer;
 use crate::watch::Change;
 use crate::world::{Doubt, World};
@@ -34,6 +35,7 @@ pub struct Engine {
     next_epoch: Micros,
     next_datapath_round: Micros,
     journal: BTreeSet<Ufid>,
+    ending: bool,
 }
 
 impl Engine {
@@ -50,6 +52,7 @@ impl Engine {
             next_epoch: now,
             next_datapath_round: now,
             journal: BTreeSet::new(),
+            ending: false,
         }
     }
 
@@ -58,7 +61,7 @@ impl Engine {
         let first = fx.len();
         let settles = matches!(event, Event::Answer { .. } | Event::JournalFound(_));
         match event {
-            Event::Answer { op, answer } => self.placing.answered(&mut self.world, now, op, answer, fx),
+            Event::Answer { op, answer } => self.answered(now, op, answer, fx),
             Event::Wake => self.wake(now, fx),
             Event::FilterNew { .. }
             | Event::FilterGone { .. }
@@ -74,6 +77,12 @@ impl Engine {
         if !self.world.rejoined.is_empty() {
             self.placing.rejoined(&mut self.world, now);
         }
+        if !self.world.own.encumbered.is_empty() {
+            self.placing.encumbered(&mut self.world, now, fx);
+        }
+        if self.world.own.strays_due().is_some_and(|due| now >= due) {
+            self.world.remove_strays(now, fx);
+        }
         self.follow_mode(now, fx);
         if settles || fx[first..].iter().any(Effect::changes_something) {
             self.keep_journal(first, fx);
@@ -83,7 +92,16 @@ impl Engine {
     /// When the engine next wants [`Event::Wake`].
     pub fn wake_at(&self) -> Micros {
         let placing = self.placing.wake_at(&self.world).unwrap_or(self.next_epoch);
-        self.next_epoch.min(self.next_datapath_round).min(placing)
+        let strays = self.world.own.strays_due().unwrap_or(self.next_epoch);
+        self.next_epoch.min(self.next_datapath_round).min(placing).min(strays)
+    }
+
+    fn answered(&mut self, now: Micros, op: OpId, answer: Answer, fx: &mut Vec<Effect>) {
+        match self.world.own.stray_answered(now, op, &answer) {
+            Some(true) => self.world.tally.orphans_deleted += 1,
+            Some(false) => {}
+            None => self.placing.answered(&mut self.world, now, op, answer, fx),
+        }
     }
 
     /// What TC and the kernel datapath report.
@@ -97,7 +115,10 @@ impl Engine {
             Event::Megaflow { round, flow } => world.megaflow(now, &flow, round),
             Event::MegaflowGone(flow) => world.megaflow_gone(now, &flow),
             Event::MegaflowsDumped { round, complete } => {
-                world.megaflows_dumped(now, round, complete);
+                let changes = world.megaflows_dumped(now, round, complete);
+                self.act_on(now, changes, fx);
+                self.placing.datapath_read(&mut self.world, now, fx);
+                let world = &mut self.world;
                 if world.datapath_doubt != Doubt::Settled {
                     self.next_datapath_round = now.plus(AGAIN_AFTER).min(self.next_datapath_round);
                 }
@@ -130,8 +151,14 @@ impl Engine {
                     self.world.decide(now, ufid);
                     None
                 }
+                Change::Told { ufid } if self.world.judges_datapath => {
+                    self.world.decide(now, ufid);
+                    None
+                }
                 // Time alone may change what the rules say.
-                Change::Read { ufid, .. } if self.world.policy.rules().depend_on_time() => {
+                Change::Read { ufid, .. } | Change::Counted { ufid, .. }
+                    if self.world.policy.rules().depend_on_time() =>
+                {
                     self.world.decide(now, ufid).then_some(Change::Decided { ufid })
                 }
                 _ => None,
@@ -174,6 +201,8 @@ impl Engine {
                 self.world.chain_restore = restore;
                 self.placing.chain_restore_changed(&mut self.world, now, fx);
             }
+            Event::Kernel(abilities) => self.world.abilities = abilities,
+            Event::Ending => self.ending = true,
             Event::Nic(nic) => self.world.ports.set_nic(*nic),
             Event::NicGone(nic) => self.world.ports.remove_nic(nic),
             Event::NicReset(nic) => {
@@ -199,7 +228,7 @@ impl Engine {
                     self.world.read_in_full.insert(location);
                     self.next_epoch = now;
                 }
-                self.placing.ports_changed(&mut self.world, now);
+                self.placing.ports_changed(&mut self.world, now, fx);
             }
             Event::PortGone(ifindex) => {
                 if let Some(port) = self.world.ports.remove(ifindex) {
@@ -210,12 +239,12 @@ impl Engine {
             }
             Event::TcOverrun => {
                 self.world.trust_nothing(now);
-                self.placing.overrun(&self.world);
+                self.placing.overrun(&mut self.world, now, fx);
                 self.next_epoch = now;
             }
             Event::DatapathOverrun => {
                 self.world.doubt_datapath();
-                self.placing.overrun(&self.world);
+                self.placing.overrun(&mut self.world, now, fx);
                 self.next_datapath_round = now;
             }
             Event::JournalFound(flows) => {
@@ -245,6 +274,11 @@ impl Engine {
             self.world.vswitchd_up = up;
             if up {
                 self.placing.vswitchd_up(&mut self.world, now, fx);
+                if self.world.datapath_doubt != Doubt::Settled {
+                    self.next_datapath_round = now;
+                }
+            } else {
+                self.placing.vswitchd_down(&mut self.world, now, fx);
             }
         }
     }
@@ -256,7 +290,7 @@ impl Engine {
             let changes = self.world.filters_gone(now, location, None, None);
             self.act_on(now, changes, fx);
         }
-        self.placing.ports_changed(&mut self.world, now);
+        self.placing.ports_changed(&mut self.world, now, fx);
     }
 
     fn wake(&mut self, now: Micros, fx: &mut Vec<Effect>) {
@@ -270,7 +304,11 @@ impl Engine {
             }
         }
         if now >= self.next_datapath_round {
-            self.next_datapath_round = now.plus(self.world.settings.datapath_interval);
+            // What is flushed is told by no notification, and rules made from it wait for this reading.
+            let Settings { datapath_interval, epoch, .. } = self.world.settings;
+            let judges = self.world.judges_datapath;
+            let interval = if judges { datapath_interval.min(epoch) } else { datapath_interval };
+            self.next_datapath_round = now.plus(interval);
             self.world.start_datapath_round(fx);
         }
         self.placing.wake(&mut self.world, now, fx);
@@ -278,15 +316,25 @@ impl Engine {
 
     /// Changes the mode when the settings ask for it and nothing is under way.
     fn follow_mode(&mut self, now: Micros, fx: &mut Vec<Effect>) {
-        let wanted = Mode::choose(self.world.settings.mode, &self.world.ovs);
-        if wanted == self.mode || !self.world.ops.is_empty() {
+        let asked = if self.ending && self.world.settings.mode == ModeWanted::Shadow {
+            ModeWanted::Observe
+        } else {
+            self.world.settings.mode
+        };
+        let wanted = Mode::choose(asked, &self.world.ovs);
+        if wanted == self.mode {
+            return self.placing.stay(&mut self.world, now, fx);
+        }
+        if !self.placing.leave(&mut self.world, now, fx) || !self.world.ops.is_empty() {
             return;
         }
         let suspects = self.placing.give_suspects();
         self.placing = match wanted {
             Mode::Observe => Box::new(Observe::default()),
             Mode::Steer => Box::new(Steer::default()),
+            Mode::Shadow => Box::new(Shadow::default()),
         };
+        self.world.judges_datapath = self.placing.judges_datapath();
         self.mode = wanted;
         self.placing.take_suspects(suspects);
         self.placing.drain(&mut self.world, now, &self.draining, fx);
@@ -295,6 +343,13 @@ impl Engine {
         self.world.read_in_full.extend(locations);
         for ufid in self.world.ledger.select(|entry| entry.filter.is_some()) {
             self.placing.changed(&mut self.world, now, Change::Found { ufid }, fx);
+        }
+        if self.world.judges_datapath {
+            // Flushes before now may not have shown yet.
+            self.world.datapath_doubt = Doubt::Queued;
+            self.next_datapath_round = now;
+            let told = self.world.ledger.select(|entry| entry.filter.is_none() && self.world.judges(entry));
+            self.act_on(now, told.into_iter().map(|ufid| Change::Told { ufid }), fx);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::probed::ProbedRefusal;
 use crate::protection::IpsecPolicy;
 use crate::settings::Settings;
+use crate::shadow::Abilities;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -105,6 +106,15 @@ pub enum Answer {
     },
     /// To [`Effect::DeleteFilter`].
     FilterDeleted(Result<Acked, Refused>),
+    /// To [`Effect::AddFilter`].
+    Added {
+        /// The filter as the kernel made it, which says where it is.
+        made: Option<Box<FilterReport>>,
+        /// What the kernel said.
+        result: Result<Acked, Refused>,
+        /// How long the kernel, and the driver in it, took. Unknown where nothing was sent.
+        took: Option<Micros>,
+    },
     /// To [`Effect::ReadFlow`].
     FlowRead(Result<FlowText, CommandError>),
     /// To [`Effect::ModifyFlow`] and [`Effect::DeleteFlow`].
@@ -249,6 +259,10 @@ pub enum Event {
         /// Emptied, and kept empty.
         on: bool,
     },
+    /// What of TC the kernel has that rules of shadow mode may need.
+    Kernel(Abilities),
+    /// The daemon ends: rules of our own are to go, and the mode with them.
+    Ending,
     /// The time the engine asked to be woken at has come.
     Wake,
 }
@@ -298,8 +312,16 @@ pub enum Effect {
         /// Which.
         ufid: Ufid,
     },
+    /// Make a filter where there is none at its address, in the ingress hook of its device, and the qdisc `clsact` for it
+    /// where the device has no ingress hook. The kernel chooses its handle.
+    AddFilter {
+        /// To tell the answer by.
+        op: OpId,
+        /// The filter, with handle 0; for hardware only.
+        filter: Box<Filter>,
+    },
     /// Delete a filter of ours that no flow of Open vSwitch stands behind: a replacement that hit another flow's place
-    /// when an earlier daemon ended.
+    /// when an earlier daemon ended, or a rule of shadow mode.
     DeleteFilter {
         /// To tell the answer by.
         op: OpId,
@@ -319,6 +341,7 @@ impl Effect {
                 | Self::ModifyFlow { .. }
                 | Self::DeleteFlow { .. }
                 | Self::DeleteFilter { .. }
+                | Self::AddFilter { .. }
         )
     }
 }

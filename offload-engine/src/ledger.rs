@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
 use policies::rules::Decision;
@@ -95,6 +96,15 @@ pub enum Goal {
     Repair,
 }
 
+/// What makes a flow of the kernel datapath the one it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The datapath it is in.
+    pub(crate) dp: Ifindex,
+    /// Key, mask and actions.
+    pub(crate) body: FlowBody,
+}
+
 /// One megaflow.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -128,6 +138,10 @@ pub(crate) struct Entry {
     pub(crate) refused_rule: Option<Box<FilterReport>>,
     /// For a flow of the kernel datapath: what of it TC cannot express.
     pub(crate) unfit: Option<String>,
+    /// For a flow of the kernel datapath: what makes it the one it is. Nothing where it is longer than is kept.
+    pub(crate) told: Option<Told>,
+    /// A rule of our own made from it is in hardware.
+    pub(crate) shadowed: bool,
     /// Readings in a row in which a rule said to be in hardware counted in software only.
     pub(crate) idle_in_hw: u8,
     /// It was placed anew for that, and the hardware has counted nothing since.
@@ -156,6 +170,8 @@ impl Entry {
             refusal: None,
             refused_rule: None,
             unfit: None,
+            told: None,
+            shadowed: false,
             idle_in_hw: 0,
             placed_anew: false,
         }
@@ -163,7 +179,9 @@ impl Entry {
 
     /// Whether the last report showed the rule in hardware.
     pub(crate) fn in_hw(&self) -> bool {
-        matches!(self.home, Home::Tc(_)) && self.filter.as_ref().is_some_and(|filter| filter.live.is_in_hw())
+        self.shadowed
+            || matches!(self.home, Home::Tc(_))
+                && self.filter.as_ref().is_some_and(|filter| filter.live.is_in_hw())
     }
 
     pub(crate) fn address(&self) -> Option<FilterAddress> {

@@ -31,6 +31,7 @@ pub mod refusal;
 mod rule;
 pub mod settings;
 pub mod shadow;
+mod shapes;
 mod standing;
 mod steer;
 pub mod subject;

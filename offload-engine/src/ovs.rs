@@ -102,6 +102,8 @@ pub enum ModeWanted {
     Observe,
     /// Decide placement of OVS's own filters.
     Steer,
+    /// Place rules of our own where OVS does not offload.
+    Shadow,
 }
 
 /// What the engine does.
@@ -112,6 +114,8 @@ pub enum Mode {
     Observe,
     /// Moves OVS's own TC filters between software and hardware.
     Steer,
+    /// Places rules of our own, made from what OVS's kernel datapath does.
+    Shadow,
 }
 
 impl Mode {
@@ -125,6 +129,9 @@ impl Mode {
             ModeWanted::Observe => Self::Observe,
             ModeWanted::Auto | ModeWanted::Steer if ready => Self::Steer,
             ModeWanted::Auto | ModeWanted::Steer => Self::Observe,
+            // Never by itself: a daemon that is killed leaves rules that nobody removes.
+            ModeWanted::Shadow if !ovs.hw_offload => Self::Shadow,
+            ModeWanted::Shadow => Self::Observe,
         }
     }
 
@@ -133,6 +140,7 @@ impl Mode {
         match self {
             Self::Observe => "observe",
             Self::Steer => "steer",
+            Self::Shadow => "shadow",
         }
     }
 }
@@ -164,7 +172,10 @@ mod tests {
         assert_eq!(Mode::choose(ModeWanted::Observe, &ovs), Mode::Observe);
         ovs.tc_policy = TcPolicy::None;
         assert_eq!(Mode::choose(ModeWanted::Auto, &ovs), Mode::Observe);
+        assert_eq!(Mode::choose(ModeWanted::Shadow, &ovs), Mode::Observe, "Open vSwitch offloads itself");
         ovs = OvsSettings { hw_offload: false, tc_policy: TcPolicy::SkipHw, ..ovs };
+        assert_eq!(Mode::choose(ModeWanted::Shadow, &ovs), Mode::Shadow);
+        assert_eq!(Mode::choose(ModeWanted::Auto, &ovs), Mode::Observe, "shadow is chosen by name only");
         assert_eq!(Mode::choose(ModeWanted::Steer, &ovs), Mode::Observe);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) trait Placing: core::fmt::Debug {
     fn rules_changed(&mut self, _world: &mut World, _now: Micros, _decided: &[Ufid], _fx: &mut Vec<Effect>) {}
 
     /// Ports or NICs changed.
-    fn ports_changed(&mut self, _world: &mut World, _now: Micros) {}
+    fn ports_changed(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
 
     /// Megaflows stand elsewhere among those that recirculation joins.
     fn rejoined(&mut self, world: &mut World, _now: Micros) {
@@ -79,8 +79,32 @@ pub(crate) trait Placing: core::fmt::Debug {
     /// ovs-vswitchd's control socket answers again.
     fn vswitchd_up(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
 
-    /// TC notifications were lost.
-    fn overrun(&mut self, _world: &World) {}
+    /// ovs-vswitchd is not there any more.
+    fn vswitchd_down(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// Notifications of TC or of the kernel datapath were lost.
+    fn overrun(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// A reading of the kernel datapath ended.
+    fn datapath_read(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
+    /// There are filters of others where there were none before, or the other way round (`Book::encumbered`).
+    fn encumbered(&mut self, world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {
+        world.own.encumbered.clear();
+    }
+
+    /// Whether it decides about flows of the kernel datapath.
+    fn judges_datapath(&self) -> bool {
+        false
+    }
+
+    /// Another mode is wanted: whether this one has nothing left that it has to undo first. To be asked until it is so.
+    fn leave(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) -> bool {
+        true
+    }
+
+    /// The mode that is wanted is this one, whatever was wanted before.
+    fn stay(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
 
     /// Hardware is to be emptied, or used again: from now on this holds.
     fn drain(&mut self, _world: &mut World, _now: Micros, _draining: &Draining, _fx: &mut Vec<Effect>) {}

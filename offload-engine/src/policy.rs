@@ -2,7 +2,7 @@
 
 use crate::counters::Traffic;
 use crate::engine::Engine;
-use crate::ledger::{Entry, TcFilter};
+use crate::ledger::{Entry, Home};
 use crate::ports::Ports;
 use crate::protection::IpsecPolicy;
 use crate::subject;
@@ -96,21 +96,35 @@ impl Policy {
     }
 }
 
-/// The megaflow in TC as conditions see it now.
+/// What a megaflow is to conditions: by its filter, or, where the mode decides about flows of the kernel datapath, by what the
+/// kernel told.
+fn as_told<'a>(
+    (ports, judges_datapath): (&'a Ports, bool),
+    entry: &Entry,
+    outports: &'a mut Vec<PortName<'a>>,
+) -> Option<Subject<'a>> {
+    if let Some(filter) = &entry.filter {
+        return Some(subject::of_filter(&filter.owner, ports, outports));
+    }
+    let told = entry.told.as_ref().filter(|_| judges_datapath && entry.home == Home::Datapath)?;
+    let (keys, actions) = (told.body.keys().ok()?, told.body.actions().ok()?);
+    Some(subject::of_megaflow(told.dp, &keys, Some(&actions), ports, outports))
+}
+
+/// A megaflow as conditions see it now.
 fn see<'a>(
-    ports: &'a Ports,
+    (ports, judges_datapath): (&'a Ports, bool),
     now: Micros,
     entry: &Entry,
-    filter: &TcFilter,
     outports: &'a mut Vec<PortName<'a>>,
-) -> Subject<'a> {
-    let mut subject = subject::of_filter(&filter.owner, ports, outports);
+) -> Option<Subject<'a>> {
+    let mut subject = as_told((ports, judges_datapath), entry, outports)?;
     subject.age = Some(now.since(entry.first_seen));
     if entry.has_rate {
         let rate = entry.rate.total();
         (subject.packets_per_s, subject.bytes_per_s) = (Some(rate.packets), Some(rate.bytes));
     }
-    subject
+    Some(subject)
 }
 
 impl World {
@@ -132,8 +146,9 @@ impl World {
         let Some(entry) = self.ledger.get(ufid) else { return false };
         let mut outports = Vec::new();
         let Policy { rules, tenants, .. } = &mut self.policy;
-        let Some(filter) = &entry.filter else { return false };
-        let subject = see(&self.ports, now, entry, filter, &mut outports);
+        let Some(subject) = see((&self.ports, self.judges_datapath), now, entry, &mut outports) else {
+            return false;
+        };
         let decision = rules.decide(&subject, tenants);
         let standing = self.totals.standings.of(&subject);
         let before = entry.decision;
@@ -173,9 +188,14 @@ impl World {
         self.decide_all(now)
     }
 
+    /// Whether it is decided about: what is in TC is, and what is in the kernel datapath where the mode places rules of our own.
+    pub(crate) fn judges(&self, entry: &Entry) -> bool {
+        entry.filter.is_some() || self.judges_datapath && entry.home == Home::Datapath && entry.told.is_some()
+    }
+
     /// Asks the rules again about every megaflow in TC.
     fn decide_all(&mut self, now: Micros) -> Vec<Ufid> {
-        let all = self.ledger.select(|entry| entry.filter.is_some());
+        let all = self.ledger.select(|entry| self.judges(entry));
         all.into_iter().filter(|ufid| self.decide(now, *ufid)).collect()
     }
 
@@ -206,6 +226,8 @@ impl World {
         self.ledger.select(|entry| {
             entry.address().is_some_and(|address| address.location == location)
                 || entry.filter.as_ref().is_some_and(|filter| subject::goes_to(&filter.owner, ifindex))
+                // Where they go is in their actions, which are read to decide about them anyway.
+                || entry.filter.is_none() && self.judges(entry)
         })
     }
 }
@@ -230,10 +252,10 @@ pub struct Belonging {
 impl Engine {
     /// What a megaflow's ports and tunnel tell of it; nothing is known of one that is not in TC.
     pub fn belonging(&self, ufid: Ufid) -> Belonging {
-        let filter = self.world.ledger.get(ufid).and_then(|entry| entry.filter.as_ref());
-        let Some(filter) = filter else { return Belonging::default() };
+        let Some(entry) = self.world.ledger.get(ufid) else { return Belonging::default() };
         let mut outports = Vec::new();
-        let subject = subject::of_filter(&filter.owner, &self.world.ports, &mut outports);
+        let known = (&self.world.ports, self.world.judges_datapath);
+        let Some(subject) = as_told(known, entry, &mut outports) else { return Belonging::default() };
         Belonging {
             locality: subject.locality,
             workload: subject.workload.map(Into::into),
@@ -279,7 +301,7 @@ impl Engine {
         let mut views: Vec<_> = policy.rules.iter().map(Some).chain([None]).map(view).collect();
         let default = views.len() - 1;
         for (_, entry) in self.world.ledger.iter() {
-            let (Some(decision), Some(_)) = (entry.decision, entry.address()) else { continue };
+            let Some(decision) = entry.decision.filter(|_| self.world.judges(entry)) else { continue };
             let at = decision.rule.map_or(default, |rule| usize::from(rule.0));
             let Some(view) = views.get_mut(at) else { continue };
             view.flows += 1;
@@ -320,7 +342,8 @@ impl Engine {
     ) -> Option<T> {
         let entry = self.world.ledger.get(ufid)?;
         let mut outports = Vec::new();
-        let subject = see(&self.world.ports, now, entry, entry.filter.as_ref()?, &mut outports);
+        let known = (&self.world.ports, self.world.judges_datapath);
+        let subject = see(known, now, entry, &mut outports)?;
         Some(read(self.rules().trace(&subject)))
     }
 }

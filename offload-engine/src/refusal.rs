@@ -1,5 +1,6 @@
 //! Why a megaflow is not in hardware, in words a person can act on.
 
+use crate::shadow::Untranslatable;
 use alloc::string::{String, ToString as _};
 use core::fmt;
 use netlink_wire::Errno;
@@ -49,6 +50,16 @@ pub enum Refusal {
     PassedBy,
     /// Its counters cannot be carried across promotion.
     Counters(String),
+    /// No rule of our own does what it does (shadow mode).
+    Untranslatable(Untranslatable),
+    /// It is longer than is kept of a megaflow, so that no rule can be made from it (shadow mode).
+    TooLong,
+    /// At its port there are filters of others, which packets would pass by in hardware (shadow mode).
+    FiltersOfOthers,
+    /// Its port shares its filters with others in a block, where a rule would take their packets too (shadow mode).
+    SharedBlock,
+    /// Its packets come out of a tunnel, at whose device a rule would be in software, too (shadow mode).
+    OutOfTunnel,
 }
 
 /// How a [`Refusal`] is dealt with: the one place where retries are decided.
@@ -122,6 +133,11 @@ impl Refusal {
             | Self::RecirculationOff
             | Self::MarksConnections
             | Self::NoOffloadPort
+            | Self::Untranslatable(_)
+            | Self::TooLong
+            | Self::FiltersOfOthers
+            | Self::SharedBlock
+            | Self::OutOfTunnel
             | Self::PassedBy => Retry::WhenChanged,
         }
     }
@@ -136,6 +152,11 @@ impl Refusal {
                 | Self::NoChainRestore
                 | Self::RecirculationOff
                 | Self::MarksConnections
+                | Self::Untranslatable(_)
+                | Self::TooLong
+                | Self::FiltersOfOthers
+                | Self::SharedBlock
+                | Self::OutOfTunnel
         )
     }
 
@@ -161,6 +182,11 @@ impl Refusal {
             Self::NoOffloadPort => "no_offload_port",
             Self::PassedBy => "passed_by",
             Self::Counters(_) => "counters",
+            Self::Untranslatable(why) => why.refusal_label(),
+            Self::TooLong => "too_long",
+            Self::FiltersOfOthers => "filters_of_others",
+            Self::SharedBlock => "shared_block",
+            Self::OutOfTunnel => "out_of_tunnel",
         }
     }
 }
@@ -196,6 +222,15 @@ impl fmt::Display for Refusal {
                 "the driver said that the rule was in hardware, but the packets went on passing by it",
             ),
             Self::Counters(why) => write!(f, "its OpenFlow counters could not be carried over: {why}"),
+            Self::Untranslatable(why) => write!(f, "no rule can be made from it: {why}"),
+            Self::TooLong => f.write_str("no rule can be made from it: its key and actions are too long"),
+            Self::FiltersOfOthers => {
+                f.write_str("at its port there are filters of others, which its packets would pass by in hardware")
+            }
+            Self::SharedBlock => f.write_str("its port shares its filters with other devices"),
+            Self::OutOfTunnel => f.write_str(
+                "its packets come out of a tunnel, at whose device a rule of ours would be in software, too",
+            ),
         }
     }
 }

@@ -8,15 +8,17 @@ use crate::ledger::{Entry, Home, Stage};
 use crate::ovs::{Mode, OvsSettings};
 use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::refusal::Refusal;
+use crate::shadow::book::Stage as OwnStage;
 use crate::world::{NicTally, Tally};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
 use policies::planner::{Counts, Explanation};
 use policies::rules::Decision;
-use tc_flower::{Chain, FilterAddress, FilterReport};
+use tc_flower::{Chain, Filter, FilterAddress, FilterReport};
 
 /// Distinct refusal texts told of in one status; the rest is summed up under their labels.
 const REFUSAL_TEXTS_MAX: usize = 32;
@@ -58,6 +60,8 @@ pub struct FlowView<'a> {
     pub nic: Option<NicId>,
     /// Its rule as Open vSwitch wrote it, where it is in TC.
     pub rule: Option<&'a FilterReport>,
+    /// Key, mask and actions of a flow of the kernel datapath, unless these are too long.
+    pub told: Option<&'a FlowBody>,
     /// Time since it was first seen.
     pub age: Micros,
     /// What it moved since then.
@@ -191,6 +195,13 @@ impl Engine {
         self.flow_view(now, ufid, self.world.ledger.get(ufid)?)
     }
 
+    /// The rule that shadow mode would place for a flow of the kernel datapath, or why it would not: also while another mode is in
+    /// force. Nothing of a flow that is not there.
+    pub fn shadow_of(&self, ufid: Ufid) -> Option<Result<Filter, Refusal>> {
+        let entry = self.world.ledger.get(ufid).filter(|entry| entry.home == Home::Datapath)?;
+        Some(crate::shadow::rule_of(&self.world, ufid, entry).map(|(_, filter)| filter))
+    }
+
     /// Where recirculation joins a megaflow to others; nothing for one that it does not, or that is not in TC. It takes a
     /// look at all filters of the two chains.
     pub fn unit(&self, ufid: Ufid) -> Option<UnitView> {
@@ -289,7 +300,7 @@ impl Engine {
                 note_refusal(&mut refusals, refusal, entry.rate);
             } else if matches!(self.placing.explain(&self.world, now, ufid), Some(Explanation::Policy(_))) {
                 flows.policy += 1;
-            } else if placement == Placement::Tc {
+            } else if self.world.judges(entry) {
                 flows.cold += 1;
             }
         }
@@ -313,17 +324,22 @@ impl Engine {
         Some(FlowView {
             ufid,
             placement,
-            address: entry.address(),
+            address: entry.address().or(self.world.own.get(ufid).and_then(|own| own.at)),
             port: entry.port.and_then(|ifindex: Ifindex| self.world.ports.get(ifindex)),
             nic: entry.nic,
             rule: entry.filter.as_ref().map(|filter| &*filter.owner),
+            told: entry.told.as_ref().filter(|_| entry.home == Home::Datapath).map(|told| &told.body),
             age: now.since(entry.first_seen),
             totals: entry.totals,
             rate: entry.rate,
             refusal: entry.refusal.as_ref().filter(|_| placement != Placement::Hardware),
-            unfit: entry.unfit.as_deref().filter(|_| placement == Placement::Datapath),
-            moving: !matches!(entry.stage, Stage::Resting),
-            decision: entry.decision.filter(|_| placement != Placement::Datapath),
+            unfit: entry
+                .unfit
+                .as_deref()
+                .filter(|_| placement == Placement::Datapath && !self.world.judges_datapath),
+            moving: !matches!(entry.stage, Stage::Resting)
+                || self.world.own.get(ufid).is_some_and(|own| own.stage != OwnStage::There),
+            decision: entry.decision.filter(|_| self.world.judges(entry)),
             explanation: self.placing.explain(&self.world, now, ufid),
         })
     }
@@ -333,6 +349,7 @@ fn placement(entry: &Entry) -> Option<Placement> {
     match entry.home {
         Home::Tc(_) if entry.in_hw() => Some(Placement::Hardware),
         Home::Tc(_) => Some(Placement::Tc),
+        Home::Datapath if entry.in_hw() => Some(Placement::Hardware),
         Home::Datapath => Some(Placement::Datapath),
         Home::Gone { .. } => None,
     }

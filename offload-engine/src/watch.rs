@@ -2,7 +2,7 @@
 
 use crate::counters::{Count, Meter, Traffic};
 use crate::event::{Author, Megaflow, OpId, Round};
-use crate::ledger::{Entry, Goal, Home, Stage, TcFilter};
+use crate::ledger::{Entry, Goal, Home, Stage, TcFilter, Told};
 use crate::refusal::Refusal;
 use crate::rule::{counters_of, same_rule, traffic};
 use crate::world::{Doubt, World};
@@ -40,6 +40,12 @@ pub(crate) enum Change {
         /// Time since the reading before; for the first, since the megaflow appeared, with counters at zero.
         over: Micros,
     },
+    /// The kernel datapath has a flow that was not there before, or is another now, or is said to be there.
+    Told { ufid: Ufid },
+    /// A dump showed what a flow of the kernel datapath, or a rule of our own made from it, moved since the last one.
+    Counted { ufid: Ufid, moved: Traffic, over: Micros },
+    /// A rule of our own is not there any more.
+    OwnLost { ufid: Ufid },
     /// The rules say otherwise of it than before.
     Decided { ufid: Ufid },
     /// Nothing the mode would care about.
@@ -49,6 +55,9 @@ pub(crate) enum Change {
 impl World {
     /// Notification: Open vSwitch, or whoever, made or changed a filter.
     pub(crate) fn filter_new(&mut self, now: Micros, report: Box<FilterReport>, author: Author) -> Change {
+        if let Some(change) = self.own_new(&report, author) {
+            return change;
+        }
         match author {
             Author::Other => self.filter_made(now, report),
             Author::Us(op) => self.filter_ours(now, report, op),
@@ -137,6 +146,9 @@ impl World {
 
     /// Notification: a filter was deleted; its report carries the last counters.
     pub(crate) fn filter_gone(&mut self, now: Micros, report: &FilterReport) -> Change {
+        if let Some(change) = self.own_gone(now, report) {
+            return change;
+        }
         let Some(ufid) = self.ledger.at(report.address) else { return Change::Nothing };
         if let Some(entry) = self.ledger.get_mut(ufid)
             && let Stage::Modifying { unclear, .. } = &mut entry.stage
@@ -168,13 +180,12 @@ impl World {
         chain: Option<Chain>,
         prio: Option<Prio>,
     ) -> Vec<Change> {
-        let gone = self.ledger.in_scope(location, chain, prio);
-        gone.into_iter()
-            .map(|ufid| {
-                self.filter_lost(now, ufid);
-                Change::Left { ufid }
-            })
-            .collect()
+        let mut changes = self.own_gone_in(location, chain, prio);
+        for ufid in self.ledger.in_scope(location, chain, prio) {
+            self.filter_lost(now, ufid);
+            changes.push(Change::Left { ufid });
+        }
+        changes
     }
 
     /// The kernel knew no filter where that of `ufid` was when a request was sent.
@@ -201,6 +212,9 @@ impl World {
 
     /// A terse dump came past a filter.
     pub(crate) fn filter_counted(&mut self, now: Micros, counters: &FilterCounters, round: Round) -> Change {
+        if let Some(change) = self.own_counters(now, counters, round) {
+            return change;
+        }
         let Some(ufid) = counters.ufid else {
             self.sweep.foreign += 1;
             return Change::Nothing;
@@ -219,6 +233,9 @@ impl World {
 
     /// A full dump came past a filter.
     pub(crate) fn filter_dumped(&mut self, now: Micros, report: Box<FilterReport>, round: Round) -> Change {
+        if let Some(change) = self.own_dumped(now, &report, round) {
+            return change;
+        }
         let Some(ufid) = report.ufid() else {
             self.sweep.foreign += 1;
             return Change::Nothing;
@@ -322,7 +339,7 @@ impl World {
         if self.sweep.full.contains(&location) {
             self.read_in_full.remove(&location);
         }
-        let mut changes = Vec::new();
+        let mut changes = self.own_dump_ended(location, round, complete);
         for ufid in self.ledger.in_scope(location, None, None) {
             let missing = self.ledger.get(ufid).is_some_and(|entry| {
                 // With something under way, the filter may hide behind one that a raced replacement put there.
@@ -356,12 +373,17 @@ impl World {
         }
         let latest = self.latest_round();
         let entry = self.ledger.entry(ufid, now, Home::Datapath);
-        let arrived = entry.home != Home::Datapath || round.is_none();
-        if arrived {
+        if entry.home != Home::Datapath {
+            // A flow that is changed goes on counting from what it had.
             entry.meter.restart();
+        }
+        if entry.home != Home::Datapath || round.is_none() {
             entry.changed = now;
             entry.filter = None;
         }
+        let told = flow.body.clone().map(|body| Told { dp: flow.dp, body });
+        let is_other = !was_there || entry.told != told;
+        entry.told = told;
         match round {
             Some(round) => entry.seen = round,
             None => entry.stale_through = latest,
@@ -376,27 +398,41 @@ impl World {
             entry.unfit = flow.unfit.clone().or(entry.unfit.take());
             // Nobody asked the kernel for it where Open vSwitch does not offload.
             let held_back = flow.needs_chain_restore && self.ovs.hw_offload;
-            entry.refusal = held_back.then_some(Refusal::NoChainRestore);
-            entry.refused_rule = None;
+            if held_back || is_other || !self.judges_datapath {
+                entry.refusal = held_back.then_some(Refusal::NoChainRestore);
+                entry.refused_rule = None;
+            }
         }
         self.ledger.set_home(ufid, Home::Datapath);
         self.rejoin(ufid);
         if !was_there {
             self.record_flow(ufid);
         }
-        self.count_datapath(now, ufid, flow);
-        if was_in_tc { Change::Left { ufid } } else { Change::Nothing }
+        let counted = self.count_datapath(now, ufid, flow);
+        match counted {
+            _ if was_in_tc => Change::Left { ufid },
+            _ if is_other || round.is_none() => Change::Told { ufid },
+            Some((moved, over)) => Change::Counted { ufid, moved, over },
+            None => Change::Nothing,
+        }
     }
 
-    fn count_datapath(&mut self, now: Micros, ufid: Ufid, flow: &Megaflow) {
-        let Some(software) = flow.counted else { return };
-        let reading = Traffic { software, ..Traffic::default() };
-        let Some(entry) = self.ledger.get_mut(ufid) else { return };
+    /// What it moved since the reading before; for the first, since it appeared.
+    fn count_datapath(&mut self, now: Micros, ufid: Ufid, flow: &Megaflow) -> Option<(Traffic, Micros)> {
+        let reading = Traffic { software: flow.counted?, ..Traffic::default() };
+        let entry = self.ledger.get_mut(ufid)?;
         let moved = entry.meter.read(reading);
-        let over = entry.read_at.map(|before| now.since(before));
+        let between = entry.read_at.map(|before| now.since(before));
+        let over = between.unwrap_or_else(|| now.since(entry.first_seen));
         entry.read_at = Some(now);
-        entry.rate = per_second(moved, over);
+        let hardware = entry.rate.hardware;
+        entry.rate = per_second(moved, between);
+        if entry.shadowed {
+            entry.rate.hardware = hardware;
+        }
+        entry.has_rate = between.is_some();
         self.account(ufid, moved);
+        Some((moved, over))
     }
 
     /// Notification: a flow of the kernel datapath was deleted.
@@ -411,9 +447,9 @@ impl World {
     }
 
     /// A dump of the kernel datapath ended.
-    pub(crate) fn megaflows_dumped(&mut self, now: Micros, round: Round, complete: bool) {
+    pub(crate) fn megaflows_dumped(&mut self, now: Micros, round: Round, complete: bool) -> Vec<Change> {
         if self.datapath_round != Some(round) {
-            return;
+            return Vec::new();
         }
         self.datapath_round = None;
         self.datapath_doubt = match self.datapath_doubt {
@@ -422,14 +458,17 @@ impl World {
             doubt => doubt,
         };
         if !complete {
-            return;
+            return Vec::new();
         }
         let gone = self.ledger.select(|entry| {
             entry.home == Home::Datapath && entry.seen < round && entry.stale_through < round
         });
-        for ufid in gone {
-            self.filter_lost(now, ufid);
-        }
+        gone.into_iter()
+            .map(|ufid| {
+                self.filter_lost(now, ufid);
+                Change::Left { ufid }
+            })
+            .collect()
     }
 
     /// Notifications of the kernel datapath were lost, or flows went without one.
@@ -478,7 +517,7 @@ fn note_idle_in_hw(entry: &mut Entry, moved: Traffic) {
 }
 
 /// `moved` scaled to one second.
-fn per_second(moved: Traffic, over: Option<Micros>) -> Traffic {
+pub(crate) fn per_second(moved: Traffic, over: Option<Micros>) -> Traffic {
     let Some(over) = over.filter(|over| over.0 > 0) else { return Traffic::default() };
     let scale = |value: u64| -> u64 {
         u64::try_from(u128::from(value) * 1_000_000 / u128::from(over.0)).unwrap_or(u64::MAX)

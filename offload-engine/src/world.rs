@@ -11,6 +11,8 @@ use crate::probed::Probed;
 use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
+use crate::shadow::Abilities;
+use crate::shadow::book::Book;
 use crate::standing::Standings;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,12 @@ pub(crate) struct World {
     /// What probes saw drivers refuse.
     pub(crate) probed: Probed,
     pub(crate) ledger: Ledger,
+    /// Rules of our own.
+    pub(crate) own: Book,
+    /// What of TC the kernel has.
+    pub(crate) abilities: Abilities,
+    /// Whether the mode decides about flows of the kernel datapath.
+    pub(crate) judges_datapath: bool,
     /// What recirculation joins.
     pub(crate) chains: Chains,
     /// Filters whose place among these is another since the mode was last told.
@@ -141,6 +149,9 @@ impl World {
             ports: Ports::default(),
             probed: Probed::default(),
             ledger: Ledger::default(),
+            own: Book::default(),
+            abilities: Abilities::default(),
+            judges_datapath: false,
             chains: Chains::default(),
             rejoined: BTreeSet::new(),
             chain_restore: ChainRestore::default(),
@@ -195,6 +206,17 @@ impl World {
         self.next_op += 1;
         self.ops.insert(op, ufid);
         op
+    }
+
+    /// Asks for the removal of rules with our cookie that nobody knows.
+    pub(crate) fn remove_strays(&mut self, now: Micros, fx: &mut Vec<Effect>) {
+        let next_op = &mut self.next_op;
+        let new_op = || {
+            let op = OpId(*next_op);
+            *next_op += 1;
+            op
+        };
+        self.own.remove_strays(now, new_op, fx);
     }
 
     /// The last round that was asked for: dumps up to it may tell of the time before now.

@@ -4,8 +4,14 @@ use crate::action;
 use crate::{Chain, EtherType, Filter, FilterAddress, FilterFlags, Handle, Location, Prio, Unsupported};
 use alloc::vec::Vec;
 use netlink_wire::message::flags;
-use netlink_wire::{MessageWriter, Seq};
+use netlink_wire::{Ifindex, MessageWriter, Seq};
 
+/// `RTM_NEWQDISC`
+const RTM_NEWQDISC: u16 = 36;
+/// `TC_H_CLSACT`
+const TC_H_CLSACT: u32 = 0xffff_fff1;
+/// `ffff:`, the only one that the kernel takes for it.
+const CLSACT_HANDLE: u32 = 0xffff_0000;
 /// `RTM_NEWTFILTER`
 pub const RTM_NEWTFILTER: u16 = 44;
 /// `RTM_DELTFILTER`
@@ -100,6 +106,20 @@ pub fn replace(filter: &Filter, actions: ReplaceActions, seq: Seq) -> Result<Vec
 pub fn add(filter: &Filter, seq: Seq) -> Result<Vec<u8>, Unsupported> {
     let flags = flags::ACK | flags::ECHO | flags::CREATE | flags::EXCLUSIVE;
     write_filter(filter, ReplaceActions::Fresh, flags, seq)
+}
+
+/// Makes the qdisc `clsact` of a device, with hooks for filters and nothing else; EEXIST where the device has one, or
+/// `ingress`. A success is not answered.
+pub fn add_clsact(device: Ifindex, seq: Seq) -> Vec<u8> {
+    let flags = flags::REQUEST | flags::CREATE | flags::EXCLUSIVE;
+    let mut writer = MessageWriter::new(RTM_NEWQDISC, flags, seq);
+    let mut header = [0; 20];
+    header[4..8].copy_from_slice(&device.0.to_ne_bytes());
+    header[8..12].copy_from_slice(&CLSACT_HANDLE.to_ne_bytes());
+    header[12..16].copy_from_slice(&TC_H_CLSACT.to_ne_bytes());
+    writer.fixed(&header);
+    writer.put_text(TCA_KIND, "clsact");
+    writer.finish().expect("a request of fixed size")
 }
 
 fn put_kind_and_chain(writer: &mut MessageWriter, address: &FilterAddress) {

@@ -23,12 +23,16 @@
 //! - The kernel datapath drops what is longer than the output port's MTU.
 
 mod actions;
+pub(crate) mod book;
 mod keys;
 pub mod layout;
+mod place;
 mod rewrite;
 mod tunnel;
 mod untranslatable;
+mod watch;
 
+pub(crate) use place::{Shadow, rule_of};
 pub use untranslatable::{Done, Looked, Missing, Untranslatable};
 
 use crate::ports::{PortFacts, PortKind};

@@ -232,6 +232,22 @@ impl fmt::Display for Untranslatable {
 impl core::error::Error for Untranslatable {}
 
 impl Untranslatable {
+    /// The word for it among those of all refusals.
+    pub(crate) const fn refusal_label(&self) -> &'static str {
+        match self {
+            Self::Recirculated(_) => "untranslatable_recirculated",
+            Self::NoKey(_) => "untranslatable_no_key",
+            Self::Partly(_) => "untranslatable_partial_mask",
+            Self::NoPacket(_) => "untranslatable_no_packet",
+            Self::Action(_) => "untranslatable_action",
+            Self::UnknownPort(_) => "untranslatable_unknown_port",
+            Self::FromHost(_) => "untranslatable_from_host",
+            Self::Kernel(_) => "untranslatable_kernel",
+            Self::NoPriority(_) => "untranslatable_no_priority",
+            Self::TooManyActions => "untranslatable_too_many_actions",
+        }
+    }
+
     /// A word for it, for a metric's label.
     pub const fn label(&self) -> &'static str {
         match self {

@@ -6,7 +6,6 @@
 mod clean;
 mod placement;
 mod recovery;
-mod shapes;
 
 use crate::chains::{Place, Recirculation};
 use crate::event::{Answer, Effect, OpId};
@@ -15,6 +14,7 @@ use crate::placing::{Draining, Placing};
 use crate::ports::NicId;
 use crate::refusal::{Refusal, Retry};
 use crate::rule::{self, can_be_replaced, same_rule};
+use crate::shapes::Shapes;
 use crate::watch::Change;
 use crate::world::World;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,6 @@ use alloc::vec::Vec;
 use netlink_wire::Ufid;
 use policies::Micros;
 use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
-use shapes::Shapes;
 use tc_flower::{Filter, Shape};
 
 /// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
@@ -87,7 +86,11 @@ impl Placing for Steer {
                 self.put_right_if_raced(world, now, victim, fx);
             }
             Change::Decided { ufid } => self.judge(world, now, ufid),
-            Change::Ours { .. } | Change::Nothing => {}
+            Change::Ours { .. }
+            | Change::Told { .. }
+            | Change::Counted { .. }
+            | Change::OwnLost { .. }
+            | Change::Nothing => {}
         }
     }
 
@@ -110,7 +113,7 @@ impl Placing for Steer {
         self.start_waiting(world, now, fx);
     }
 
-    fn ports_changed(&mut self, world: &mut World, now: Micros) {
+    fn ports_changed(&mut self, world: &mut World, now: Micros, _fx: &mut Vec<Effect>) {
         let moved: Vec<_> = world
             .ledger
             .iter()
@@ -238,7 +241,7 @@ impl Placing for Steer {
         self.start_waiting(world, now, fx);
     }
 
-    fn overrun(&mut self, world: &World) {
+    fn overrun(&mut self, world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {
         self.suspect_what_is_under_way(world);
     }
 

@@ -159,6 +159,7 @@ impl Run {
                 let found = self.kernel.delete_for(op, address);
                 self.answers.push_back(Event::Answer { op, answer: Answer::FilterDeleted(found) });
             }
+            Effect::AddFilter { .. } => panic!("steer mode makes no filter"),
             Effect::Journal(flows) => self.journal = flows,
         }
     }

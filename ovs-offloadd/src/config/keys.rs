@@ -30,8 +30,12 @@ pub struct Key {
     pub set: fn(&mut Config, &Scalar) -> Result<(), String>,
 }
 
-const MODES: &[(&str, ModeSetting)] =
-    &[("auto", ModeSetting::Auto), ("observe", ModeSetting::Observe), ("steer", ModeSetting::Steer)];
+const MODES: &[(&str, ModeSetting)] = &[
+    ("auto", ModeSetting::Auto),
+    ("observe", ModeSetting::Observe),
+    ("steer", ModeSetting::Steer),
+    ("shadow", ModeSetting::Shadow),
+];
 const COUNTERS: &[(&str, CountersSetting)] =
     &[("exact", CountersSetting::Exact), ("fast", CountersSetting::Fast)];
 const RECIRCULATIONS: &[(&str, RecirculationSetting)] = &[
@@ -57,11 +61,13 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "mode",
         default: "\"auto\"",
-        shape: "\"auto\", \"observe\" or \"steer\"",
+        shape: "\"auto\", \"observe\", \"steer\" or \"shadow\"",
         doc: "What the daemon may do. \"observe\" reads and reports. \"steer\" moves flows that Open vSwitch has \
               put in TC between software and hardware; it needs other_config:hw-offload=true and \
               other_config:tc-policy=skip_hw in Open vSwitch, and refuses to start without. \"auto\" steers where \
-              both are set and observes elsewhere.",
+              both are set and observes elsewhere. \"shadow\" places rules of its own for flows of the kernel datapath \
+              where other_config:hw-offload is not true, and observes elsewhere; it is never chosen by \"auto\", since \
+              a daemon that is killed in it leaves rules behind (docs/shadow.md).",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(MODES).map(|mode| config.mode = mode),

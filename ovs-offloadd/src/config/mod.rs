@@ -33,6 +33,8 @@ pub enum ModeSetting {
     Observe,
     /// Changes the placement of rules that Open vSwitch owns.
     Steer,
+    /// Places rules of its own where Open vSwitch does not offload.
+    Shadow,
 }
 
 /// How a promotion treats the counters of a flow that has already counted.

@@ -189,7 +189,7 @@ pub(crate) fn nic_view(
 ) -> NicView {
     let own = nic.switch.filter(|switch| *switch == nic.number);
     let view = own.and_then(|switch| counts.get(&switch)).cloned().unwrap_or_default().with(nic);
-    let drained = (engine.mode() == Mode::Steer).then(|| engine.drains(nic.switch.unwrap_or(nic.number)));
+    let drained = (engine.mode() != Mode::Observe).then(|| engine.drains(nic.switch.unwrap_or(nic.number)));
     // Without a switch there is nothing to empty, and what was asked before has to be taken back all the same.
     let draining = drained.filter(|drained| nic.switch.is_some() || *drained);
     NicView { bonds: bonds_of(nic, &snapshot.bonds), declared: declared.of(nic), draining, ..view }
@@ -212,7 +212,7 @@ pub(crate) fn counts_of_nics(engine: &Engine) -> BTreeMap<NicId, NicView> {
             promotions: nic.tally.promotions,
             demotions: nic.tally.demotions,
             refusals: nic.tally.refusals,
-            draining: (engine.mode() == Mode::Steer).then_some(nic.draining),
+            draining: (engine.mode() != Mode::Observe).then_some(nic.draining),
             ..NicView::default()
         };
         (nic.facts.id, view)
@@ -247,9 +247,9 @@ fn reason(flow: &EngineFlow<'_>) -> &'static str {
         (Placement::Hardware, _) if is_pinned(flow) => "pinned",
         (Placement::Hardware, Some(Explanation::Placed { .. })) if is_link(flow) => "on_the_way",
         (Placement::Hardware, _) => "earned",
-        (Placement::Datapath, _) => "not_in_tc",
+        (Placement::Datapath, None) => "not_in_tc",
         (Placement::Tc, None | Some(Explanation::Unknown)) => "observed",
-        (Placement::Tc, Some(explanation)) => match explanation {
+        (Placement::Tc | Placement::Datapath, Some(explanation)) => match explanation {
             Explanation::Unknown => "observed",
             Explanation::Policy(Because::NotPlaceable) => "not_placeable",
             Explanation::Policy(_) => "policy",
@@ -277,7 +277,7 @@ fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
         nic: flow.nic.map(|nic| nic.0),
         chain: flow.address.map(|address| address.chain.0),
         goes_to: flow.rule.and_then(goes_to),
-        key: flow.rule.map_or_else(|| "-".to_owned(), |rule| rule.keys.to_string()),
+        key: key(flow).unwrap_or_else(|| "-".to_owned()),
         locality: belonging.locality.word(),
         workload: told(belonging.workload),
         namespace: told(belonging.namespace),
@@ -287,6 +287,14 @@ fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
         age_ms: flow.age.0 / 1_000,
         traffic: split(flow.totals),
         rate: split(flow.rate),
+    }
+}
+
+/// Which packets it takes: by its rule in TC, or as the kernel datapath has it.
+fn key(flow: &EngineFlow<'_>) -> Option<String> {
+    match (flow.rule, flow.told) {
+        (Some(rule), _) => Some(rule.keys.to_string()),
+        (None, told) => Some(told?.keys().ok()?.to_string()),
     }
 }
 
@@ -325,10 +333,7 @@ fn fits(flow: &EngineFlow<'_>, list: &FlowListArgs) -> bool {
             let told = flow.refusal.map(ToString::to_string).unwrap_or_default();
             reason(flow).replace('_', " ").contains(&text.replace('_', " ")) || told.contains(text.as_str())
         })
-        && list
-            .key
-            .as_ref()
-            .is_none_or(|text| flow.rule.is_some_and(|rule| rule.keys.to_string().contains(text.as_str())))
+        && list.key.as_ref().is_none_or(|text| key(flow).is_some_and(|key| key.contains(text.as_str())))
 }
 
 /// Flows that fit, sorted and cut, and how many fit.
@@ -370,10 +375,11 @@ pub(crate) fn flow_why(engine: &Engine, now: Micros, ufid: Ufid) -> Option<FlowW
         let actions = rule.actions.iter().map(|report| &report.action);
         display::actions(actions, &name).to_string()
     });
+    let told = || Some(flow.told?.actions().ok()?.to_string());
     Some(FlowWhy {
         flow: view(engine, &flow),
         address: flow.address.map(|address| address.to_string()),
-        actions,
+        actions: actions.or_else(told),
         unit: engine.unit(ufid).as_ref().map(unit_view),
         why: why(engine, &flow, now),
     })
@@ -414,9 +420,17 @@ fn rule_sentences(engine: &Engine, flow: &EngineFlow<'_>, now: Micros, why: &mut
 
 fn why(engine: &Engine, flow: &EngineFlow<'_>, now: Micros) -> Vec<String> {
     let mut why = Vec::new();
-    if flow.placement == Placement::Datapath {
+    if flow.placement == Placement::Datapath && engine.mode() != Mode::Shadow {
         if let Some(refusal) = flow.refusal {
             why.push(format!("It is held back: {refusal}."));
+            return why;
+        }
+        if !engine.status(now).ovs.hw_offload {
+            why.push("Open vSwitch does not offload (other_config:hw-offload).".to_owned());
+            why.push(match engine.shadow_of(flow.ufid) {
+                Some(Err(cannot)) => format!("Mode shadow would place no rule of its own: {cannot}."),
+                _ => "Mode shadow could place a rule of its own.".to_owned(),
+            });
             return why;
         }
         if let Some(unfit) = flow.unfit {

@@ -49,6 +49,9 @@ pub(crate) use vswitchd::version_in;
 /// Events handed to the engine before sockets and timers get their turn again.
 const EVENTS_PER_TURN: usize = 8_192;
 
+/// The longest that the end waits for rules of our own to go.
+const RULES_GO_WITHIN: Duration = Duration::from_secs(10);
+
 /// Turns of the runtime after the end was asked for.
 const LAST_TURNS: usize = 64;
 
@@ -123,6 +126,8 @@ struct Daemon {
     nics: reconcile::Reconciler,
     ready: bool,
     ending: bool,
+    /// Ends when rules of our own are gone, or else then.
+    ends_by: Option<Instant>,
 }
 
 /// What the loop waits for, beside the daemon's own sockets.
@@ -165,7 +170,7 @@ impl Daemon {
         self.events.extend(events);
         let mut alive = tokio::time::interval(startup::watchdog_interval());
         alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !self.ending {
+        while !self.has_ended() {
             // Events beyond a turn's worth go on at once, but sockets and clients get their turn in between.
             let wait = if self.events.is_empty() { self.engine.wake_at().since(now()) } else { Micros::ZERO };
             let happened = tokio::select! {
@@ -191,7 +196,7 @@ impl Daemon {
             self.happened(happened)?;
             self.work()?;
         }
-        info!("ovs-offloadd ends; rules in hardware stay with Open vSwitch");
+        info!("ovs-offloadd ends; rules of Open vSwitch in hardware stay with it");
         startup::notify_stopping();
         // Who asked for the end gets its answer: the connection's task has to be run for it.
         for _ in 0..LAST_TURNS {
@@ -248,7 +253,7 @@ impl Daemon {
                 let _ = self.reload(&mut events);
                 startup::notify_ready();
             }
-            Happened::End => self.ending = true,
+            Happened::End => self.end(&mut events),
             Happened::Nothing => {}
         }
         for Failover { bond, from, to } in self.inventory.take_failovers() {
@@ -319,6 +324,29 @@ impl Daemon {
             inventory: &mut self.inventory,
             events: &mut self.events,
         }
+    }
+
+    /// Begins to end. Rules of our own go first: with the daemon gone, nobody would.
+    fn end(&mut self, events: &mut Vec<Event>) {
+        if self.engine.mode() != Mode::Shadow {
+            self.ending = true;
+        } else if self.ends_by.is_none() {
+            self.ends_by = Some(Instant::now() + RULES_GO_WITHIN);
+            events.push(Event::Ending);
+        }
+    }
+
+    /// Whether there is nothing of ours left that the end has to wait for.
+    fn has_ended(&self) -> bool {
+        let Some(by) = self.ends_by else { return self.ending };
+        if self.engine.mode() != Mode::Shadow {
+            return true;
+        }
+        let late = Instant::now() >= by;
+        if late {
+            error!("rules of ovs-offloadd are still in TC, and do not go: they have to be removed by hand");
+        }
+        late
     }
 
     fn take_told(&mut self, told: Vec<datapath::Told>, events: &mut Vec<Event>) {
@@ -498,6 +526,7 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             take_told(carry.inventory, told, &mut events);
         }
         Effect::Replace { op, request } => carry.tc.replace(op, &request, &mut events),
+        Effect::AddFilter { op, filter } => carry.tc.add(op, &filter, &mut events),
         Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
         Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
         Effect::ModifyFlow { op, flow } => match carry.journal_error {

@@ -84,7 +84,7 @@ impl Daemon {
                 let _ = reply.send(Ok(String::new()));
             }
             Ask::Exit(reply) => {
-                self.ending = true;
+                self.end(events);
                 let _ = reply.send(Ok(String::new()));
             }
         }

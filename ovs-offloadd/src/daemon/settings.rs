@@ -135,6 +135,7 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
             ModeSetting::Auto => ModeWanted::Auto,
             ModeSetting::Observe => ModeWanted::Observe,
             ModeSetting::Steer => ModeWanted::Steer,
+            ModeSetting::Shadow => ModeWanted::Shadow,
         },
         counters: match config.steer.counters {
             CountersSetting::Exact => Counters::Exact,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caps::{CapSet, Capability};
+use offload_engine::shadow::Abilities;
 use offload_engine::{Engine, Event, Mode, OvsSettings, Peer, TcPolicy};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -145,6 +146,7 @@ async fn start(
         nics,
         ready: false,
         ending: false,
+        ends_by: None,
     };
     daemon.tc.raws.turn(daemon.recorder.is_some());
     let in_flight = daemon.journal.read().map_err(|error| format!("cannot read the journal: {error}"))?;
@@ -152,9 +154,20 @@ async fn start(
         info!(flows = in_flight.len(), "an earlier ovs-offloadd ended with commands in flight");
     }
     daemon.events.push_back(Event::JournalFound(in_flight));
+    daemon.events.push_back(Event::Kernel(abilities(&daemon.kernel)));
     daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));
     daemon.events.push_back(Event::Peer { peer: Peer::Netlink, up: true });
     daemon.run(Channels { said, ovsdb, southbound, asked, probed, nics: reports }, signals).await
+}
+
+/// What of TC a kernel of this release has, by the version in which it came. A release that is not understood has none of it.
+fn abilities(release: &str) -> Abilities {
+    let mut numbers = release.split(['.', '-', '+']).map(str::parse::<u32>);
+    let version = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => (0, 0),
+    };
+    Abilities { tunnel_flags: version >= (6, 11), tunnel_no_fragment: version >= (6, 3) }
 }
 
 /// Refuses to start without the capability that the mode may come to need.
@@ -163,6 +176,7 @@ fn may_change_the_kernel(config: &Config) -> Result<(), String> {
         ModeSetting::Observe => return Ok(()),
         ModeSetting::Auto => "auto",
         ModeSetting::Steer => "steer",
+        ModeSetting::Shadow => "shadow",
     };
     match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
         Ok(true) => Ok(()),
@@ -220,6 +234,10 @@ pub(super) fn not_ready_to_steer(ovs: &OvsSettings) -> String {
 pub(super) fn mode_note(asked: ModeSetting, mode: Mode, ovs: &OvsSettings) -> Option<String> {
     match (asked, mode) {
         (ModeSetting::Steer, Mode::Observe) => Some(not_ready_to_steer(ovs)),
+        (ModeSetting::Shadow, Mode::Observe) => Some(
+            "observing: mode shadow is for other_config:hw-offload=false, and Open vSwitch offloads by itself"
+                .to_owned(),
+        ),
         (ModeSetting::Auto, Mode::Observe) if ovs.hw_offload => Some(format!(
             "observing: steering needs other_config:tc-policy=skip_hw in Open vSwitch (it is {})",
             ovs.tc_policy.as_str()
@@ -263,6 +281,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kernels_abilities_are_told_by_its_release() {
+        assert_eq!(abilities("6.12.117+deb13-amd64"), Abilities::ALL);
+        assert_eq!(abilities("6.3-rc1"), Abilities { tunnel_flags: false, tunnel_no_fragment: true });
+        assert_eq!(abilities("5.15.0"), Abilities::default());
+        assert_eq!(abilities("custom"), Abilities::default());
+    }
+
+    #[test]
     fn what_open_vswitch_lacks_is_named() {
         let off = OvsSettings::default();
         let sentence = not_ready_to_steer(&off);
@@ -279,6 +305,8 @@ mod tests {
         let off = OvsSettings::default();
         assert!(mode_note(ModeSetting::Auto, Mode::Observe, &off).is_some());
         assert!(mode_note(ModeSetting::Steer, Mode::Observe, &off).is_some());
+        assert!(mode_note(ModeSetting::Shadow, Mode::Observe, &off).is_some());
+        assert_eq!(mode_note(ModeSetting::Shadow, Mode::Shadow, &off), None);
         assert_eq!(mode_note(ModeSetting::Observe, Mode::Observe, &off), None);
         assert_eq!(mode_note(ModeSetting::Auto, Mode::Steer, &off), None);
     }

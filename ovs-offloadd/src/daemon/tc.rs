@@ -3,15 +3,15 @@
 //! The order is the contract (`offload_engine::event`): whatever notifications are queued when an answer or a part of
 //! a dump is read are told first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::time::Instant;
 
 use netlink_wire::message::Control;
-use netlink_wire::{Message, Messages, Seq};
+use netlink_wire::{Ifindex, Message, Messages, Seq};
 use offload_engine::{Acked, Answer, Author, Event, Micros, OpId, Refused, Replacement, Round};
 use tc_flower::{
-    Change, Detail, FilterAddress, FilterCounters, FilterReport, Hook, Location, TcEvent, request,
+    Change, Detail, Filter, FilterAddress, FilterCounters, FilterReport, Hook, Location, TcEvent, request,
 };
 use tracing::{debug, warn};
 
@@ -38,6 +38,16 @@ enum Changing {
         /// How long the kernel took for both.
         took: Option<Micros>,
     },
+    /// A filter is made.
+    Adding {
+        op: OpId,
+        /// Its device.
+        device: Option<Ifindex>,
+        made: Option<Box<FilterReport>>,
+        /// The message it was read from, while events are recorded.
+        made_raw: Vec<u8>,
+        took: Option<Micros>,
+    },
     /// A filter is deleted.
     Deleting { op: OpId },
 }
@@ -45,7 +55,7 @@ enum Changing {
 impl Changing {
     fn op(&self) -> OpId {
         match self {
-            Self::Replacing { op, .. } | Self::Deleting { op } => *op,
+            Self::Replacing { op, .. } | Self::Adding { op, .. } | Self::Deleting { op } => *op,
         }
     }
 
@@ -54,6 +64,7 @@ impl Changing {
         let op = self.op();
         let answer = match self {
             Self::Replacing { before, took, .. } => Answer::Replaced { before, result, took },
+            Self::Adding { made, took, .. } => Answer::Added { made, result, took },
             Self::Deleting { .. } => Answer::FilterDeleted(result),
         };
         Event::Answer { op, answer }
@@ -61,8 +72,10 @@ impl Changing {
 
     /// Keeps the message of the filter that the answer carries.
     fn keep_raw(&mut self, raws: &mut Raws) {
-        if let Self::Replacing { before: Some(_), before_raw, .. } = self {
-            raws.push(std::mem::take(before_raw));
+        match self {
+            Self::Replacing { before: Some(_), before_raw: raw, .. }
+            | Self::Adding { made: Some(_), made_raw: raw, .. } => raws.push(std::mem::take(raw)),
+            _ => {}
         }
     }
 
@@ -99,6 +112,8 @@ pub(crate) struct Tc {
     pipeline: Pipeline<Changing>,
     // Sequence numbers of the reads that go before replacements, to those of the replacements.
     reads: HashMap<Seq, Seq>,
+    /// Devices that are known to have an ingress hook.
+    hooked: HashSet<Ifindex>,
     waiting_dumps: VecDeque<Dump>,
     running_dump: Option<RunningDump>,
     notification_buffer: Vec<u8>,
@@ -128,6 +143,7 @@ impl Tc {
             notifications,
             pipeline: Pipeline::new(in_flight_max, CHANGES_WAITING_MAX),
             reads: HashMap::new(),
+            hooked: HashSet::new(),
             waiting_dumps: VecDeque::new(),
             running_dump: None,
             notification_buffer: vec![0; DATAGRAM_BYTES_MAX],
@@ -216,6 +232,29 @@ impl Tc {
         self.change(seq, messages, changing, events);
     }
 
+    /// Makes a filter, and before it the qdisc that it hangs on where none is known to be there.
+    pub(crate) fn add(&mut self, op: OpId, filter: &Filter, events: &mut Vec<Event>) {
+        let device = match filter.address.location {
+            Location::Device { ifindex, .. } => Some(ifindex),
+            Location::Block(_) => None,
+        };
+        let mut messages = Vec::new();
+        if let Some(device) = device.filter(|device| !self.hooked.contains(device)) {
+            // One that is there is refused with EEXIST, which nobody waits for: the filter's own answer tells.
+            messages = request::add_clsact(device, self.pipeline.next_seq());
+        }
+        let seq = self.pipeline.next_seq();
+        let adding = Changing::Adding { op, device, made: None, made_raw: Vec::new(), took: None };
+        match request::add(filter, seq) {
+            Ok(add) => messages.extend_from_slice(&add),
+            Err(unsupported) => {
+                events.push(adding.refused(errno::INVALID, Some(unsupported.to_string())));
+                return;
+            }
+        }
+        self.change(seq, messages, adding, events);
+    }
+
     /// Deletes a filter.
     pub(crate) fn delete(&mut self, op: OpId, address: &FilterAddress, events: &mut Vec<Event>) {
         let seq = self.pipeline.next_seq();
@@ -245,7 +284,9 @@ impl Tc {
             if let Err(error) = sent {
                 warn!(%error, "cannot send to the kernel");
                 self.give_up_changes(&format!("cannot send to the kernel: {error}"), events);
-            } else if let Some(Changing::Replacing { took, .. }) = self.pipeline.get_mut(seq) {
+            } else if let Some(Changing::Replacing { took, .. } | Changing::Adding { took, .. }) =
+                self.pipeline.get_mut(seq)
+            {
                 *took = Some(Micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)));
             }
         }
@@ -281,6 +322,7 @@ impl Tc {
             Received::Nothing => return,
             Received::Overrun => {
                 self.overruns += 1;
+                self.hooked.clear();
                 events.push(Event::TcOverrun);
                 return;
             }
@@ -293,6 +335,9 @@ impl Tc {
                 Ok((event, raw)) => {
                     if matches!(event, TcEvent::Filter(_)) {
                         self.raws.push(raw);
+                    }
+                    if let TcEvent::Qdisc(qdisc) = &event {
+                        self.hooked.remove(&qdisc.ifindex);
                     }
                     notified(event, |portid, seq| self.author(portid, seq), events);
                 }
@@ -352,6 +397,7 @@ impl Tc {
         }
         let answer = match message.control() {
             Ok(Some(Control::Answer(answer))) => answer,
+            Ok(None) => return self.take_echo(buffer, message),
             Ok(_) => return,
             Err(malformed) => {
                 warn!(%malformed, "answer of the kernel is malformed");
@@ -360,6 +406,13 @@ impl Tc {
             }
         };
         let Some(mut changing) = self.pipeline.finish(seq) else { return };
+        if let Changing::Adding { device: Some(device), .. } = &changing {
+            // What it hangs on may have gone just before; the next is asked for with it, then.
+            match answer.errno {
+                None => self.hooked.insert(*device),
+                Some(_) => self.hooked.remove(device),
+            };
+        }
         changing.keep_raw(&mut self.raws);
         if let Changing::Replacing { read, .. } = &changing {
             self.reads.remove(read);
@@ -369,6 +422,17 @@ impl Tc {
             Some(errno) => changing.refused(errno, extack),
             None => changing.answered(Ok(Acked { extack })),
         });
+    }
+
+    /// The kernel shows the filter that it has just made for us.
+    fn take_echo(&mut self, buffer: &[u8], message: &Message<'_>) {
+        let raw = self.raws.copy(buffer, message);
+        if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message)
+            && let Some(Changing::Adding { made, made_raw, .. }) = self.pipeline.get_mut(message.header.seq)
+        {
+            *made = Some(report);
+            *made_raw = raw;
+        }
     }
 
     fn take_dumped(&mut self, received: Received, events: &mut Vec<Event>) {
@@ -482,8 +546,8 @@ fn notified(event: TcEvent, author: impl Fn(netlink_wire::PortId, Seq) -> Author
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_wire::{EtherType, Ifindex};
-    use tc_flower::{Chain, Filter, FilterFlags, Handle, Match, Prio, ReplaceActions};
+    use netlink_wire::EtherType;
+    use tc_flower::{Chain, FilterFlags, Handle, Match, Prio, ReplaceActions};
 
     /// A replacement that the kernel refuses to anybody: there is no such device.
     fn hopeless() -> Replacement {

@@ -175,6 +175,7 @@ const fn mode_word(mode: crate::config::ModeSetting) -> &'static str {
         crate::config::ModeSetting::Auto => "auto",
         crate::config::ModeSetting::Observe => "observe",
         crate::config::ModeSetting::Steer => "steer",
+        crate::config::ModeSetting::Shadow => "shadow",
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
+use offload_engine::shadow::Abilities;
 use offload_engine::{
     Acked, Answer, Author, ChainRestore, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId,
     OvsSettings, OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
@@ -155,6 +156,12 @@ pub(crate) enum AnswerEntry {
         errno: Option<i32>,
         extack: Option<String>,
     },
+    Added {
+        made: Option<Hex>,
+        errno: Option<i32>,
+        extack: Option<String>,
+        took_us: Option<u64>,
+    },
     FlowRead(Result<(String, String, String), Trouble>),
     CommandDone(Result<(), Trouble>),
 }
@@ -234,6 +241,9 @@ pub(crate) enum Entry {
         nic: u16,
         on: bool,
     },
+    /// `tunnel_flags`, `tunnel_no_fragment`
+    Kernel(bool, bool),
+    Ending,
     Wake,
     /// An event of a kind that the log does not know; it cannot be replayed.
     Unknown(String),
@@ -332,6 +342,14 @@ impl AnswerEntry {
             Answer::FilterDeleted(Err(refused)) => {
                 Self::FilterDeleted { errno: Some(refused.errno.0), extack: refused.extack.clone() }
             }
+            Answer::Added { made, result, took } => {
+                let made = made.as_ref().map(|_| raws.take());
+                let (errno, extack) = match result {
+                    Ok(acked) => (None, acked.extack.clone()),
+                    Err(refused) => (Some(refused.errno.0), refused.extack.clone()),
+                };
+                Self::Added { made, errno, extack, took_us: took.map(|took| took.0) }
+            }
             Answer::FlowRead(Ok(flow)) => {
                 Self::FlowRead(Ok((flow.ufid.to_string(), flow.key.clone(), flow.actions.clone())))
             }
@@ -348,6 +366,11 @@ impl AnswerEntry {
                 took: took_us.map(Micros),
             },
             Self::FilterDeleted { errno, extack } => Answer::FilterDeleted(kernel_said(errno, extack)),
+            Self::Added { made, errno, extack, took_us } => Answer::Added {
+                made: made.map(|raw| report(&raw)).transpose()?,
+                result: kernel_said(errno, extack),
+                took: took_us.map(Micros),
+            },
             Self::FlowRead(Ok((id, key, actions))) => {
                 Answer::FlowRead(Ok(FlowText { ufid: ufid(&id)?, key, actions }))
             }
@@ -425,6 +448,8 @@ impl Entry {
             }),
             Event::Drain(on) => Self::Drain(*on),
             Event::DrainNic { nic, on } => Self::DrainNic { nic: nic.0, on: *on },
+            Event::Kernel(has) => Self::Kernel(has.tunnel_flags, has.tunnel_no_fragment),
+            Event::Ending => Self::Ending,
             Event::Wake => Self::Wake,
             Event::JournalFound(flows) => Self::JournalFound(flows.iter().map(ToString::to_string).collect()),
             Event::Answer { op, answer } => Self::Answer { op: op.0, answer: AnswerEntry::of(answer, raws) },
@@ -504,6 +529,10 @@ impl Entry {
             }),
             Self::Drain(on) => Event::Drain(on),
             Self::DrainNic { nic, on } => Event::DrainNic { nic: NicId(nic), on },
+            Self::Kernel(tunnel_flags, tunnel_no_fragment) => {
+                Event::Kernel(Abilities { tunnel_flags, tunnel_no_fragment })
+            }
+            Self::Ending => Event::Ending,
             Self::Wake => Event::Wake,
             Self::Unknown(event) => return Err(format!("this event cannot be replayed: {event}")),
             reported => reported.into_report()?,

@@ -67,7 +67,7 @@ pub fn configuration(facts: &Facts) -> Vec<Finding> {
 pub fn mode_and_policy(facts: &Facts) -> Vec<Finding> {
     let (Ok(mode), Ok(ovs)) = (&facts.mode, &facts.ovsdb) else { return Vec::new() };
     let (word, severity) = match mode {
-        ModeSetting::Observe => return Vec::new(),
+        ModeSetting::Observe | ModeSetting::Shadow => return Vec::new(),
         ModeSetting::Auto => ("auto, which then only observes", Severity::Note),
         ModeSetting::Steer => ("steer", Severity::Error),
     };

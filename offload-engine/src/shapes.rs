@@ -35,22 +35,22 @@ enum Known {
 
 /// What the drivers have shown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shapes(BTreeMap<NicId, BTreeMap<Shape, Known>>);
+pub(crate) struct Shapes(BTreeMap<NicId, BTreeMap<Shape, Known>>);
 
 impl Shapes {
     /// Whether nothing is known of a NIC: then no shape need be made out.
-    pub(super) fn is_empty(&self, nic: NicId) -> bool {
+    pub(crate) fn is_empty(&self, nic: NicId) -> bool {
         self.0.get(&nic).is_none_or(BTreeMap::is_empty)
     }
 
     /// A rule of this shape is in hardware.
-    pub(super) fn taken(&mut self, nic: NicId, shape: Shape) {
+    pub(crate) fn taken(&mut self, nic: NicId, shape: Shape) {
         self.note(nic, shape, Known::Taken);
     }
 
     /// The driver, or the kernel for it, refused a rule of this shape for what it is. Once it has refused enough of them, the
     /// shape counts as refused until `until`.
-    pub(super) fn refused(&mut self, nic: NicId, shape: Shape, ufid: Ufid, why: &Refusal, until: Micros) {
+    pub(crate) fn refused(&mut self, nic: NicId, shape: Shape, ufid: Ufid, why: &Refusal, until: Micros) {
         let known = self.0.get(&nic).and_then(|shapes| shapes.get(&shape));
         let times = match known {
             Some(Known::Taken) => return,
@@ -62,7 +62,7 @@ impl Shapes {
     }
 
     /// Until when no rule of this shape is to be tried, and what the driver said.
-    pub(super) fn verdict(&self, now: Micros, nic: NicId, shape: &Shape) -> Option<(Micros, &Refusal)> {
+    pub(crate) fn verdict(&self, now: Micros, nic: NicId, shape: &Shape) -> Option<(Micros, &Refusal)> {
         match self.0.get(&nic)?.get(shape)? {
             Known::Refused { times, why, until, .. } if *times >= REFUSALS_ENOUGH && now < *until => {
                 Some((*until, why))
@@ -73,7 +73,7 @@ impl Shapes {
 
     /// A rule of this shape is about to be tried. If it is the first since the shape's time has passed, the others
     /// wait for what becomes of it.
-    pub(super) fn tried(&mut self, now: Micros, nic: NicId, shape: &Shape) {
+    pub(crate) fn tried(&mut self, now: Micros, nic: NicId, shape: &Shape) {
         let known = self.0.get_mut(&nic).and_then(|shapes| shapes.get_mut(shape));
         if let Some(Known::Refused { times: REFUSALS_ENOUGH.., until, .. }) = known {
             *until = now.plus(TRIAL);
@@ -81,12 +81,12 @@ impl Shapes {
     }
 
     /// The driver may answer differently now.
-    pub(super) fn forget_all(&mut self) {
+    pub(crate) fn forget_all(&mut self) {
         self.0.clear();
     }
 
     /// The driver of one NIC may answer differently now.
-    pub(super) fn forget(&mut self, nic: NicId) {
+    pub(crate) fn forget(&mut self, nic: NicId) {
         self.0.remove(&nic);
     }
 

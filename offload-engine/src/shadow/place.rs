@@ -1,0 +1,619 @@
+//! Shadow mode: rules of our own in hardware, for as long as their megaflows are in the kernel datapath.
+//!
+//! Whatever is told, the same question is asked of each megaflow concerned: which rule ought there to be ([`Shadow::ought`]),
+//! and which one is there? Where they differ, what is there goes first. Nothing ought to be there while it is not certain what
+//! the kernel datapath has (`Doubt`), or while nobody revalidates it.
+
+use super::book::{Own, REMOVE_AGAIN_AFTER, Stage, is_gone};
+use super::translate;
+use crate::counters::Meter;
+use crate::event::{Acked, Answer, Effect, OpId, Refused};
+use crate::ledger::{Entry, Home};
+use crate::placing::{Draining, Placing};
+use crate::ports::{NicId, PortKind};
+use crate::refusal::{Refusal, Retry};
+use crate::shapes::Shapes;
+use crate::watch::Change;
+use crate::world::{Doubt, World};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use netlink_wire::{DpPort, Errno, Ufid};
+use policies::Micros;
+use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
+use tc_flower::{Filter, FilterAddress, Hook, Location, Shape};
+
+/// Rules asked for at the same time: a removal that is asked for then does not wait behind more.
+const ADDING_MAX: usize = 64;
+/// How long it is remembered that a megaflow was in hardware when it was deleted: an idle one comes back with its next packet.
+const HOT_FOR: Micros = Micros::from_secs(5);
+/// So many of them are remembered.
+const HOT_MAX: usize = 65_536;
+
+/// Key and mask of a megaflow. Open vSwitch's id of it is of the packet that it was made for, and may be another next time.
+type Packets = Box<[u8]>;
+
+/// What shadow mode keeps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shadow {
+    planners: BTreeMap<NicId, Planner<Ufid>>,
+    shapes: Shapes,
+    /// Megaflows that ought to be in hardware: a plan placed them, and none took them back since.
+    wanted: BTreeSet<Ufid>,
+    /// Those of them that wait for their turn.
+    queued: BTreeSet<Ufid>,
+    /// Megaflows that were in hardware when they were deleted, and when that was.
+    hot: BTreeMap<Packets, Micros>,
+    suspects: BTreeSet<Ufid>,
+    draining: Draining,
+    /// Another mode is wanted: everything is to go.
+    leaving: bool,
+}
+
+impl Placing for Shadow {
+    fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
+        match change {
+            Change::Told { ufid } => {
+                self.judge(world, now, ufid);
+                self.remember(world, now, ufid);
+                self.settle(world, now, ufid, fx);
+            }
+            Change::Left { ufid } => {
+                // First of all: what is not there any more may have gone for another decision.
+                let was_wanted = self.wanted.contains(&ufid);
+                self.settle(world, now, ufid, fx);
+                if was_wanted {
+                    self.note_hot(world, now, ufid);
+                    self.unwant(ufid);
+                }
+            }
+            Change::OwnLost { ufid } => {
+                self.unplaced(now, ufid);
+                self.settle(world, now, ufid, fx);
+            }
+            Change::Counted { ufid, moved, over } => {
+                let total = moved.total();
+                let sample = Sample { packets: total.packets, bytes: total.bytes, over };
+                if let Some(planner) = self.planner_of(world, ufid) {
+                    planner.observe(now, ufid, sample);
+                }
+            }
+            Change::Decided { ufid } => {
+                self.judge(world, now, ufid);
+                self.settle(world, now, ufid, fx);
+            }
+            _ => {}
+        }
+    }
+
+    fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        for ufid in world.forget_gone(now) {
+            self.unwant(ufid);
+            self.planners.values_mut().for_each(|planner| planner.forget(ufid));
+        }
+        self.hot.retain(|_, since| now.since(*since) < HOT_FOR);
+        self.settle_queued(world, now, fx);
+        self.plan(world, now, fx);
+    }
+
+    fn answered(&mut self, world: &mut World, now: Micros, op: OpId, answer: Answer, fx: &mut Vec<Effect>) {
+        let Some(ufid) = world.ops.remove(&op) else { return };
+        let stage = world.own.get(ufid).map(|own| own.stage);
+        match (stage, answer) {
+            (Some(Stage::Adding(of)), Answer::Added { made, result, took }) if of == op => {
+                self.added(world, now, ufid, made.map(|made| made.address), result, took);
+            }
+            (Some(Stage::Removing { op: of, .. }), Answer::FilterDeleted(result)) if of == Some(op) => {
+                self.removed(world, now, ufid, is_gone(&result));
+            }
+            // The rule went before its answer came: the notification of that has been dealt with.
+            _ => {}
+        }
+        self.settle(world, now, ufid, fx);
+        self.settle_queued(world, now, fx);
+    }
+
+    fn reconfigured(&mut self, world: &mut World, now: Micros) {
+        self.shapes.forget_all();
+        for planner in self.planners.values_mut() {
+            planner.set_settings(now, world.settings.planner);
+        }
+        let refused = world.ledger.select(|entry| entry.refusal.as_ref().is_some_and(Refusal::may_be_over));
+        for ufid in refused {
+            self.lift_refusal(world, now, ufid);
+        }
+    }
+
+    fn rules_changed(&mut self, world: &mut World, now: Micros, decided: &[Ufid], fx: &mut Vec<Effect>) {
+        for planner in self.planners.values_mut() {
+            planner.set_division(now, world.policy.rules().division());
+        }
+        for ufid in decided {
+            self.judge(world, now, *ufid);
+        }
+        self.plan(world, now, fx);
+    }
+
+    fn ports_changed(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        for ufid in world.ledger.select(|entry| world.judges(entry)) {
+            self.judge(world, now, ufid);
+        }
+        self.settle_all(world, now, fx);
+    }
+
+    fn nic_reset(&mut self, world: &mut World, now: Micros, nic: NicId, fx: &mut Vec<Effect>) {
+        self.shapes.forget(nic);
+        let lost: Vec<Ufid> =
+            world.own.iter().filter(|(_, own)| own.nic == nic).map(|(ufid, _)| ufid).collect();
+        for ufid in lost {
+            // TC says that they are there; they are made anew once TC has them no more.
+            self.remove(world, now, ufid, fx);
+        }
+    }
+
+    fn probed(&mut self, world: &mut World, now: Micros) {
+        let kept_back = world.ledger.select(|entry| matches!(entry.refusal, Some(Refusal::Probed(_))));
+        for ufid in kept_back {
+            self.lift_refusal(world, now, ufid);
+        }
+    }
+
+    fn vswitchd_up(&mut self, world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {
+        // It has flushed the kernel datapath, or is about to, and nobody is told of that.
+        world.datapath_doubt = Doubt::Queued;
+    }
+
+    fn vswitchd_down(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.settle_all(world, now, fx);
+    }
+
+    fn overrun(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.settle_all(world, now, fx);
+    }
+
+    fn datapath_read(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        if world.datapath_doubt == Doubt::Settled {
+            let missing = self.wanted.iter().filter(|ufid| world.own.get(**ufid).is_none());
+            self.queued.extend(missing);
+            self.settle_queued(world, now, fx);
+        }
+    }
+
+    fn encumbered(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        world.own.encumbered.clear();
+        for ufid in world.ledger.select(|entry| world.judges(entry)) {
+            self.judge(world, now, ufid);
+        }
+        self.settle_all(world, now, fx);
+    }
+
+    fn drain(&mut self, world: &mut World, now: Micros, draining: &Draining, fx: &mut Vec<Effect>) {
+        self.draining = draining.clone();
+        self.settle_all(world, now, fx);
+    }
+
+    fn judges_datapath(&self) -> bool {
+        true
+    }
+
+    fn leave(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) -> bool {
+        if !core::mem::replace(&mut self.leaving, true) {
+            self.settle_all(world, now, fx);
+        }
+        let left = world.own.is_empty();
+        if left {
+            world.ledger.for_each(|entry| {
+                if entry.home == Home::Datapath {
+                    (entry.refusal, entry.nic, entry.decision) = (None, None, None);
+                }
+            });
+        }
+        left
+    }
+
+    fn stay(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        if core::mem::take(&mut self.leaving) {
+            self.settle_all(world, now, fx);
+        }
+    }
+
+    fn take_suspects(&mut self, flows: BTreeSet<Ufid>) {
+        self.suspects.extend(flows);
+    }
+
+    fn give_suspects(&mut self) -> BTreeSet<Ufid> {
+        core::mem::take(&mut self.suspects)
+    }
+
+    fn in_flight(&self, _world: &World) -> BTreeSet<Ufid> {
+        self.suspects.clone()
+    }
+
+    fn wake_at(&self, world: &World) -> Option<Micros> {
+        let again = world.own.iter().filter_map(|(_, own)| match own.stage {
+            Stage::Removing { op: None, again_at } => Some(again_at),
+            _ => None,
+        });
+        again.min()
+    }
+
+    fn wake(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        if self.wake_at(world).is_some_and(|at| now >= at) {
+            self.settle_all(world, now, fx);
+        }
+    }
+
+    fn explain(&self, world: &World, now: Micros, ufid: Ufid) -> Option<Explanation> {
+        let nic = world.ledger.get(ufid)?.nic?;
+        Some(self.planners.get(&nic)?.explain(now, ufid))
+    }
+
+    fn counts(&self, nic: NicId) -> Option<Counts> {
+        Some(self.planners.get(&nic)?.counts())
+    }
+}
+
+impl Shadow {
+    /// Whether anything may be placed at all.
+    fn may_place(&self, world: &World) -> bool {
+        !self.leaving && world.vswitchd_up && world.datapath_doubt == Doubt::Settled
+    }
+
+    /// The rule that ought to be in hardware for a megaflow.
+    fn ought(&self, world: &World, ufid: Ufid) -> Option<(NicId, Filter)> {
+        if !self.may_place(world) || !self.wanted.contains(&ufid) {
+            return None;
+        }
+        let entry = world.ledger.get(ufid).filter(|entry| entry.home == Home::Datapath)?;
+        let (nic, rule) = rule_of(world, ufid, entry).ok()?;
+        (!self.draining.covers(Some(nic))).then_some((nic, rule))
+    }
+
+    /// Brings what is there for a megaflow nearer to what ought to be.
+    fn settle(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let ought = self.ought(world, ufid);
+        let there = world.own.get(ufid).map(|own| (own.stage, &own.rule));
+        match (there, ought) {
+            (None, None) => {
+                self.queued.remove(&ufid);
+            }
+            (None, Some((nic, rule))) => self.add(world, now, ufid, (nic, rule), fx),
+            (Some((Stage::There, rule)), ought) => {
+                if ought.is_none_or(|(_, other)| other != **rule) {
+                    self.remove(world, now, ufid, fx);
+                }
+            }
+            (Some((Stage::Removing { op: None, again_at }, _)), _) if now >= again_at => {
+                self.remove(world, now, ufid, fx);
+            }
+            // The answer brings us back here.
+            (Some((Stage::Adding(_) | Stage::Removing { .. }, _)), _) => {}
+        }
+    }
+
+    fn settle_all(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        let there: Vec<Ufid> = world.own.iter().map(|(ufid, _)| ufid).collect();
+        for ufid in there {
+            self.settle(world, now, ufid, fx);
+        }
+        if self.may_place(world) {
+            let missing = self.wanted.iter().filter(|ufid| world.own.get(**ufid).is_none());
+            self.queued.extend(missing);
+            self.settle_queued(world, now, fx);
+        }
+    }
+
+    fn settle_queued(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        let room = ADDING_MAX.saturating_sub(world.own.adding());
+        let next: Vec<Ufid> = self.queued.iter().copied().take(room).collect();
+        for ufid in next {
+            self.settle(world, now, ufid, fx);
+        }
+    }
+
+    fn add(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        (nic, rule): (NicId, Filter),
+        fx: &mut Vec<Effect>,
+    ) {
+        // Where the filters have not been read, there may be some of others.
+        let unread = world.read_in_full.contains(&rule.address.location);
+        if unread || world.own.adding() >= ADDING_MAX {
+            self.queued.insert(ufid);
+            return;
+        }
+        self.queued.remove(&ufid);
+        if self.put_off(world, now, ufid, nic, &rule) {
+            self.unwant(ufid);
+            return;
+        }
+        let op = world.new_op(ufid);
+        let filter = Box::new(rule);
+        fx.push(Effect::AddFilter { op, filter: filter.clone() });
+        world.own.insert(
+            ufid,
+            Own {
+                rule: filter,
+                nic,
+                at: None,
+                stage: Stage::Adding(op),
+                meter: Meter::default(),
+                read_at: now,
+                made_in: world.latest_round(),
+                seen: world.latest_round(),
+            },
+        );
+    }
+
+    /// Leaves a megaflow in software whose rule a driver is known to refuse; whether it is so.
+    fn put_off(&mut self, world: &mut World, now: Micros, ufid: Ufid, nic: NicId, rule: &Filter) -> bool {
+        let by_probe = world.probed.verdict(&world.ports, nic, rule);
+        let shape = Shape::of(rule).ok();
+        let by_shape = shape.as_ref().and_then(|shape| self.shapes.verdict(now, nic, shape));
+        let until = now.plus(world.settings.planner.shape_retry_after);
+        let (until, why) = match (by_probe, by_shape) {
+            (Some(why), _) => (until, why),
+            (None, Some((until, why))) => (until, why.of_shape()),
+            (None, None) => {
+                if let Some(shape) = &shape {
+                    self.shapes.tried(now, nic, shape);
+                }
+                return false;
+            }
+        };
+        if let Some(entry) = world.ledger.get_mut(ufid)
+            && entry.refusal.is_none()
+        {
+            entry.refusal = Some(why);
+        }
+        if let Some(planner) = self.planners.get_mut(&nic) {
+            planner.put_off(now, ufid, until);
+        }
+        true
+    }
+
+    /// Asks for the removal of a rule whose address is known and for which nothing else is under way.
+    fn remove(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let Some(own) = world.own.get(ufid) else { return };
+        let free = match own.stage {
+            Stage::There => true,
+            Stage::Removing { op, .. } => op.is_none(),
+            Stage::Adding(_) => false,
+        };
+        let Some(address) = own.at.filter(|_| free) else { return };
+        let op = world.new_op(ufid);
+        if let Some(own) = world.own.get_mut(ufid) {
+            own.stage = Stage::Removing { op: Some(op), again_at: now };
+        }
+        fx.push(Effect::DeleteFilter { op, address });
+    }
+
+    fn added(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        made: Option<FilterAddress>,
+        result: Result<Acked, Refused>,
+        took: Option<Micros>,
+    ) {
+        let Some(own) = world.own.get_mut(ufid) else { return };
+        let (nic, location) = (own.nic, own.rule.address.location);
+        let shape = Shape::of(&own.rule).ok();
+        own.stage = Stage::There;
+        let at = own.at.or(made);
+        if let (Some(address), true) = (at, result.is_ok() || own.at.is_some()) {
+            world.own.is_at(ufid, address);
+            world.count_promotion(Some(nic));
+            if let Some(entry) = world.ledger.get_mut(ufid) {
+                entry.shadowed = true;
+                entry.refusal = None;
+            }
+            if let Some(shape) = shape {
+                self.shapes.taken(nic, shape);
+            }
+            if let Some(planner) = self.planners.get_mut(&nic) {
+                planner.placed(now, ufid);
+                took.into_iter().for_each(|took| planner.install_took(took));
+            }
+            return;
+        }
+        let is_lost = |refused: &Refused| refused.errno == Errno::ENOBUFS;
+        if result.as_ref().map_or_else(is_lost, |_| true) {
+            // A rule may be there that nobody has told of: a full dump shows it, and it is a stray then.
+            world.read_in_full.insert(location);
+        }
+        world.own.remove(ufid);
+        self.unwant(ufid);
+        let refusal = match result {
+            Ok(_) => Refusal::DriverSilent,
+            Err(refused) => Refusal::from_kernel(refused.errno, refused.extack.as_deref()),
+        };
+        self.refuse(world, now, ufid, (nic, shape), refusal);
+    }
+
+    fn refuse(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        (nic, shape): (NicId, Option<Shape>),
+        refusal: Refusal,
+    ) {
+        let told = match refusal.retry() {
+            Retry::WhenRoom => planner::Refusal::TableFull,
+            Retry::Soon => planner::Refusal::Transient,
+            Retry::WhenChanged => planner::Refusal::Shape,
+        };
+        world.count_refusal(Some(nic), &refusal);
+        if let (true, Some(shape)) = (refusal.blames_shape(), shape) {
+            let until = now.plus(world.settings.planner.shape_retry_after);
+            self.shapes.refused(nic, shape, ufid, &refusal, until);
+        }
+        if let Some(entry) = world.ledger.get_mut(ufid) {
+            entry.refusal = Some(refusal);
+        }
+        if let Some(planner) = self.planners.get_mut(&nic) {
+            planner.refused(now, ufid, told);
+        }
+    }
+
+    fn removed(&mut self, world: &mut World, now: Micros, ufid: Ufid, gone: bool) {
+        let Some(own) = world.own.get_mut(ufid) else { return };
+        if !gone {
+            own.stage = Stage::Removing { op: None, again_at: now.plus(REMOVE_AGAIN_AFTER) };
+            return;
+        }
+        let location = own.rule.address.location;
+        // Its notification would have come first, were there one: what is there is shown by the next full dump.
+        world.read_in_full.insert(location);
+        world.own_lost(ufid);
+        self.unplaced(now, ufid);
+    }
+
+    /// Asks every planner what to do, and does it.
+    fn plan(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        if !self.may_place(world) {
+            return;
+        }
+        let draining = &self.draining;
+        let nics: Vec<NicId> =
+            self.planners.keys().copied().filter(|nic| !draining.covers(Some(*nic))).collect();
+        for nic in nics {
+            let Some(planner) = self.planners.get_mut(&nic) else { continue };
+            let plan = planner.plan(now);
+            for ufid in plan.demote {
+                self.unwant(ufid);
+                self.settle(world, now, ufid, fx);
+                if world.own.get(ufid).is_none() {
+                    self.unplaced(now, ufid);
+                }
+            }
+            for ufid in plan.promote {
+                self.wanted.insert(ufid);
+                self.settle(world, now, ufid, fx);
+                if world.own.get(ufid).is_none() && !self.queued.contains(&ufid) {
+                    self.unwant(ufid);
+                    self.unplaced(now, ufid);
+                }
+            }
+        }
+    }
+
+    /// Decides whether a megaflow may compete at all, and tells its planner.
+    fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+        let Some(entry) = world.ledger.get(ufid).filter(|entry| world.judges(entry)) else { return };
+        let nic = nic_of(world, entry);
+        let possible = rule_of(world, ufid, entry).map(|_| ());
+        let Some(entry) = world.ledger.get_mut(ufid) else { return };
+        if entry.nic != nic {
+            self.planners.values_mut().for_each(|planner| planner.forget(ufid));
+            entry.nic = nic;
+        }
+        let verdict = match possible {
+            Ok(()) => {
+                if entry.refusal.as_ref().is_some_and(Refusal::is_of_rule) {
+                    entry.refusal = None;
+                }
+                entry.decision.map(|decision| decision.verdict).unwrap_or_default()
+            }
+            Err(why) => {
+                entry.refusal = Some(why);
+                Verdict::Software(Because::NotPlaceable)
+            }
+        };
+        if matches!(verdict, Verdict::Software(_)) {
+            self.wanted.remove(&ufid);
+            self.queued.remove(&ufid);
+        }
+        let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
+        let Some(nic) = nic else { return };
+        let planner = self.planners.entry(nic).or_insert_with(|| {
+            let mut planner = Planner::new(world.settings.planner);
+            planner.set_division(now, world.policy.rules().division());
+            planner
+        });
+        planner.set_verdict(now, ufid, verdict);
+        planner.set_tenant(now, ufid, tenant);
+    }
+
+    /// A megaflow that was in hardware when it was deleted is wanted there again at once.
+    fn remember(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        let Some(entry) = world.ledger.get(ufid) else { return };
+        let Some(packets) = packets_of(entry) else { return };
+        let was_hot = self.hot.remove(&packets).is_some_and(|since| now.since(since) < HOT_FOR);
+        let verdict = entry.nic.and_then(|nic| self.planners.get(&nic)?.verdict(ufid));
+        if was_hot && verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Software(_))) {
+            self.wanted.insert(ufid);
+        }
+    }
+
+    fn note_hot(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        let packets = world.ledger.get(ufid).and_then(packets_of);
+        if let Some(packets) = packets
+            && self.hot.len() < HOT_MAX
+        {
+            self.hot.insert(packets, now);
+        }
+    }
+
+    fn lift_refusal(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+        if let Some(entry) = world.ledger.get_mut(ufid) {
+            entry.refusal = None;
+        }
+        if let Some(planner) = self.planner_of(world, ufid) {
+            planner.unblock(now, ufid);
+        }
+    }
+
+    fn unwant(&mut self, ufid: Ufid) {
+        self.wanted.remove(&ufid);
+        self.queued.remove(&ufid);
+    }
+
+    fn unplaced(&mut self, now: Micros, ufid: Ufid) {
+        self.planners.values_mut().for_each(|planner| planner.unplaced(now, ufid));
+    }
+
+    fn planner_of(&mut self, world: &World, ufid: Ufid) -> Option<&mut Planner<Ufid>> {
+        self.planners.get_mut(&world.ledger.get(ufid)?.nic?)
+    }
+}
+
+/// Key and mask.
+fn packets_of(entry: &Entry) -> Option<Packets> {
+    let told = entry.told.as_ref()?;
+    let (key, mask, _) = told.body.parts();
+    Some([&told.dp.0.to_ne_bytes()[..], key, mask.unwrap_or_default()].concat().into())
+}
+
+/// The NIC that a megaflow's packets come in by.
+fn nic_of(world: &World, entry: &Entry) -> Option<NicId> {
+    entry.port.and_then(|ifindex| world.ports.get(ifindex)?.offload_nic())
+}
+
+/// The rule of our own that does what a megaflow does, and its NIC.
+pub(crate) fn rule_of(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId, Filter), Refusal> {
+    let told = entry.told.as_ref().ok_or(Refusal::TooLong)?;
+    let unreadable = |why: netlink_wire::Malformed| Refusal::Unsupported(why.to_string());
+    let keys = told.body.keys().map_err(unreadable)?;
+    let actions = told.body.actions().map_err(unreadable)?;
+    let port = |number: DpPort| world.ports.by_dp_port(told.dp, number);
+    let rule = translate(ufid, &keys, &actions, world.abilities, &port).map_err(Refusal::Untranslatable)?;
+    let from = keys.in_port().and_then(port).ok_or(Refusal::NoOffloadPort)?;
+    if from.kind == PortKind::Tunnel {
+        return Err(Refusal::OutOfTunnel);
+    }
+    let nic = from.offload_nic().ok_or(Refusal::NoOffloadPort)?;
+    let Location::Device { hook: Hook::Ingress, .. } = from.location else {
+        return Err(Refusal::SharedBlock);
+    };
+    if world.own.is_encumbered(from.location) {
+        return Err(Refusal::FiltersOfOthers);
+    }
+    Ok((nic, rule))
+}

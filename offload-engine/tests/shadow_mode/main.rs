@@ -1,0 +1,95 @@
+//! Shadow mode against a simulated kernel datapath, TC and NIC, over many seeds: megaflows are made, changed, deleted and
+//! flushed, notifications and answers are lost, rules are refused, filters of others come and go, Open vSwitch ends, the mode is
+//! left.
+//!
+//! `OFFLOAD_SEED=N cargo test -p offload-engine --test shadow_mode` repeats one schedule of each test.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod model;
+#[path = "../simulation/rng.rs"]
+mod rng;
+
+use model::Run;
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// Notifications of the kernel datapath that fit into the socket.
+    pub(crate) buffer: usize,
+    /// Flows are deleted all at once, of which nobody is told.
+    pub(crate) flushes: bool,
+    /// The kernel refuses, and its answers are lost.
+    pub(crate) refusals: bool,
+    /// Ports, filters of others, Open vSwitch and the mode come and go.
+    pub(crate) upheavals: bool,
+}
+
+fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
+    let seeds = match std::env::var("OFFLOAD_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("OFFLOAD_SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..count,
+    };
+    let repeated = std::env::var_os("OFFLOAD_SEED").is_some();
+    let (mut placed, mut removed) = (0, 0);
+    for seed in seeds.clone() {
+        let plan = plan(seed);
+        let result = std::panic::catch_unwind(|| {
+            let mut run = Run::new(plan);
+            for _ in 0..250 {
+                run.step();
+            }
+            run.come_to_rest();
+            run.check_at_rest();
+            run.leave();
+            (run.added, run.deleted)
+        });
+        match result {
+            Ok((added, deleted)) => (placed, removed) = (placed + added, removed + deleted),
+            Err(panic) => {
+                eprintln!(
+                    "failed with {plan:?}; repeat it with OFFLOAD_SEED={seed}, OFFLOAD_TRACE=1 to see what happened"
+                );
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    let many = seeds.count() as u64;
+    assert!(
+        repeated || placed > many && removed > many,
+        "{placed} rules placed and {removed} removed in {many} schedules"
+    );
+}
+
+fn calm(seed: u64) -> Plan {
+    Plan { seed, buffer: usize::MAX, flushes: false, refusals: false, upheavals: false }
+}
+
+#[test]
+fn no_rule_outlives_its_megaflow_by_more_than_one_step_of_handling() {
+    schedules(1_000, calm);
+}
+
+#[test]
+fn no_rule_is_there_once_a_loss_of_notifications_is_known_until_all_has_been_read() {
+    schedules(1_000, |seed| Plan { buffer: 3, ..calm(seed) });
+}
+
+#[test]
+fn what_was_flushed_goes_with_the_second_reading_at_the_latest() {
+    schedules(1_000, |seed| Plan { flushes: true, ..calm(seed) });
+}
+
+#[test]
+fn refusals_and_lost_answers_leave_no_rule_without_its_megaflow() {
+    schedules(1_000, |seed| Plan { refusals: true, ..calm(seed) });
+}
+
+#[test]
+fn everything_at_once_leaves_no_rule_without_its_megaflow() {
+    schedules(1_000, |seed| Plan { buffer: 12, flushes: true, refusals: true, upheavals: true, seed });
+}

@@ -1,0 +1,579 @@
+//! The kernel datapath, TC and the NIC as far as shadow mode sees them, and what must hold between them.
+
+use crate::Plan;
+use crate::rng::Rng;
+use netlink_wire::ovs_flow::FlowBody;
+use netlink_wire::{DpPort, Errno, Ifindex, Message, Seq, Ufid};
+use offload_engine::shadow::{self, Abilities, layout::Origin};
+use offload_engine::{
+    Acked, Answer, Author, Count, Effect, Engine, Event, Megaflow, Micros, Mode, ModeWanted, NicFacts, NicId,
+    OpId, OvsSettings, Peer, Placement, PortFacts, PortKind, Refused, Round, Settings, TcPolicy, Traffic,
+};
+use policies::planner;
+use std::collections::{BTreeMap, VecDeque};
+use tc_flower::action::ActionIndex;
+use tc_flower::{
+    Filter, FilterAddress, FilterCounters, FilterFlags, FilterReport, Handle, Location, TcEvent, request,
+};
+
+const DP: Ifindex = Ifindex(3);
+const FLOWS: u64 = 10;
+/// Entries of the NIC's table.
+const ENTRIES: usize = 6;
+
+/// A flow of the kernel datapath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    /// The port it sends packets to.
+    to: u32,
+    packets: u64,
+}
+
+/// Requests that wait for the kernel.
+enum Request {
+    Add(OpId, Box<Filter>),
+    Delete(OpId, FilterAddress),
+}
+
+pub(crate) struct Run {
+    rng: Rng,
+    plan: Plan,
+    traced: bool,
+    now: Micros,
+    engine: Engine,
+    flows: BTreeMap<u64, Flow>,
+    /// Ports by their number; the last may be away.
+    ports: BTreeMap<u32, PortFacts>,
+    filters: BTreeMap<FilterAddress, (Filter, u64)>,
+    /// A filter of somebody else at port 1.
+    other: bool,
+    datapath_told: VecDeque<Event>,
+    datapath_lost: bool,
+    tc_told: VecDeque<Event>,
+    requests: VecDeque<Request>,
+    answers: VecDeque<Event>,
+    filter_dumps: VecDeque<Event>,
+    flow_dump: Option<(Round, VecDeque<u64>)>,
+    /// Flushed, and how many readings were begun since: with the second, rules of before have to be gone.
+    flushed: Option<u8>,
+    vswitchd: bool,
+    mode: ModeWanted,
+    last_totals: Traffic,
+    pub(crate) added: u64,
+    pub(crate) deleted: u64,
+}
+
+fn ufid(number: u64) -> Ufid {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    Ufid::from_bytes(bytes)
+}
+
+fn attr(out: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    out.extend((payload.len() as u16 + 4).to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// IPv4 of port 1 to 10.0.0.`number`, sent to a port.
+fn body(number: u64, to: u32) -> FlowBody {
+    let (mut key, mut mask, mut actions) = (Vec::new(), Vec::new(), Vec::new());
+    let dst = [10, 0, 0, number as u8];
+    attr(&mut key, 20, &[0; 4]);
+    attr(&mut mask, 20, &[0xff; 4]);
+    attr(&mut key, 3, &1_u32.to_ne_bytes());
+    attr(&mut mask, 3, &[0xff; 4]);
+    attr(&mut key, 4, &[0; 12]);
+    attr(&mut mask, 4, &[0; 12]);
+    attr(&mut key, 6, &[8, 0]);
+    attr(&mut mask, 6, &[0xff; 2]);
+    attr(&mut key, 7, &[&[0; 4][..], &dst, &[0; 4]].concat());
+    attr(&mut mask, 7, &[&[0; 4][..], &[0xff; 4], &[0, 0, 0, 0xff]].concat());
+    attr(&mut actions, 1, &to.to_ne_bytes());
+    FlowBody::from_parts(&key, Some(&mask), &actions).unwrap()
+}
+
+fn megaflow(number: u64, flow: Flow) -> Box<Megaflow> {
+    Box::new(Megaflow {
+        ufid: ufid(number),
+        dp: DP,
+        in_port: Some(DpPort(1)),
+        needs_chain_restore: false,
+        counted: Some(Count::new(flow.packets, flow.packets * 100)),
+        unfit: None,
+        body: Some(body(number, flow.to)),
+    })
+}
+
+fn port(number: u32) -> PortFacts {
+    PortFacts {
+        name: format!("rep{number}"),
+        ifindex: Ifindex(10 + number),
+        location: Location::ingress(Ifindex(10 + number)),
+        dp_port: Some(DpPort(number)),
+        dp: Some(DP),
+        bridge: "br0".into(),
+        iface_id: None,
+        workload: None,
+        kind: PortKind::Representor,
+        tunnel_kind: None,
+        nic: Some(NicId(0)),
+        hw_tc_offload: true,
+    }
+}
+
+fn settings(mode: ModeWanted) -> Settings {
+    Settings {
+        mode,
+        epoch: Micros::from_millis(20),
+        datapath_interval: Micros::from_millis(20),
+        planner: planner::Settings {
+            min_rate: policies::Rate::PacketsPerSecond(1),
+            min_age: Micros(0),
+            min_residency: Micros(0),
+            counter_delay: Micros(0),
+            ..planner::Settings::default()
+        },
+        ..Settings::default()
+    }
+}
+
+fn report(address: FilterAddress, filter: &Filter, packets: u64, is_ours: bool) -> FilterReport {
+    // Without a handle, it would be told for a priority.
+    let written = request::add(&Filter { address, ..filter.clone() }, Seq(1)).unwrap();
+    let TcEvent::Filter(report) = TcEvent::decode(&Message::first(&written).unwrap()).unwrap() else {
+        panic!("a filter is no filter");
+    };
+    let mut report = *report;
+    report.flags = FilterFlags::SKIP_SW | FilterFlags::IN_HW;
+    for (at, action) in (1..).zip(&mut report.actions) {
+        action.action.index = ActionIndex(at);
+        action.stats.hardware.packets = packets;
+        action.stats.hardware.bytes = packets * 100;
+        if !is_ours {
+            action.action.cookie = None;
+        }
+    }
+    report
+}
+
+fn counters(report: &FilterReport) -> FilterCounters {
+    FilterCounters {
+        seq: report.seq,
+        portid: report.portid,
+        address: report.address,
+        flags: report.flags,
+        in_hw_count: None,
+        ufid: report.ufid(),
+        stats: report.flow_stats(),
+    }
+}
+
+impl Run {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let now = Micros::from_secs(100);
+        let mut run = Self {
+            rng: Rng::new(plan.seed),
+            plan,
+            traced: std::env::var_os("OFFLOAD_TRACE").is_some(),
+            now,
+            engine: Engine::new(now, settings(ModeWanted::Shadow)),
+            flows: BTreeMap::new(),
+            ports: (1..=3).map(|number| (number, port(number))).collect(),
+            filters: BTreeMap::new(),
+            other: false,
+            datapath_told: VecDeque::new(),
+            datapath_lost: false,
+            tc_told: VecDeque::new(),
+            requests: VecDeque::new(),
+            answers: VecDeque::new(),
+            filter_dumps: VecDeque::new(),
+            flow_dump: None,
+            flushed: None,
+            vswitchd: true,
+            mode: ModeWanted::Shadow,
+            last_totals: Traffic::default(),
+            added: 0,
+            deleted: 0,
+        };
+        run.tell(Event::Kernel(Abilities::ALL));
+        run.tell(Event::Ovs(OvsSettings { version: None, hw_offload: false, tc_policy: TcPolicy::None }));
+        run.tell(Event::Nic(Box::new(NicFacts {
+            id: NicId(0),
+            devlink: "sim/0".into(),
+            driver: "sim".into(),
+            switch_id: "00".into(),
+            eswitch_mode: "switchdev".into(),
+        })));
+        for number in 1..=3 {
+            run.tell(Event::Port(Box::new(port(number))));
+        }
+        run.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
+        run.tell(Event::DatapathOverrun);
+        run
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.traced {
+            eprintln!("{} {event:?}", self.now.0);
+        }
+        let mut fx = Vec::new();
+        self.engine.handle(self.now, event, &mut fx);
+        let totals = self.engine.status(self.now).totals;
+        assert!(totals.hardware.packets >= self.last_totals.hardware.packets, "hardware total fell");
+        assert!(totals.software.packets >= self.last_totals.software.packets, "software total fell");
+        self.last_totals = totals;
+        for effect in fx {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        if self.traced {
+            eprintln!("    {effect:?}");
+        }
+        match effect {
+            Effect::AddFilter { op, filter } => {
+                assert!(filter.flags.contains(FilterFlags::SKIP_SW), "a rule of ours for software, too");
+                assert!(self.vswitchd, "a rule was placed without Open vSwitch");
+                self.requests.push_back(Request::Add(op, filter));
+            }
+            Effect::DeleteFilter { op, address } => self.requests.push_back(Request::Delete(op, address)),
+            Effect::DumpFilters { round, location, terse } => self.dump_filters(round, location, terse),
+            Effect::DumpMegaflows { round } => {
+                self.flow_dump = Some((round, self.flows.keys().copied().collect()));
+                self.flushed = self.flushed.map(|readings| readings + 1);
+            }
+            Effect::Journal(_) => {}
+            other => panic!("shadow mode does not do this: {other:?}"),
+        }
+    }
+
+    fn dump_filters(&mut self, round: Round, location: Location, terse: bool) {
+        let ours =
+            self.filters.iter().map(|(address, (filter, packets))| report(*address, filter, *packets, true));
+        let mut there: Vec<_> = ours.filter(|report| report.address.location == location).collect();
+        if self.other && location == port(1).location {
+            there.push(self.foreign());
+        }
+        for report in there {
+            self.filter_dumps.push_back(if terse {
+                Event::FilterCounted { round, counters: counters(&report) }
+            } else {
+                Event::FilterDumped { round, report: Box::new(report) }
+            });
+        }
+        self.filter_dumps.push_back(Event::FiltersDumped { round, location, complete: true });
+    }
+
+    /// What somebody else has at port 1.
+    fn foreign(&self) -> FilterReport {
+        let rule = self.rule(1, Flow { to: 2, packets: 0 }).unwrap();
+        let address = FilterAddress { prio: tc_flower::Prio(1), handle: Handle(1), ..rule.address };
+        report(address, &Filter { address, ..rule }, 0, false)
+    }
+
+    /// The rule that a flow gives.
+    fn rule(&self, number: u64, flow: Flow) -> Option<Filter> {
+        let body = body(number, flow.to);
+        let find = |port: DpPort| self.ports.get(&port.0);
+        shadow::translate(
+            ufid(number),
+            &body.keys().unwrap(),
+            &body.actions().unwrap(),
+            Abilities::ALL,
+            &find,
+        )
+        .ok()
+    }
+
+    fn notify_datapath(&mut self, event: Event) {
+        match self.datapath_told.len() < self.plan.buffer {
+            true => self.datapath_told.push_back(event),
+            false => self.datapath_lost = true,
+        }
+    }
+
+    fn deliver_datapath(&mut self, count: usize) {
+        if std::mem::take(&mut self.datapath_lost) {
+            self.tell(Event::DatapathOverrun);
+        }
+        for _ in 0..count.min(self.datapath_told.len()) {
+            let event = self.datapath_told.pop_front().unwrap();
+            self.tell(event);
+        }
+    }
+
+    fn deliver_tc(&mut self) {
+        while let Some(event) = self.tc_told.pop_front() {
+            self.tell(event);
+        }
+    }
+
+    /// The kernel carries out the next request.
+    fn request(&mut self) {
+        let Some(next) = self.requests.pop_front() else { return };
+        let lost = self.plan.refusals && self.rng.one_in(25);
+        let refused = self.plan.refusals && self.rng.one_in(8);
+        let no = |errno| Err(Refused { errno, extack: None });
+        match next {
+            Request::Add(op, filter) => {
+                let full = self.filters.len() >= ENTRIES;
+                let location = filter.address.location;
+                let has_port = self.ports.values().any(|port| port.location == location);
+                let result = match (refused, full, has_port) {
+                    (true, ..) => no(Errno::EOPNOTSUPP),
+                    (_, true, _) => no(Errno::ENOSPC),
+                    (.., false) => no(Errno::ENODEV),
+                    _ => Ok(Acked { extack: None }),
+                };
+                let made = result.is_ok().then(|| self.make(op, &filter, lost));
+                let (made, result) =
+                    if lost { (None, no(Errno::ENOBUFS)) } else { (made.map(Box::new), result) };
+                let answer = Answer::Added { made, result, took: None };
+                self.answers.push_back(Event::Answer { op, answer });
+            }
+            Request::Delete(op, address) => {
+                let result = match refused {
+                    true => no(Errno::EAGAIN),
+                    false => self.unmake(op, address).ok_or(()).or_else(|()| no(Errno::ENOENT)),
+                };
+                let result = if lost { no(Errno::ENOBUFS) } else { result };
+                self.answers.push_back(Event::Answer { op, answer: Answer::FilterDeleted(result) });
+            }
+        }
+    }
+
+    fn make(&mut self, op: OpId, filter: &Filter, silent: bool) -> FilterReport {
+        let at = |handle| FilterAddress { handle: Handle(handle), ..filter.address };
+        let address = (1..).map(at).find(|address| !self.filters.contains_key(address)).unwrap();
+        self.filters.insert(address, (filter.clone(), 0));
+        self.added += 1;
+        let report = report(address, filter, 0, true);
+        if !silent {
+            let told = Box::new(report.clone());
+            self.tc_told.push_back(Event::FilterNew { report: told, author: Author::Us(op) });
+        }
+        report
+    }
+
+    fn unmake(&mut self, op: OpId, address: FilterAddress) -> Option<Acked> {
+        let (filter, packets) = self.filters.remove(&address)?;
+        self.deleted += 1;
+        let report = Box::new(report(address, &filter, packets, true));
+        self.tc_told.push_back(Event::FilterGone { report, author: Author::Us(op) });
+        Some(Acked { extack: None })
+    }
+
+    /// Everything that was asked is carried out and answered.
+    fn carry_on(&mut self) {
+        while !self.requests.is_empty() || !self.answers.is_empty() {
+            self.request();
+            self.deliver_tc();
+            while let Some(answer) = self.answers.pop_front() {
+                self.tell(answer);
+            }
+        }
+    }
+
+    fn go_on_dumping(&mut self) {
+        if let Some((round, mut asked)) = self.flow_dump.take() {
+            match asked.pop_front() {
+                Some(number) => {
+                    let flow = self.flows.get(&number).copied();
+                    self.flow_dump = Some((round, asked));
+                    if let Some(flow) = flow {
+                        let event = Event::Megaflow { round: Some(round), flow: megaflow(number, flow) };
+                        self.deliver_datapath(usize::MAX);
+                        self.tell(event);
+                    }
+                }
+                None => {
+                    self.deliver_datapath(usize::MAX);
+                    self.tell(Event::MegaflowsDumped { round, complete: true });
+                    // What was made just before the flush may be told during the first, which then says nothing of it.
+                    self.flushed = self.flushed.filter(|readings| *readings < 2);
+                }
+            }
+        }
+        for _ in 0..self.rng.below(4) {
+            self.deliver_tc();
+            let Some(event) = self.filter_dumps.pop_front() else { return };
+            self.tell(event);
+        }
+    }
+
+    fn change(&mut self) {
+        let number = 1 + self.rng.below(FLOWS);
+        let to = 2 + self.rng.below(2) as u32;
+        let known = self.flows.get(&number).copied();
+        match (self.rng.below(8), known) {
+            (0..4, None) => {
+                let flow = Flow { to, packets: 0 };
+                self.flows.insert(number, flow);
+                self.notify_datapath(Event::Megaflow { round: None, flow: megaflow(number, flow) });
+            }
+            (4, Some(flow)) => {
+                let flow = Flow { to, ..flow };
+                self.flows.insert(number, flow);
+                self.notify_datapath(Event::Megaflow { round: None, flow: megaflow(number, flow) });
+            }
+            (5..7, Some(flow)) => {
+                self.flows.remove(&number);
+                let gone = Megaflow { body: None, in_port: None, ..*megaflow(number, flow) };
+                self.notify_datapath(Event::MegaflowGone(Box::new(gone)));
+            }
+            (7, _) if self.plan.flushes && self.rng.one_in(6) => {
+                self.flows.clear();
+                // A dump that is under way may have seen some of them.
+                self.flushed = Some(0);
+            }
+            _ => {}
+        }
+    }
+
+    fn traffic(&mut self) {
+        let number = 1 + self.rng.below(FLOWS);
+        let packets = 1 + self.rng.below(50);
+        let origin = Origin::of(ufid(number)).cookie();
+        let placed = |filter: &Filter| filter.actions.iter().any(|action| action.cookie == Some(origin));
+        match self.filters.values_mut().find(|(filter, _)| placed(filter)) {
+            Some((_, count)) => *count += packets,
+            None => {
+                if let Some(flow) = self.flows.get_mut(&number) {
+                    flow.packets += packets;
+                }
+            }
+        }
+    }
+
+    fn upheaval(&mut self) {
+        match self.rng.below(6) {
+            0 if self.ports.contains_key(&3) => {
+                self.ports.remove(&3);
+                self.tell(Event::PortGone(port(3).ifindex));
+            }
+            0 => {
+                self.ports.insert(3, port(3));
+                self.tell(Event::Port(Box::new(port(3))));
+            }
+            1 => {
+                self.other = !self.other;
+                if self.other {
+                    let report = Box::new(self.foreign());
+                    self.tc_told.push_back(Event::FilterNew { report, author: Author::Other });
+                }
+            }
+            2 => {
+                self.vswitchd = !self.vswitchd;
+                let up = self.vswitchd;
+                self.tell(Event::Peer { peer: Peer::Vswitchd, up });
+            }
+            3 => {
+                self.mode = match self.mode {
+                    ModeWanted::Shadow => ModeWanted::Observe,
+                    _ => ModeWanted::Shadow,
+                };
+                self.tell(Event::Settings(Box::new(settings(self.mode))));
+            }
+            4 => {
+                // The qdisc goes, and what hangs on it.
+                self.filters.retain(|address, _| address.location != port(1).location);
+                self.other = false;
+                self.tc_told.push_back(Event::FiltersGone {
+                    location: port(1).location,
+                    chain: None,
+                    prio: None,
+                });
+            }
+            _ => self.tell(Event::TcOverrun),
+        }
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.now = self.now.plus(Micros(self.rng.below(4_000)));
+        match self.rng.below(12) {
+            0..3 => self.change(),
+            3..5 => self.traffic(),
+            5..7 => {
+                let count = 1 + self.rng.below(3) as usize;
+                self.deliver_datapath(count);
+            }
+            7..10 => self.go_on_dumping(),
+            10 if self.plan.upheavals && self.rng.one_in(3) => self.upheaval(),
+            _ => self.wake(),
+        }
+        self.deliver_tc();
+        self.carry_on();
+        self.check();
+    }
+
+    fn wake(&mut self) {
+        if self.now >= self.engine.wake_at() {
+            self.tell(Event::Wake);
+        }
+    }
+
+    /// Every rule in the NIC is the one that its megaflow gives, unless what happened to that has not been told.
+    fn check(&self) {
+        let untold = !self.datapath_told.is_empty() || self.datapath_lost || self.flushed.is_some();
+        // Removals that were refused are tried again; what a lost answer left is found by the next full dump.
+        if untold || self.plan.refusals {
+            return;
+        }
+        self.check_rules();
+    }
+
+    fn check_rules(&self) {
+        for (address, (filter, _)) in &self.filters {
+            let of = self.flows.iter().find(|(number, _)| {
+                let cookie = Origin::of(ufid(**number)).cookie();
+                filter.actions.iter().any(|action| action.cookie == Some(cookie))
+            });
+            let ought = of.and_then(|(number, flow)| self.rule(*number, *flow));
+            assert_eq!(Some(filter), ought.as_ref(), "the rule at {address} is not what its megaflow gives");
+            assert!(self.vswitchd, "a rule is there without Open vSwitch");
+        }
+        if self.other && self.tc_told.is_empty() {
+            let at = port(1).location;
+            assert!(self.filters.keys().all(|address| address.location != at), "packets pass a filter by");
+        }
+    }
+
+    /// Nothing new happens any more; everything under way comes to its end.
+    pub(crate) fn come_to_rest(&mut self) {
+        for _ in 0..400 {
+            self.now = self.now.plus(Micros::from_millis(1));
+            self.wake();
+            self.deliver_datapath(usize::MAX);
+            self.go_on_dumping();
+            self.deliver_tc();
+            self.carry_on();
+        }
+    }
+
+    /// NIC, kernel datapath and the engine's tables agree.
+    pub(crate) fn check_at_rest(&self) {
+        self.check_rules();
+        let placed = self.engine.flows(self.now).filter(|flow| flow.placement == Placement::Hardware);
+        let mut placed: Vec<_> = placed.map(|flow| flow.ufid).collect();
+        placed.sort();
+        let in_nic = |ufid: &Ufid| {
+            let cookie = Origin::of(*ufid).cookie();
+            self.filters
+                .values()
+                .any(|(filter, _)| filter.actions.iter().any(|action| action.cookie == Some(cookie)))
+        };
+        assert!(placed.iter().all(in_nic), "our tables have rules that the NIC has not");
+        assert_eq!(placed.len(), self.filters.len(), "the NIC has rules that our tables have not");
+    }
+
+    /// The daemon ends: nothing is left.
+    pub(crate) fn leave(&mut self) {
+        self.tell(Event::Ending);
+        self.come_to_rest();
+        assert_eq!(self.engine.mode(), Mode::Observe);
+        assert!(self.filters.is_empty(), "rules are left: {:?}", self.filters.keys());
+    }
+}

@@ -31,6 +31,7 @@ mod ovn;
 mod ovsdb;
 mod races;
 mod replay;
+mod shadow;
 mod simnic;
 mod steer;
 
@@ -45,6 +46,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("ovsdb", ovsdb::TESTS),
     ("simnic", simnic::TESTS),
     ("steer", steer::TESTS),
+    ("shadow", shadow::TESTS),
     ("faults", faults::TESTS),
     ("hot", hot::TESTS),
     ("races", races::TESTS),

@@ -1,0 +1,209 @@
+//! From the kernel datapath's change to the hardware's: how long a rule outlives what its megaflow did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_until};
+use netlink_wire::genl::FamilyId;
+use netlink_wire::ovs_flow::{self, FlowCounters};
+use netlink_wire::{Messages, ovs_datapath};
+use ovs_offloadd::io::netlink::{Asker, DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
+use tc_flower::{Change, TcEvent, request};
+
+use super::scene::{EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, one_megaflow_each, origin};
+
+const FLOWS: u16 = 20;
+/// OpenFlow changes, each of all flows.
+const CHANGES: usize = 12;
+/// Megaflows deleted one by one.
+const DELETIONS: usize = 40;
+/// The most that a rule may outlive its megaflow in an emulated guest that is busy otherwise.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// What was heard.
+#[derive(Debug, Default)]
+struct Record {
+    /// Rules that are there.
+    there: BTreeSet<String>,
+    /// Rules whose megaflow was changed or deleted, since when.
+    due: BTreeMap<String, Instant>,
+    lags: Vec<Duration>,
+    lost: u64,
+}
+
+/// A thread that hears of megaflows and of filters.
+struct Witness {
+    record: Arc<Mutex<Record>>,
+    ended: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Witness {
+    fn start() -> Outcome<Self> {
+        let (record, ended) = (Arc::new(Mutex::new(Record::default())), Arc::new(AtomicBool::new(false)));
+        let (told, is_ready) = std::sync::mpsc::channel();
+        let (shared, end) = (Arc::clone(&record), Arc::clone(&ended));
+        let thread = thread::spawn(move || {
+            let failed = hear(&shared, &end, &told).map_err(|failure| failure.to_string());
+            let _ = told.send(failed);
+        });
+        let ready = is_ready.recv().map_err(|_| Failure::new("the witness ended"))?;
+        ready.map_err(Failure::new)?;
+        Ok(Self { record, ended, thread: Some(thread) })
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn hear(
+    record: &Mutex<Record>,
+    ended: &AtomicBool,
+    told: &std::sync::mpsc::Sender<Result<(), String>>,
+) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut asker = Asker::open(Protocol::Generic, Duration::from_secs(5)).map_err(Failure::new)?;
+        let family = asker.family_report(ovs_flow::FAMILY).await.map_err(Failure::new)?;
+        let group = family.group(ovs_flow::GROUP).ok_or_else(|| Failure::new("ovs_flow has no group"))?;
+        let (flows, filters) =
+            (Socket::open(Protocol::Generic, 64 << 20)?, Socket::open(Protocol::Route, 64 << 20)?);
+        flows.join(group.0)?;
+        filters.join(request::RTNLGRP_TC)?;
+        let _ = told.send(Ok(()));
+        let (mut one, mut other) = (vec![0; DATAGRAM_BYTES_MAX], vec![0; DATAGRAM_BYTES_MAX]);
+        while !ended.load(Ordering::Relaxed) {
+            // What the daemon does comes after what it hears of.
+            tokio::select! {
+                biased;
+                received = flows.receive(&mut one) => note(record, received?, &one, |record, bytes| {
+                    record.take_flows(bytes, family.id);
+                }),
+                received = filters.receive(&mut other) => note(record, received?, &other, Record::take_filters),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+fn note(record: &Mutex<Record>, received: Received, buffer: &[u8], take: impl FnOnce(&mut Record, &[u8])) {
+    let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+    match received {
+        Received::Bytes(length) => take(&mut record, &buffer[..length]),
+        Received::Overrun => record.lost += 1,
+        Received::Nothing => {}
+    }
+}
+
+impl Record {
+    fn take_flows(&mut self, bytes: &[u8], family: FamilyId) {
+        for message in Messages::new(bytes).filter_map(Result::ok) {
+            if message.header.kind != family.0 {
+                continue;
+            }
+            let Ok(flow) = FlowCounters::decode(&message) else {
+                self.lost += 1;
+                continue;
+            };
+            let is_new = flow.change == ovs_datapath::Change::New;
+            let Some(origin) = flow.ufid.map(origin).filter(|origin| !is_new && self.there.contains(origin))
+            else {
+                continue;
+            };
+            self.due.entry(origin).or_insert_with(Instant::now);
+        }
+    }
+
+    fn take_filters(&mut self, bytes: &[u8]) {
+        for message in Messages::new(bytes).filter_map(Result::ok) {
+            let Ok(TcEvent::Filter(report)) = TcEvent::decode(&message) else { continue };
+            let cookie = report.actions.iter().find_map(|report| report.action.cookie);
+            let Some(id) = cookie.as_ref().and_then(|cookie| cookie.as_bytes().strip_prefix(b"shdw")) else {
+                continue;
+            };
+            let origin: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            match report.change {
+                Change::New => drop(self.there.insert(origin)),
+                Change::Deleted => {
+                    self.there.remove(&origin);
+                    self.lags.extend(self.due.remove(&origin).map(|since| since.elapsed()));
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn rules_go_with_what_their_megaflows_did(lab: &mut Lab) -> Outcome {
+    let ovs = Ovs::start(lab, &["hw-offload=false"])?;
+    let demo = Demo::up(&ovs)?;
+    one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
+    let witness = Witness::start()?;
+    let traffic = Traffic::start(&demo, FLOWS, 400)?;
+    let daemon = Daemon::start(lab, &ovs, EAGER)?;
+    in_hardware(usize::from(FLOWS))?;
+
+    for change in 0..CHANGES {
+        let actions = format!("mod_nw_tos:{},output:sn0pf0vf1", 4 * (change + 1));
+        let seen = witness.with(|record| record.lags.len());
+        one_megaflow_each(&ovs, FLOWS, &actions)?;
+        wait_until("every rule has gone for an OpenFlow change", SETTLES_WITHIN, || {
+            Ok(witness.with(|record| record.lags.len()) >= seen + usize::from(FLOWS))
+        })?;
+        in_hardware(usize::from(FLOWS))?;
+    }
+    tell("OpenFlow changes", &witness.with(|record| record.lags.clone()))?;
+    let changed = witness.with(|record| record.lags.len());
+    for deletion in 0..DELETIONS {
+        let rules = in_hardware(usize::from(FLOWS))?;
+        let flows = daemon.flows()?.into_iter().filter(|flow| flow["placement"] == "hardware");
+        let ufids: Vec<String> = flows
+            .filter_map(|flow| Some(flow["ufid"].as_str()?.trim_start_matches("ufid:").to_owned()))
+            .collect();
+        ensure!(!ufids.is_empty(), "our tables have nothing in hardware, the NIC {rules:?}");
+        let seen = witness.with(|record| record.lags.len());
+        ovs.appctl(&["dpctl/del-flow", &format!("ufid:{}", ufids[deletion % ufids.len()])])?;
+        wait_until("the rule has gone with its megaflow", SETTLES_WITHIN, || {
+            Ok(witness.with(|record| record.lags.len()) > seen)
+        })?;
+    }
+    tell("deleted megaflows", &witness.with(|record| record.lags[changed..].to_vec()))?;
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+    wait_until("no rule is due", SETTLES_WITHIN, || Ok(witness.with(|record| record.due.is_empty())))?;
+    ensure!(witness.with(|record| record.lost) == 0, "the witness lost notifications");
+    let sent = traffic.sender.stop()?;
+    let received = traffic.receiver.finish()?;
+    ensure!(received.duplicated == 0, "packets came twice: {received:?}");
+    ensure!(sent == received.packets, "{sent} packets were sent and {received:?}");
+    Ok(())
+}
+
+/// Prints the distribution, and fails where the worst is beyond the bound.
+fn tell(of: &str, lags: &[Duration]) -> Outcome {
+    let mut lags = lags.to_vec();
+    lags.sort();
+    let at =
+        |percent: usize| lags.get((lags.len() * percent / 100).min(lags.len().saturating_sub(1))).copied();
+    let worst = lags.last().copied().unwrap_or_default();
+    println!(
+        "    {of}: {} rules outlived it by {:?} (p50), {:?} (p99), {worst:?} (worst)",
+        lags.len(),
+        at(50),
+        at(99)
+    );
+    ensure!(worst < BOUND, "a rule outlived its megaflow by {worst:?}");
+    Ok(())
+}

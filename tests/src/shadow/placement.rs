@@ -1,0 +1,88 @@
+//! Into hardware, and out of it with the mode.
+
+use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, SentByVf, ensure, run, wait_until};
+
+use super::scene::{
+    EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, nothing_left, one_megaflow_each,
+};
+
+const FLOWS: u16 = 4;
+
+pub(super) fn a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule(
+    lab: &mut Lab,
+) -> Outcome {
+    let ovs = Ovs::start(lab, &["hw-offload=false"])?;
+    let demo = Demo::up(&ovs)?;
+    one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
+    let traffic = Traffic::start(&demo, FLOWS, 400)?;
+    let mut daemon = Daemon::start(lab, &ovs, EAGER)?;
+    in_hardware(usize::from(FLOWS))?;
+    let mode = daemon.json(&["status"])?["mode"].clone();
+    ensure!(mode == "shadow", "the mode is {mode}");
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+
+    let (before, arrived_before) = (SentByVf::read("sn0pf0vf0")?, traffic.receiver.so_far().packets);
+    let totals_before = hardware_packets(&daemon)?;
+    wait_until("a thousand more packets have come", SETTLES_WITHIN, || {
+        Ok(traffic.receiver.so_far().packets >= arrived_before + 1000)
+    })?;
+    let arrived = traffic.receiver.so_far().packets - arrived_before;
+    let moved = SentByVf::read("sn0pf0vf0")?.since(before);
+    println!("    of {arrived} packets {} went through hardware; slow path: {}", moved.hardware, moved.slow);
+    ensure!(moved.hardware + 100 >= arrived, "{arrived} arrived, and the hardware forwarded {moved:?}");
+    wait_until("our counters have what the hardware forwarded", SETTLES_WITHIN, || {
+        Ok(hardware_packets(&daemon)? >= totals_before + moved.hardware - 100)
+    })?;
+    let filters = run("tc", &["-s", "filter", "show", "dev", "sn0pf0vf0", "ingress"])?;
+    ensure!(filters.contains("skip_sw") && filters.contains("in_hw"), "not for hardware only:\n{filters}");
+
+    why_is_told(&ovs, &daemon)?;
+    daemon.configure(&EAGER.replace("shadow", "observe"))?;
+    daemon.signal("HUP")?;
+    wait_until("the mode has been left", SETTLES_WITHIN, || {
+        Ok(daemon.json(&["status"])?["mode"] == "observe")
+    })?;
+    nothing_left()?;
+    daemon.configure(EAGER)?;
+    daemon.signal("HUP")?;
+    in_hardware(usize::from(FLOWS))?;
+
+    // Its end takes them along; what a killed one leaves, the next removes before it places its own.
+    daemon.signal("TERM")?;
+    nothing_left()?;
+    daemon.restart()?;
+    in_hardware(usize::from(FLOWS))?;
+    daemon.signal("KILL")?;
+    ensure!(!in_nic()?.is_empty(), "a killed daemon left nothing: this test shows nothing");
+    daemon.configure(&EAGER.replace("shadow", "observe"))?;
+    daemon.restart()?;
+    wait_until("an observing daemon has removed what a killed one left", SETTLES_WITHIN, || {
+        Ok(in_nic()?.is_empty())
+    })?;
+    nothing_left()?;
+
+    let sent = traffic.sender.stop()?;
+    let received = traffic.receiver.finish()?;
+    ensure!(received.duplicated == 0, "packets came twice: {received:?}");
+    ensure!(sent == received.packets, "{sent} packets were sent and {received:?}");
+    Ok(())
+}
+
+fn hardware_packets(daemon: &Daemon) -> Outcome<u64> {
+    let traffic = &daemon.json(&["status"])?["traffic"]["hardware"]["packets"];
+    traffic.as_u64().ok_or_else(|| Failure::new(format!("`status` shows no packets of hardware: {traffic}")))
+}
+
+/// A flow that no rule can be made from says why.
+fn why_is_told(ovs: &Ovs, daemon: &Daemon) -> Outcome {
+    ovs.ofctl(&["add-flow", "br0", "priority=200,icmp,actions=output:sn0pf0vf1,controller"])?;
+    let ping = ["ping", "-q", "-c", "3", "-i", "0.2", Demo::VM1];
+    // No answer comes: the way back is cut by the same rule.
+    let _ = lab_tests::harness::Netns::existing("vm0").run(&ping);
+    lab_tests::harness::wait_until("the flow's reason is told", SETTLES_WITHIN, || {
+        let flows = daemon.flows()?;
+        let cannot = flows.iter().filter(|flow| flow["reason"] == "untranslatable_action");
+        Ok(cannot.count() > 0)
+    })?;
+    ovs.ofctl(&["--strict", "del-flows", "br0", "priority=200,icmp"]).map(drop)
+}

@@ -1,0 +1,79 @@
+//! What deletes megaflows without a word each leaves no rule behind.
+
+use std::time::{Duration, Instant};
+
+use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, OvsDaemon, ensure, wait_until};
+
+use super::scene::{
+    EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, nothing_left, one_megaflow_each,
+};
+
+const FLOWS: u16 = 4;
+/// A flush is noticed by the next reading, every 250 ms here; the rest is an emulated guest's.
+const FLUSH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge(
+    lab: &mut Lab,
+) -> Outcome {
+    let ovs = Ovs::start(lab, &["hw-offload=false"])?;
+    let demo = Demo::up(&ovs)?;
+    one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
+    let traffic = Traffic::start(&demo, FLOWS, 200)?;
+    let daemon = Daemon::start(lab, &ovs, EAGER)?;
+    in_hardware(usize::from(FLOWS))?;
+
+    // With the next packet, Open vSwitch makes them anew, and they are placed again at once.
+    for _ in 0..3 {
+        let numbers = numbers()?;
+        let begin = Instant::now();
+        ovs.appctl(&["dpctl/del-flows"])?;
+        wait_until("every rule of before the flush is gone", FLUSH_NOTICED_WITHIN, || {
+            Ok(numbers.iter().all(|(cookie, packets)| {
+                current(cookie).is_ok_and(|now| now.is_none_or(|now| now < *packets))
+            }))
+        })?;
+        println!("    a flush was noticed within {:?}", begin.elapsed());
+        in_hardware(usize::from(FLOWS))?;
+    }
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+
+    ovs.signal(OvsDaemon::Vswitchd, "KILL")?;
+    wait_until("without ovs-vswitchd no rule is left", SETTLES_WITHIN, || Ok(in_nic()?.is_empty()))?;
+    ovs.restart(OvsDaemon::Vswitchd)?;
+    // Its OpenFlow rules went with it.
+    one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
+    in_hardware(usize::from(FLOWS))?;
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+
+    ovs.vsctl(&["del-port", "br0", "sn0pf0vf1"])?;
+    wait_until("no rule sends packets to a port that is not there", SETTLES_WITHIN, || {
+        Ok(!super::scene::NIC.rules()?.contains("redirect:pf0vf1")
+            && !super::scene::NIC.rules()?.contains("mirror:pf0vf1"))
+    })?;
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+    ovs.vsctl(&["del-br", "br0"])?;
+    wait_until("with the bridge, all rules are gone", SETTLES_WITHIN, || Ok(in_nic()?.is_empty()))?;
+    nothing_left()?;
+    let flows = daemon.json(&["status"])?["flows"]["hardware"].clone();
+    ensure!(flows == 0, "our tables still have {flows} flows in hardware");
+    traffic.sender.stop()?;
+    traffic.receiver.finish().map(drop)
+}
+
+/// The rules of the NIC by their cookies, and what each has counted.
+fn numbers() -> Outcome<Vec<(String, u64)>> {
+    let rules = super::scene::NIC.rules()?;
+    let of = |line: &str| {
+        let word = |name: &str| line.split_whitespace().skip_while(|word| *word != name).nth(1);
+        Some((word("cookie")?.to_owned(), word("packets")?.parse().ok()?))
+    };
+    rules
+        .lines()
+        .map(|line| of(line).ok_or_else(|| Failure::new(format!("a rule without cookie or packets: {line}"))))
+        .collect()
+}
+
+/// What the rule with this cookie has counted now, if it is there.
+fn current(cookie: &str) -> Outcome<Option<u64>> {
+    Ok(numbers()?.into_iter().find(|(other, _)| other == cookie).map(|(_, packets)| packets))
+}

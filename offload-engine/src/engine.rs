@@ -287,7 +287,7 @@ impl Engine {
         self.world.read_in_full.remove(&location);
         if self.world.ports.at(location).is_none() {
             self.world.sweep.outstanding.remove(&location);
-            let changes = self.world.filters_gone(now, location, None, None);
+            let changes = self.world.filters_of_ovs_gone(now, location, None, None);
             self.act_on(now, changes, fx);
         }
         self.placing.ports_changed(&mut self.world, now, fx);

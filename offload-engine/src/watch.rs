@@ -181,11 +181,26 @@ impl World {
         prio: Option<Prio>,
     ) -> Vec<Change> {
         let mut changes = self.own_gone_in(location, chain, prio);
-        for ufid in self.ledger.in_scope(location, chain, prio) {
-            self.filter_lost(now, ufid);
-            changes.push(Change::Left { ufid });
-        }
+        changes.extend(self.filters_of_ovs_gone(now, location, chain, prio));
         changes
+    }
+
+    /// Open vSwitch's filters went away together. Rules of our own are not among them where a port leaves Open vSwitch and its
+    /// device stays.
+    pub(crate) fn filters_of_ovs_gone(
+        &mut self,
+        now: Micros,
+        location: Location,
+        chain: Option<Chain>,
+        prio: Option<Prio>,
+    ) -> Vec<Change> {
+        let gone = self.ledger.in_scope(location, chain, prio);
+        gone.into_iter()
+            .map(|ufid| {
+                self.filter_lost(now, ufid);
+                Change::Left { ufid }
+            })
+            .collect()
     }
 
     /// The kernel knew no filter where that of `ufid` was when a request was sent.

@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule)
         .needs(NEEDS)
         .per_release(),
-    fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).per_release(),
+    fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).long(),
     fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS).per_release(),
 ];
 

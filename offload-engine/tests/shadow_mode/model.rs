@@ -42,7 +42,7 @@ pub(crate) struct Run {
     now: Micros,
     engine: Engine,
     flows: BTreeMap<u64, Flow>,
-    /// Ports by their number; the last may be away.
+    /// Ports by their number; the first, by which packets come in, and the last may be away.
     ports: BTreeMap<u32, PortFacts>,
     filters: BTreeMap<FilterAddress, (Filter, u64)>,
     /// A filter of somebody else at port 1.
@@ -450,15 +450,17 @@ impl Run {
 
     fn upheaval(&mut self) {
         match self.rng.below(6) {
-            0 if self.ports.contains_key(&3) => {
-                self.ports.remove(&3);
-                self.tell(Event::PortGone(port(3).ifindex));
-            }
             0 => {
-                self.ports.insert(3, port(3));
-                self.tell(Event::Port(Box::new(port(3))));
+                // It leaves Open vSwitch, or comes back; its device stays, and what hangs on it.
+                let number = if self.rng.one_in(2) { 1 } else { 3 };
+                if self.ports.remove(&number).is_some() {
+                    self.tell(Event::PortGone(port(number).ifindex));
+                } else {
+                    self.ports.insert(number, port(number));
+                    self.tell(Event::Port(Box::new(port(number))));
+                }
             }
-            1 => {
+            1 if self.ports.contains_key(&1) => {
                 self.other = !self.other;
                 if self.other {
                     let report = Box::new(self.foreign());
@@ -487,7 +489,8 @@ impl Run {
                     prio: None,
                 });
             }
-            _ => self.tell(Event::TcOverrun),
+            5 => self.tell(Event::TcOverrun),
+            _ => {}
         }
     }
 

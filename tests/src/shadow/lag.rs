@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_until};
 use netlink_wire::genl::FamilyId;
-use netlink_wire::ovs_flow::{self, FlowCounters};
+use netlink_wire::ovs_flow::{self, Megaflow};
 use netlink_wire::{Messages, ovs_datapath};
 use ovs_offloadd::io::netlink::{Asker, DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 use tc_flower::{Change, TcEvent, request};
@@ -28,6 +28,8 @@ const BOUND: Duration = Duration::from_secs(2);
 struct Record {
     /// Rules that are there.
     there: BTreeSet<String>,
+    /// What megaflows do, as they were last told.
+    does: BTreeMap<String, Vec<u8>>,
     /// Rules whose megaflow was changed or deleted, since when.
     due: BTreeMap<String, Instant>,
     lags: Vec<Duration>,
@@ -115,16 +117,22 @@ impl Record {
             if message.header.kind != family.0 {
                 continue;
             }
-            let Ok(flow) = FlowCounters::decode(&message) else {
+            let Ok((flow, body)) = Megaflow::decode_with_body(&message) else {
                 self.lost += 1;
                 continue;
             };
-            let is_new = flow.change == ovs_datapath::Change::New;
-            let Some(origin) = flow.ufid.map(origin).filter(|origin| !is_new && self.there.contains(origin))
-            else {
-                continue;
+            let Some(origin) = flow.counters.ufid.map(origin) else { continue };
+            let does = body.map(|body| body.parts().2.to_vec());
+            let did = match flow.counters.change {
+                ovs_datapath::Change::Deleted => self.does.remove(&origin),
+                _ => does.clone().and_then(|does| self.does.insert(origin.clone(), does)),
             };
-            self.due.entry(origin).or_insert_with(Instant::now);
+            // Open vSwitch may write what is there already.
+            let is_same =
+                flow.counters.change != ovs_datapath::Change::Deleted && (did.is_none() || did == does);
+            if !is_same && self.there.contains(&origin) {
+                self.due.entry(origin).or_insert_with(Instant::now);
+            }
         }
     }
 

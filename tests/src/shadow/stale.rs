@@ -52,7 +52,14 @@ pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bri
     })?;
     agree(&ovs, &daemon, SETTLES_WITHIN)?;
     ovs.vsctl(&["del-br", "br0"])?;
-    wait_until("with the bridge, all rules are gone", SETTLES_WITHIN, || Ok(in_nic()?.is_empty()))?;
+    wait_until("with the bridge, all rules are gone", SETTLES_WITHIN, || {
+        let rules = super::scene::NIC.rules()?;
+        if rules.is_empty() {
+            return Ok(true);
+        }
+        let there = ovs.appctl(&["dpctl/dump-flows", "-m"]).unwrap_or_else(|error| error.to_string());
+        Err(Failure::new(format!("{rules}Open vSwitch has\n{there}we have {:?}", daemon.flows()?)))
+    })?;
     nothing_left()?;
     let flows = daemon.json(&["status"])?["flows"]["hardware"].clone();
     ensure!(flows == 0, "our tables still have {flows} flows in hardware");

@@ -94,7 +94,18 @@ fn hear(
                 received = flows.receive(&mut one) => note(record, received?, &one, |record, bytes| {
                     record.take_flows(bytes, family.id);
                 }),
-                received = filters.receive(&mut other) => note(record, received?, &other, Record::take_filters),
+                received = filters.receive(&mut other) => {
+                    // Whether a socket has something is known late: what was told before this is there by now.
+                    loop {
+                        match flows.try_receive(&mut one)? {
+                            Received::Nothing => break,
+                            before => note(record, before, &one, |record, bytes| {
+                                record.take_flows(bytes, family.id);
+                            }),
+                        }
+                    }
+                    note(record, received?, &other, Record::take_filters);
+                }
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }

@@ -322,6 +322,19 @@ static int simnic_output_parse(struct simnic *nic, const struct flow_action_entr
 	return action->out.port ? 0 : -EOPNOTSUPP;
 }
 
+/* The tunnel that is set is for the next output only: a copy to it leaves the packet without. */
+static int simnic_mirror_parse(struct simnic *nic, const struct flow_action_entry *entry,
+			       struct simnic_rewrites *done, struct simnic_action *action,
+			       struct netlink_ext_ack *extack)
+{
+	int err;
+
+	err = simnic_output_parse(nic, entry, done->tunnel, action, extack);
+	if (!err)
+		done->tunnel = NULL;
+	return err;
+}
+
 /*
  * A packet that no connection is known for goes on in software from this very
  * action, which the kernel gives a name for that.
@@ -402,7 +415,7 @@ static int simnic_action_parse(struct simnic *nic, const struct flow_action_entr
 		return simnic_output_parse(nic, entry, done->tunnel, action, extack);
 	case FLOW_ACTION_MIRRED:
 		action->kind = SIMNIC_ACT_MIRROR;
-		return simnic_output_parse(nic, entry, done->tunnel, action, extack);
+		return simnic_mirror_parse(nic, entry, done, action, extack);
 	case FLOW_ACTION_TUNNEL_ENCAP:
 		action->kind = SIMNIC_ACT_TUNNEL_SET;
 		done->tunnel = entry->tunnel;

@@ -137,6 +137,12 @@ static u8 simnic_outer_tos(const struct simnic_encap *encap, const struct sk_buf
 
 	if (encap->conf.kind == SIMNIC_GRE6)
 		return tos;
+	/*
+	 * The kernel looks for the protocol behind a tag when the GRE header is
+	 * there already, and does not find it: nothing of the inner header's goes out.
+	 */
+	if (encap->conf.kind == SIMNIC_GRE && eth_type_vlan(skb->protocol))
+		return INET_ECN_encapsulate(tos == 1 ? 0 : tos, INET_ECN_NOT_ECT);
 	if (encap->conf.kind == SIMNIC_GRE && tos == 1)
 		tos = ip_tunnel_get_dsfield(ip_hdr(skb), skb);
 	return ip_tunnel_ecn_encap(tos, ip_hdr(skb), skb);

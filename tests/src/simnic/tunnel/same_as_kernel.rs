@@ -5,7 +5,7 @@ use super::super::rig::{hex, receive};
 use super::rig::{TUNNELS, Tunnel, TunnelRig, turned_round, without_identification};
 use crate::harness::{Failure, Lab, Outcome, ensure};
 
-/// What is sent through each tunnel: both IP versions with marks of congestion and without, a VLAN tag, no IP at all.
+/// What is sent through each tunnel: both IP versions with marks of congestion and without, a VLAN tag, both, no IP at all.
 fn inner() -> Vec<Frame> {
     vec![
         frame(),
@@ -15,6 +15,7 @@ fn inner() -> Vec<Frame> {
         frame().v6(|ip| (ip.l4, ip.class, ip.hop_limit) = (tcp(7, 8), 0x2a, 21)),
         frame().v6(|ip| ip.l4 = udp(7, 9)),
         frame().tag(0x8100, 0x2005),
+        frame().v4(|ip| (ip.l4, ip.tos) = (udp(5, 6), 0x02)).tag(0x8100, 0x2005),
         frame().body(Body::Other(0x88b5)),
     ]
 }

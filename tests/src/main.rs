@@ -56,6 +56,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("ovn", ovn::TESTS),
     ("inventory", inventory::TESTS),
     ("ipsec", ipsec::TESTS),
+    ("shadow", shadow::TESTS),
 ];
 
 fn main() -> ExitCode {

@@ -8,7 +8,7 @@ mod frame;
 mod functions;
 mod health;
 mod life;
-mod rig;
+pub(crate) mod rig;
 mod same_as_software;
 mod sriov;
 mod tcp;

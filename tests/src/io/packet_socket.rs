@@ -25,7 +25,18 @@ impl PacketSocket {
     /// No such device, or no `CAP_NET_RAW`.
     pub(crate) fn open(device: &str) -> io::Result<Self> {
         let index = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))?;
-        let index: i32 = index.trim().parse().map_err(io::Error::other)?;
+        Self::bound_to(index.trim().parse().map_err(io::Error::other)?)
+    }
+
+    /// Binds to all devices of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// No `CAP_NET_RAW`.
+    pub(crate) fn open_all() -> io::Result<Self> {
+        Self::bound_to(0)
+    }
+
+    fn bound_to(index: i32) -> io::Result<Self> {
         let protocol = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be();
         // SAFETY: socket(2) takes no pointers.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -35,15 +46,7 @@ impl PacketSocket {
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 64 << 20)?;
-        let address = libc::sockaddr_ll {
-            sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
-            sll_protocol: protocol,
-            sll_ifindex: index,
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
+        let address = libc::sockaddr_ll { sll_protocol: protocol, ..address_of(index) };
         // SAFETY: bind(2) reads no more than the size given.
         let bound = unsafe {
             libc::bind(
@@ -80,11 +83,43 @@ impl PacketSocket {
         check(sent).map(drop)
     }
 
+    /// Sends one frame by the device with this index.
+    ///
+    /// # Errors
+    /// What sendto(2) says.
+    pub(crate) fn send_by(&self, ifindex: i32, frame: &[u8]) -> io::Result<()> {
+        let address = address_of(ifindex);
+        // SAFETY: buffer and address are valid for the lengths given.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        check(sent).map(drop)
+    }
+
     /// The next frame that came in, with its VLAN tag where it was on the wire; `None` when none comes in time.
     ///
     /// # Errors
     /// What recvmsg(2) says.
     pub(crate) fn receive(&self, within: Duration) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.receive_from(within, &mut Vec::new())?.map(|(_, frame)| frame))
+    }
+
+    /// The same, with the index of the device it came in by. `buffer` is used again from one call to the next.
+    ///
+    /// # Errors
+    /// What recvmsg(2) says.
+    pub(crate) fn receive_from(
+        &self,
+        within: Duration,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Option<(i32, Vec<u8>)>> {
         let until = Instant::now() + within;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -94,33 +129,70 @@ impl PacketSocket {
             let ready = unsafe { libc::poll(&raw mut poll, 1, wait) };
             match check(ready as isize) {
                 Ok(0) => return Ok(None),
-                Ok(_) => return self.take().map(Some),
+                Ok(_) => return self.take(buffer).map(Some),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn take(&self) -> io::Result<Vec<u8>> {
-        let mut frame = vec![0_u8; FRAME_BYTES_MAX];
+    fn take(&self, buffer: &mut Vec<u8>) -> io::Result<(i32, Vec<u8>)> {
+        buffer.resize(FRAME_BYTES_MAX, 0);
         let mut control = [0_u64; 16];
-        let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        let mut from = address_of(0);
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         // SAFETY: all-zero is a valid msghdr.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_iov = &raw mut part;
         message.msg_iovlen = 1;
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = mem::size_of_val(&control);
         // SAFETY: the buffers the message names are valid for their lengths and outlive the call.
         let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
-        frame.truncate(check(length)?);
+        let mut frame = buffer.get(..check(length)?).unwrap_or(buffer).to_vec();
         let words = message.msg_controllen.div_ceil(mem::size_of::<u64>());
         if let Some(tag) = tag_of(control.get(..words).unwrap_or(&control))
             && frame.len() >= TAG_AT
         {
             frame.splice(TAG_AT..TAG_AT, tag);
         }
-        Ok(frame)
+        Ok((from.sll_ifindex, frame))
+    }
+
+    /// Frames that found the receive buffer full since this was last asked (`PACKET_STATISTICS`).
+    ///
+    /// # Errors
+    /// What getsockopt(2) says.
+    pub(crate) fn dropped(&self) -> io::Result<u32> {
+        // `struct tpacket_stats`: packets, drops.
+        let mut statistics = [0_u32; 2];
+        let mut length = mem::size_of_val(&statistics) as libc::socklen_t;
+        // SAFETY: the buffer is valid for the length given.
+        let done = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        check(done as isize)?;
+        Ok(statistics[1])
+    }
+}
+
+fn address_of(ifindex: i32) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: 0,
+        sll_ifindex: ifindex,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
     }
 }
 

@@ -102,7 +102,7 @@ impl Drop for Software {
 }
 
 /// Brings devices up that say nothing of their own: no IPv6, so no router solicitation and no MLD.
-pub(super) fn up(devices: &[String]) -> Outcome {
+pub(crate) fn up(devices: &[String]) -> Outcome {
     for device in devices {
         fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1")?;
     }
@@ -110,7 +110,7 @@ pub(super) fn up(devices: &[String]) -> Outcome {
 }
 
 /// Runs commands of `ip` or `tc` in one process; a process costs much in a guest without KVM.
-pub(super) fn batch(program: &str, commands: impl Iterator<Item = String>) -> Outcome {
+pub(crate) fn batch(program: &str, commands: impl Iterator<Item = String>) -> Outcome {
     let path = format!("/run/simnic-test.{program}");
     fs::write(&path, commands.map(|command| command + "\n").collect::<String>())?;
     run(program, &["-batch", &path]).map(drop)
@@ -162,7 +162,7 @@ fn is_marked(frame: &[u8]) -> bool {
     frame.windows(MARK.len()).any(|window| window == MARK)
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -56,7 +56,6 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("ovn", ovn::TESTS),
     ("inventory", inventory::TESTS),
     ("ipsec", ipsec::TESTS),
-    ("shadow", shadow::TESTS),
 ];
 
 fn main() -> ExitCode {

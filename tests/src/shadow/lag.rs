@@ -1,12 +1,12 @@
 //! From the kernel datapath's change to the hardware's: how long a rule outlives what its megaflow did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_until};
+use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_for, wait_until};
 use netlink_wire::genl::FamilyId;
 use netlink_wire::ovs_flow::{self, Megaflow};
 use netlink_wire::{Messages, ovs_datapath};
@@ -26,14 +26,20 @@ const BOUND: Duration = Duration::from_secs(2);
 /// What was heard.
 #[derive(Debug, Default)]
 struct Record {
-    /// Rules that are there.
-    there: BTreeSet<String>,
-    /// What megaflows do, as they were last told.
-    does: BTreeMap<String, Vec<u8>>,
-    /// Rules whose megaflow was changed or deleted, since when.
+    /// Rules that are there, and what their megaflows did when they were made.
+    rules: BTreeMap<String, Vec<u8>>,
+    megaflows: BTreeMap<String, Heard>,
+    /// Rules whose megaflow does something else by now, or is deleted, since when.
     due: BTreeMap<String, Instant>,
     lags: Vec<Duration>,
     lost: u64,
+}
+
+/// A megaflow as it was last told.
+#[derive(Debug, Default)]
+struct Heard {
+    is_there: bool,
+    does: Vec<u8>,
 }
 
 /// A thread that hears of megaflows and of filters.
@@ -133,17 +139,12 @@ impl Record {
                 continue;
             };
             let Some(origin) = flow.counters.ufid.map(origin) else { continue };
-            let does = body.map(|body| body.parts().2.to_vec());
-            let did = match flow.counters.change {
-                ovs_datapath::Change::Deleted => self.does.remove(&origin),
-                _ => does.clone().and_then(|does| self.does.insert(origin.clone(), does)),
-            };
-            // Open vSwitch may write what is there already.
-            let is_same =
-                flow.counters.change != ovs_datapath::Change::Deleted && (did.is_none() || did == does);
-            if !is_same && self.there.contains(&origin) {
-                self.due.entry(origin).or_insert_with(Instant::now);
+            let megaflow = self.megaflows.entry(origin.clone()).or_default();
+            megaflow.is_there = flow.counters.change != ovs_datapath::Change::Deleted;
+            if let Some(body) = body.filter(|_| megaflow.is_there) {
+                megaflow.does = body.parts().2.to_vec();
             }
+            self.judge(origin);
         }
     }
 
@@ -156,12 +157,26 @@ impl Record {
             };
             let origin: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
             match report.change {
-                Change::New => drop(self.there.insert(origin)),
-                Change::Deleted => {
-                    self.there.remove(&origin);
-                    self.lags.extend(self.due.remove(&origin).map(|since| since.elapsed()));
+                Change::New => {
+                    let does = self.megaflows.get(&origin).map(|megaflow| megaflow.does.clone());
+                    self.rules.insert(origin.clone(), does.unwrap_or_default());
                 }
+                Change::Deleted => drop(self.rules.remove(&origin)),
             }
+            self.judge(origin);
+        }
+    }
+
+    /// Notes since when a rule is due, or that it is not any more: it went, or its megaflow is back, and as it was before the
+    /// daemon got to it.
+    fn judge(&mut self, origin: String) {
+        let right = |does: &Vec<u8>| {
+            self.megaflows.get(&origin).is_some_and(|megaflow| megaflow.is_there && megaflow.does == *does)
+        };
+        if self.rules.get(&origin).is_none_or(right) {
+            self.lags.extend(self.due.remove(&origin).map(|since| since.elapsed()));
+        } else {
+            self.due.entry(origin).or_insert_with(Instant::now);
         }
     }
 }
@@ -187,12 +202,15 @@ pub(super) fn rules_go_with_what_their_megaflows_did(lab: &mut Lab) -> Outcome {
     tell("OpenFlow changes", &witness.with(|record| record.lags.clone()))?;
     let changed = witness.with(|record| record.lags.len());
     for deletion in 0..DELETIONS {
-        let rules = in_hardware(usize::from(FLOWS))?;
-        let flows = daemon.flows()?.into_iter().filter(|flow| flow["placement"] == "hardware");
-        let ufids: Vec<String> = flows
-            .filter_map(|flow| Some(flow["ufid"].as_str()?.trim_start_matches("ufid:").to_owned()))
-            .collect();
-        ensure!(!ufids.is_empty(), "our tables have nothing in hardware, the NIC {rules:?}");
+        in_hardware(usize::from(FLOWS))?;
+        // They all may be on their way at one time.
+        let ufids = wait_for("flows are in hardware by our tables", SETTLES_WITHIN, || {
+            let flows = daemon.flows()?.into_iter().filter(|flow| flow["placement"] == "hardware");
+            let ufids: Vec<String> = flows
+                .filter_map(|flow| Some(flow["ufid"].as_str()?.trim_start_matches("ufid:").to_owned()))
+                .collect();
+            Ok(Some(ufids).filter(|ufids| !ufids.is_empty()))
+        })?;
         let seen = witness.with(|record| record.lags.len());
         ovs.appctl(&["dpctl/del-flow", &format!("ufid:{}", ufids[deletion % ufids.len()])])?;
         wait_until("the rule has gone with its megaflow", SETTLES_WITHIN, || {

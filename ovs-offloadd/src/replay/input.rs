@@ -120,7 +120,8 @@ pub fn kind_of(path: &Path) -> Result<Kind, InputError> {
     if CsvReader::is_header(text.trim_end()) {
         return Ok(Kind::Csv);
     }
-    if text.starts_with("{\"ovs_offloadd\"") {
+    // Its fields are in any order, where somebody has written it anew.
+    if text.starts_with('{') && text.contains("\"ovs_offloadd\":") {
         return Ok(Kind::EventLog);
     }
     Err(InputError::Unknown { path: name })
@@ -310,5 +311,24 @@ fn ask_rules(rules: &Rules, tenants: &[String], options: &mut Options) {
         if let Some(tenant) = tenant.filter(|tenant| rules.trace(&subject).tenant == Some(*tenant)) {
             options.division.shares.insert(number, rules.share(tenant));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_log_is_known_in_whatever_order_its_first_fields_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        for line in
+            ["{\"ovs_offloadd\":\"0.1.0\",\"format\":2}\n", "{\"format\":2,\"ovs_offloadd\":\"0.1.0\"}\n"]
+        {
+            std::fs::write(&path, line).unwrap();
+            assert_eq!(kind_of(&path).unwrap(), Kind::EventLog, "{line}");
+        }
+        std::fs::write(&path, "{\"format\":2}\n").unwrap();
+        assert!(kind_of(&path).is_err());
     }
 }

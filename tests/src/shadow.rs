@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).long(),
-    fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS).per_release(),
+    fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),
 ];
 

@@ -21,6 +21,7 @@ mod ledger;
 pub mod odp;
 pub mod ovs;
 mod placing;
+mod planners;
 mod policy;
 pub mod ports;
 mod probed;

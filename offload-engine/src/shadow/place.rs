@@ -10,8 +10,9 @@ use crate::counters::Meter;
 use crate::event::{Acked, Answer, Effect, OpId, Refused};
 use crate::ledger::{Entry, Home};
 use crate::placing::{Draining, Placing};
+use crate::planners::{Planners, refused_as, verdict_of};
 use crate::ports::{NicId, PortKind};
-use crate::refusal::{Refusal, Retry};
+use crate::refusal::Refusal;
 use crate::shapes::Shapes;
 use crate::watch::Change;
 use crate::world::{Doubt, World};
@@ -21,7 +22,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use netlink_wire::{DpPort, Errno, Ufid};
 use policies::Micros;
-use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
+use policies::planner::{Counts, Explanation, Sample, Verdict};
 use tc_flower::{Filter, FilterAddress, Hook, Location, Shape};
 
 /// Rules asked for at the same time: a removal that is asked for then does not wait behind more.
@@ -37,7 +38,7 @@ type Packets = Box<[u8]>;
 /// What shadow mode keeps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shadow {
-    planners: BTreeMap<NicId, Planner<Ufid>>,
+    planners: Planners,
     shapes: Shapes,
     /// Megaflows that ought to be in hardware: a plan placed them, and none took them back since.
     wanted: BTreeSet<Ufid>,
@@ -75,7 +76,7 @@ impl Placing for Shadow {
             Change::Counted { ufid, moved, over } => {
                 let total = moved.total();
                 let sample = Sample { packets: total.packets, bytes: total.bytes, over };
-                if let Some(planner) = self.planner_of(world, ufid) {
+                if let Some(planner) = self.planners.of(world, ufid) {
                     planner.observe(now, ufid, sample);
                 }
             }
@@ -90,7 +91,7 @@ impl Placing for Shadow {
     fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         for ufid in world.forget_gone(now) {
             self.unwant(ufid);
-            self.planners.values_mut().for_each(|planner| planner.forget(ufid));
+            self.planners.forget(ufid);
         }
         self.hot.retain(|_, since| now.since(*since) < HOT_FOR);
         self.settle_queued(world, now, fx);
@@ -116,9 +117,7 @@ impl Placing for Shadow {
 
     fn reconfigured(&mut self, world: &mut World, now: Micros) {
         self.shapes.forget_all();
-        for planner in self.planners.values_mut() {
-            planner.set_settings(now, world.settings.planner);
-        }
+        self.planners.reconfigure(world, now);
         let refused = world.ledger.select(|entry| entry.refusal.as_ref().is_some_and(Refusal::may_be_over));
         for ufid in refused {
             self.lift_refusal(world, now, ufid);
@@ -126,9 +125,7 @@ impl Placing for Shadow {
     }
 
     fn rules_changed(&mut self, world: &mut World, now: Micros, decided: &[Ufid], fx: &mut Vec<Effect>) {
-        for planner in self.planners.values_mut() {
-            planner.set_division(now, world.policy.rules().division());
-        }
+        self.planners.divide_anew(world, now);
         for ufid in decided {
             self.judge(world, now, *ufid);
         }
@@ -245,12 +242,11 @@ impl Placing for Shadow {
     }
 
     fn explain(&self, world: &World, now: Micros, ufid: Ufid) -> Option<Explanation> {
-        let nic = world.ledger.get(ufid)?.nic?;
-        Some(self.planners.get(&nic)?.explain(now, ufid))
+        self.planners.explain(world, now, ufid)
     }
 
     fn counts(&self, nic: NicId) -> Option<Counts> {
-        Some(self.planners.get(&nic)?.counts())
+        self.planners.counts(nic)
     }
 }
 
@@ -370,7 +366,7 @@ impl Shadow {
         {
             entry.refusal = Some(why);
         }
-        if let Some(planner) = self.planners.get_mut(&nic) {
+        if let Some(planner) = self.planners.get_mut(nic) {
             planner.put_off(now, ufid, until);
         }
         true
@@ -416,7 +412,7 @@ impl Shadow {
             if let Some(shape) = shape {
                 self.shapes.taken(nic, shape);
             }
-            if let Some(planner) = self.planners.get_mut(&nic) {
+            if let Some(planner) = self.planners.get_mut(nic) {
                 planner.placed(now, ufid);
                 took.into_iter().for_each(|took| planner.install_took(took));
             }
@@ -444,11 +440,7 @@ impl Shadow {
         (nic, shape): (NicId, Option<Shape>),
         refusal: Refusal,
     ) {
-        let told = match refusal.retry() {
-            Retry::WhenRoom => planner::Refusal::TableFull,
-            Retry::Soon => planner::Refusal::Transient,
-            Retry::WhenChanged => planner::Refusal::Shape,
-        };
+        let told = refused_as(&refusal);
         world.count_refusal(Some(nic), &refusal);
         if let (true, Some(shape)) = (refusal.blames_shape(), shape) {
             let until = now.plus(world.settings.planner.shape_retry_after);
@@ -457,7 +449,7 @@ impl Shadow {
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.refusal = Some(refusal);
         }
-        if let Some(planner) = self.planners.get_mut(&nic) {
+        if let Some(planner) = self.planners.get_mut(nic) {
             planner.refused(now, ufid, told);
         }
     }
@@ -480,11 +472,8 @@ impl Shadow {
         if !self.may_place(world) {
             return;
         }
-        let draining = &self.draining;
-        let nics: Vec<NicId> =
-            self.planners.keys().copied().filter(|nic| !draining.covers(Some(*nic))).collect();
-        for nic in nics {
-            let Some(planner) = self.planners.get_mut(&nic) else { continue };
+        for nic in self.planners.in_use(&self.draining) {
+            let Some(planner) = self.planners.get_mut(nic) else { continue };
             let plan = planner.plan(now);
             for ufid in plan.demote {
                 self.unwant(ufid);
@@ -511,32 +500,17 @@ impl Shadow {
         let possible = rule_of(world, ufid, entry).map(|_| ());
         let Some(entry) = world.ledger.get_mut(ufid) else { return };
         if entry.nic != nic {
-            self.planners.values_mut().for_each(|planner| planner.forget(ufid));
+            self.planners.forget(ufid);
             entry.nic = nic;
         }
-        let verdict = match possible {
-            Ok(()) => {
-                if entry.refusal.as_ref().is_some_and(Refusal::is_of_rule) {
-                    entry.refusal = None;
-                }
-                entry.decision.map(|decision| decision.verdict).unwrap_or_default()
-            }
-            Err(why) => {
-                entry.refusal = Some(why);
-                Verdict::Software(Because::NotPlaceable)
-            }
-        };
+        let verdict = verdict_of(entry, possible);
         if matches!(verdict, Verdict::Software(_)) {
             self.wanted.remove(&ufid);
             self.queued.remove(&ufid);
         }
         let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
         let Some(nic) = nic else { return };
-        let planner = self.planners.entry(nic).or_insert_with(|| {
-            let mut planner = Planner::new(world.settings.planner);
-            planner.set_division(now, world.policy.rules().division());
-            planner
-        });
+        let planner = self.planners.made_for(world, now, nic);
         planner.set_verdict(now, ufid, verdict);
         planner.set_tenant(now, ufid, tenant);
     }
@@ -546,7 +520,7 @@ impl Shadow {
         let Some(entry) = world.ledger.get(ufid) else { return };
         let Some(packets) = packets_of(entry) else { return };
         let was_hot = self.hot.remove(&packets).is_some_and(|since| now.since(since) < HOT_FOR);
-        let verdict = entry.nic.and_then(|nic| self.planners.get(&nic)?.verdict(ufid));
+        let verdict = self.planners.verdict(entry.nic, ufid);
         if was_hot && verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Software(_))) {
             self.wanted.insert(ufid);
         }
@@ -565,7 +539,7 @@ impl Shadow {
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.refusal = None;
         }
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.unblock(now, ufid);
         }
     }
@@ -576,11 +550,7 @@ impl Shadow {
     }
 
     fn unplaced(&mut self, now: Micros, ufid: Ufid) {
-        self.planners.values_mut().for_each(|planner| planner.unplaced(now, ufid));
-    }
-
-    fn planner_of(&mut self, world: &World, ufid: Ufid) -> Option<&mut Planner<Ufid>> {
-        self.planners.get_mut(&world.ledger.get(ufid)?.nic?)
+        self.planners.each().for_each(|planner| planner.unplaced(now, ufid));
     }
 }
 

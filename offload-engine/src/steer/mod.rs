@@ -11,8 +11,9 @@ use crate::chains::{Place, Recirculation};
 use crate::event::{Answer, Effect, OpId};
 use crate::ledger::{Entry, Goal, Home, Stage};
 use crate::placing::{Draining, Placing};
+use crate::planners::{Planners, refused_as, verdict_of};
 use crate::ports::NicId;
-use crate::refusal::{Refusal, Retry};
+use crate::refusal::Refusal;
 use crate::rule::{self, can_be_replaced, same_rule};
 use crate::shapes::Shapes;
 use crate::watch::Change;
@@ -21,7 +22,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use netlink_wire::Ufid;
 use policies::Micros;
-use policies::planner::{self, Because, Counts, Explanation, Planner, Sample, Verdict};
+use policies::planner::{Counts, Explanation, Sample, Verdict};
 use tc_flower::{Filter, Shape};
 
 /// Readings in a row in which a rule "in hardware" counts in software only, after which it is placed anew.
@@ -34,7 +35,7 @@ const NOT_REACHED_AFTER: u8 = 12;
 /// What steer mode keeps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Steer {
-    planners: BTreeMap<NicId, Planner<Ufid>>,
+    planners: Planners,
     /// Megaflows that ought to be in hardware: promoted or found there, and not demoted by us since.
     wanted: BTreeSet<Ufid>,
     /// Clean promotions that wait: for their flow to settle, or for room on ovs-vswitchd's control socket.
@@ -68,7 +69,7 @@ impl Placing for Steer {
             Change::Read { ufid, moved, over } => {
                 self.told_placement(world, now, ufid);
                 let total = moved.total();
-                if let Some(planner) = self.planner_of(world, ufid) {
+                if let Some(planner) = self.planners.of(world, ufid) {
                     let sample = Sample { packets: total.packets, bytes: total.bytes, over };
                     planner.observe(now, ufid, sample);
                 }
@@ -77,7 +78,7 @@ impl Placing for Steer {
             Change::Left { ufid } => {
                 self.tell_unplaced(world, now, ufid);
                 // It is remembered for a while, and nothing is to be promoted for it meanwhile.
-                if let Some(planner) = self.planner_of(world, ufid) {
+                if let Some(planner) = self.planners.of(world, ufid) {
                     planner.cut_off(now, ufid);
                 }
             }
@@ -95,17 +96,13 @@ impl Placing for Steer {
     }
 
     fn reconfigured(&mut self, world: &mut World, now: Micros) {
-        for planner in self.planners.values_mut() {
-            planner.set_settings(now, world.settings.planner);
-        }
+        self.planners.reconfigure(world, now);
         self.lift_refusals(world, now);
         self.judge_joined(world, now);
     }
 
     fn rules_changed(&mut self, world: &mut World, now: Micros, decided: &[Ufid], fx: &mut Vec<Effect>) {
-        for planner in self.planners.values_mut() {
-            planner.set_division(now, world.policy.rules().division());
-        }
+        self.planners.divide_anew(world, now);
         for ufid in decided {
             self.judge(world, now, *ufid);
         }
@@ -123,7 +120,7 @@ impl Placing for Steer {
             .filter(|(_, before, after)| before != after)
             .collect();
         for (ufid, before, after) in moved {
-            if let Some(planner) = before.and_then(|nic| self.planners.get_mut(&nic)) {
+            if let Some(planner) = before.and_then(|nic| self.planners.get_mut(nic)) {
                 planner.forget(ufid);
                 self.told_placed.remove(&ufid);
             }
@@ -150,7 +147,7 @@ impl Placing for Steer {
                 continue;
             }
             let path = world.path_of(ufid);
-            if let Some(planner) = self.planner_of(world, ufid) {
+            if let Some(planner) = self.planners.of(world, ufid) {
                 planner.set_path(now, ufid, path);
             }
         }
@@ -162,7 +159,7 @@ impl Placing for Steer {
     }
 
     fn entries_of_unit(&self, world: &World, ufid: Ufid) -> Option<u32> {
-        self.planners.get(&world.ledger.get(ufid)?.nic?)?.entries_of_unit(ufid)
+        self.planners.get(world.ledger.get(ufid)?.nic?)?.entries_of_unit(ufid)
     }
 
     fn probed(&mut self, world: &mut World, now: Micros) {
@@ -173,7 +170,7 @@ impl Placing for Steer {
                 entry.refusal = None;
                 entry.refused_rule = None;
             }
-            if let Some(planner) = self.planner_of(world, ufid) {
+            if let Some(planner) = self.planners.of(world, ufid) {
                 planner.unblock(now, ufid);
             }
         }
@@ -270,12 +267,11 @@ impl Placing for Steer {
     }
 
     fn explain(&self, world: &World, now: Micros, ufid: Ufid) -> Option<Explanation> {
-        let nic = world.ledger.get(ufid)?.nic?;
-        Some(self.planners.get(&nic)?.explain(now, ufid))
+        self.planners.explain(world, now, ufid)
     }
 
     fn counts(&self, nic: NicId) -> Option<Counts> {
-        Some(self.planners.get(&nic)?.counts())
+        self.planners.counts(nic)
     }
 }
 
@@ -298,11 +294,8 @@ impl Steer {
         if !world.vswitchd_up {
             return;
         }
-        let draining = &self.draining;
-        let nics: Vec<NicId> =
-            self.planners.keys().copied().filter(|nic| !draining.covers(Some(*nic))).collect();
-        for nic in nics {
-            let Some(planner) = self.planners.get_mut(&nic) else { continue };
+        for nic in self.planners.in_use(&self.draining) {
+            let Some(planner) = self.planners.get_mut(nic) else { continue };
             let plan = planner.plan(now);
             for ufid in plan.demote {
                 self.demote(world, now, ufid, fx);
@@ -330,25 +323,10 @@ impl Steer {
             Ok(()) if !recirculation.allows(world.chain_restore) => Err(Refusal::NoChainRestore),
             possible => possible,
         };
-        let verdict = match possible {
-            Ok(()) => {
-                if entry.refusal.as_ref().is_some_and(Refusal::is_of_rule) {
-                    entry.refusal = None;
-                }
-                entry.decision.map(|decision| decision.verdict).unwrap_or_default()
-            }
-            Err(why) => {
-                entry.refusal = Some(why);
-                Verdict::Software(Because::NotPlaceable)
-            }
-        };
+        let verdict = verdict_of(entry, possible);
         let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
         let path = world.path_of(ufid);
-        let planner = self.planners.entry(nic).or_insert_with(|| {
-            let mut planner = Planner::new(world.settings.planner);
-            planner.set_division(now, world.policy.rules().division());
-            planner
-        });
+        let planner = self.planners.made_for(world, now, nic);
         planner.set_verdict(now, ufid, verdict);
         planner.set_tenant(now, ufid, tenant);
         planner.set_path(now, ufid, path);
@@ -373,19 +351,15 @@ impl Steer {
     /// Whether policy lets it be in hardware.
     fn may_be_placed(&self, world: &World, ufid: Ufid) -> bool {
         let nic = world.ledger.get(ufid).and_then(|entry| entry.nic);
-        let verdict = nic.and_then(|nic| self.planners.get(&nic)?.verdict(ufid));
+        let verdict = self.planners.verdict(nic, ufid);
         verdict.is_some_and(|verdict| !matches!(verdict, Verdict::Software(_)))
-    }
-
-    fn planner_of(&mut self, world: &World, ufid: Ufid) -> Option<&mut Planner<Ufid>> {
-        self.planners.get_mut(&world.ledger.get(ufid)?.nic?)
     }
 
     fn tell_placed(&mut self, world: &World, now: Micros, ufid: Ufid) {
         if self.told_placed.contains(&ufid) {
             return;
         }
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.placed(now, ufid);
             self.told_placed.insert(ufid);
         }
@@ -393,26 +367,20 @@ impl Steer {
 
     fn tell_unplaced(&mut self, world: &World, now: Micros, ufid: Ufid) {
         self.told_placed.remove(&ufid);
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.unplaced(now, ufid);
         }
     }
 
     fn forget(&mut self, ufid: Ufid) {
-        for planner in self.planners.values_mut() {
-            planner.forget(ufid);
-        }
+        self.planners.forget(ufid);
         self.told_placed.remove(&ufid);
         self.wanted.remove(&ufid);
         self.waiting.remove(&ufid);
     }
 
     fn refuse(&mut self, world: &mut World, now: Micros, ufid: Ufid, refusal: Refusal) {
-        let told = match refusal.retry() {
-            Retry::WhenRoom => planner::Refusal::TableFull,
-            Retry::Soon => planner::Refusal::Transient,
-            Retry::WhenChanged => planner::Refusal::Shape,
-        };
+        let told = refused_as(&refusal);
         let nic = world.ledger.get(ufid).and_then(|entry| entry.nic);
         world.count_refusal(nic, &refusal);
         if let (true, Some((nic, shape))) = (refusal.blames_shape(), shape_of(world, ufid)) {
@@ -421,7 +389,7 @@ impl Steer {
         }
         hold_against(world, ufid, refusal);
         self.told_placed.remove(&ufid);
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.refused(now, ufid, told);
         }
     }
@@ -440,7 +408,7 @@ impl Steer {
         }
         self.waiting.remove(&ufid);
         let until = now.plus(world.settings.planner.shape_retry_after);
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.put_off(now, ufid, until);
         }
         true
@@ -463,7 +431,7 @@ impl Steer {
             hold_against(world, ufid, why.of_shape());
         }
         self.waiting.remove(&ufid);
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.put_off(now, ufid, until);
         }
         true
@@ -479,7 +447,7 @@ impl Steer {
         entry.refusal = None;
         entry.refused_rule = None;
         entry.placed_anew = false;
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.unblock(now, ufid);
         }
     }
@@ -494,7 +462,7 @@ impl Steer {
                 entry.refused_rule = None;
                 entry.placed_anew = false;
             }
-            if let Some(planner) = self.planner_of(world, ufid) {
+            if let Some(planner) = self.planners.of(world, ufid) {
                 planner.unblock(now, ufid);
             }
         }
@@ -505,7 +473,7 @@ impl Steer {
         if !world.ledger.get(ufid).is_some_and(|entry| entry.in_hw()) {
             return;
         }
-        if let Some(planner) = self.planner_of(world, ufid) {
+        if let Some(planner) = self.planners.of(world, ufid) {
             planner.install_took(took);
         }
     }

@@ -1,6 +1,6 @@
 //! Replacements: into hardware, back to software, and back to what Open vSwitch wrote.
 
-use super::{LOST_AFTER, NOT_REACHED_AFTER, Planner, Steer, shape_of};
+use super::{LOST_AFTER, NOT_REACHED_AFTER, Steer, shape_of};
 use crate::counters::Meter;
 use crate::event::{Acked, Effect, Refused};
 use crate::ledger::{Goal, Home, Stage};
@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use netlink_wire::{Errno, Ufid};
 use policies::Micros;
+use policies::planner::Planner;
 use tc_flower::{FilterFlags, FilterReport};
 
 impl Steer {
@@ -49,7 +50,7 @@ impl Steer {
         let settled = quiet_for >= world.settings.settle && world.is_reached(ufid);
         if self.wanted.contains(&ufid) && resting && !draining && settled {
             // Else what leads to it would be given up meanwhile.
-            if let Some(planner) = self.planner_of(world, ufid) {
+            if let Some(planner) = self.planners.of(world, ufid) {
                 planner.promoting_again(now, ufid);
             }
             self.replace(world, now, ufid, Goal::Promote, fx);
@@ -87,7 +88,7 @@ impl Steer {
         }
         if !entry.is_resting() || !world.is_trusted(entry) || world.is_leaned_on(ufid) {
             // With something under way for it or for what it leads to, and while nobody knows what is there, it stays.
-            if let Some(planner) = self.planner_of(world, ufid) {
+            if let Some(planner) = self.planners.of(world, ufid) {
                 planner.placed(now, ufid);
             }
             return;
@@ -281,7 +282,7 @@ impl Steer {
                 }
                 self.told_placement(world, now, ufid);
                 // What comes after it in its unit has waited for this.
-                if nic.and_then(|nic| self.planners.get(&nic)).is_some_and(Planner::has_turns) {
+                if nic.and_then(|nic| self.planners.get(nic)).is_some_and(Planner::has_turns) {
                     self.plan(world, now, fx);
                 }
             }

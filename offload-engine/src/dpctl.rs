@@ -80,38 +80,35 @@ impl FlowText {
 
     /// The text with its VLAN tags as the filter matches them that it was printed from.
     ///
-    /// Open vSwitch prints a tag's priority whether the filter matches it or not, and leaves out an inner tag of which the
-    /// filter matches neither id nor priority: read back, that is another rule (OVS 3.5, `lib/netdev-offload-tc.c`,
-    /// `parse_tc_flower_to_match`).
+    /// Open vSwitch prints a tag's id and priority whether the filter matches them or not, as 0 then, and leaves out an inner tag
+    /// of which the filter matches neither: read back, that is another rule (OVS 3.5, `lib/netdev-offload-tc.c`,
+    /// `parse_tc_flower_to_match`). Of a tag of which it is to match neither, it puts into TC only that which does not match the
+    /// bit either that says that there is a tag (`netdev_tc_flow_put`).
     ///
     /// # Errors
     /// The text has fewer tags than the filter, or more: what is wrong with it, in a sentence.
     pub fn with_tags_of(self, filter: &Match) -> Result<Self, &'static str> {
         let (outer, inner) = (&filter.vlan, &filter.cvlan);
-        let tagged = [
-            (outer.id.is_some() || outer.ethertype.is_some(), outer.prio),
-            (inner.id.is_some() || inner.ethertype.is_some(), inner.prio),
-        ];
-        let tags: Vec<Option<u8>> = tagged
-            .into_iter()
-            .filter(|(there, prio)| *there || prio.is_some())
-            .map(|(_, prio)| prio)
-            .collect();
+        let tags: Vec<TagMatched> = [
+            (outer.ethertype, outer.id.is_some(), outer.prio.is_some()),
+            (inner.ethertype, inner.id.is_some(), inner.prio.is_some()),
+        ]
+        .into_iter()
+        .filter(|(ethertype, id, priority)| ethertype.is_some() || *id || *priority)
+        .map(|(_, id, priority)| TagMatched { id, priority })
+        .collect();
         let mut pieces = self.key.split(TAG);
         let mut key = String::from(pieces.next().unwrap_or_default());
         let mut printed = 0;
         for piece in pieces {
-            let any_priority = tags.get(printed).is_some_and(Option::is_none);
-            printed += 1;
-            key.push_str(TAG);
             let (tag, rest) = piece.split_at(piece.find(')').unwrap_or(piece.len()));
-            key.push_str(tag);
-            if any_priority
-                && tag.rsplit(',').next().is_some_and(|last| last.starts_with("pcp=") && !last.contains('/'))
-            {
-                key.push_str("/0x0");
+            key.push_str(TAG);
+            match tags.get(printed) {
+                Some(matched) => key.push_str(&matched.text(tag)),
+                None => key.push_str(tag),
             }
             key.push_str(rest);
+            printed += 1;
         }
         if printed == tags.len() {
             Ok(Self { key, ..self })
@@ -201,6 +198,37 @@ const DROP: &str = "drop";
 
 /// How a tag begins in a key.
 const TAG: &str = "vlan(";
+
+/// What follows a value that may be any.
+const MASK_OF_ANY: &str = "/0x0";
+
+/// What a filter matches of a tag.
+struct TagMatched {
+    id: bool,
+    priority: bool,
+}
+
+impl TagMatched {
+    /// The text of a tag, `vid=5,pcp=0`, with a mask of 0 for each that is not matched.
+    fn text(&self, printed: &str) -> String {
+        let mut text = String::new();
+        for field in printed.split(',') {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(field);
+            let any = field.starts_with("vid=") && !self.id || field.starts_with("pcp=") && !self.priority;
+            if any && !field.contains('/') {
+                text.push_str(MASK_OF_ANY);
+            }
+        }
+        if !self.id && !self.priority {
+            text.push_str(",cfi=1");
+            text.push_str(MASK_OF_ANY);
+        }
+        text
+    }
+}
 
 fn one_line(reply: &str) -> Result<&str, FlowTextError> {
     if reply.len() > FLOW_TEXT_MAX {
@@ -299,6 +327,18 @@ tclass=0/0,hlimit=0/0,frag=no)), packets:4, bytes:384, used:1.440s, dp:tc, actio
         };
         let any = twice.with_tags_of(&tags((Some(1), Some(3)), Some((Some(2), None)))).unwrap();
         assert_eq!(any.key, "vlan(vid=1,pcp=3),encap(eth_type(0x8100),vlan(vid=2,pcp=0/0x0),encap())");
+    }
+
+    // `dpctl/get-flow -m` of a flow of `protocol 802.1ad … vlan_ethtype ipv6 …`, OVS 3.5.0: any tag, printed as that of id 0.
+    #[test]
+    fn a_tag_of_any_id_is_not_narrowed_to_id_0() {
+        let flow = FlowText::parse(TAGGED, NUMBERED).unwrap();
+        let printed =
+            |tag: &str| FlowText { key: flow.key.replace("vlan(vid=4094,pcp=0)", tag), ..flow.clone() };
+        let any = printed("vlan(vid=0,pcp=0)").with_tags_of(&tags((None, None), None));
+        assert_eq!(any, Ok(printed("vlan(vid=0/0x0,pcp=0/0x0,cfi=1/0x0)")));
+        let any_id = printed("vlan(vid=0,pcp=3)").with_tags_of(&tags((None, Some(3)), None));
+        assert_eq!(any_id, Ok(printed("vlan(vid=0/0x0,pcp=3)")));
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub enum Refusal {
     SharedBlock,
     /// Its packets come out of a tunnel, at whose device a rule would be in software, too (shadow mode).
     OutOfTunnel,
+    /// Another megaflow takes some of its packets and does something else with them, so that it is not certain what
+    /// becomes of these in software (shadow mode).
+    Overlaps,
 }
 
 /// How a [`Refusal`] is dealt with: the one place where retries are decided.
@@ -138,6 +141,7 @@ impl Refusal {
             | Self::FiltersOfOthers
             | Self::SharedBlock
             | Self::OutOfTunnel
+            | Self::Overlaps
             | Self::PassedBy => Retry::WhenChanged,
         }
     }
@@ -157,6 +161,7 @@ impl Refusal {
                 | Self::FiltersOfOthers
                 | Self::SharedBlock
                 | Self::OutOfTunnel
+                | Self::Overlaps
         )
     }
 
@@ -187,6 +192,7 @@ impl Refusal {
             Self::FiltersOfOthers => "filters_of_others",
             Self::SharedBlock => "shared_block",
             Self::OutOfTunnel => "out_of_tunnel",
+            Self::Overlaps => "overlaps",
         }
     }
 }
@@ -230,6 +236,10 @@ impl fmt::Display for Refusal {
             Self::SharedBlock => f.write_str("its port shares its filters with other devices"),
             Self::OutOfTunnel => f.write_str(
                 "its packets come out of a tunnel, at whose device a rule of ours would be in software, too",
+            ),
+            Self::Overlaps => f.write_str(
+                "another megaflow takes some of its packets and does something else with them, and which of the two does is \
+                 not certain",
             ),
         }
     }

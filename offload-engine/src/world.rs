@@ -11,8 +11,8 @@ use crate::probed::Probed;
 use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
-use crate::shadow::Abilities;
 use crate::shadow::book::Book;
+use crate::shadow::{Abilities, Overlaps};
 use crate::standing::Standings;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -111,6 +111,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     /// Rules of our own.
     pub(crate) own: Book,
+    /// Which megaflows overlap with others and differ; empty but in mode shadow.
+    pub(crate) overlaps: Overlaps,
     /// What of TC the kernel has.
     pub(crate) abilities: Abilities,
     /// Whether the mode decides about flows of the kernel datapath.
@@ -150,6 +152,7 @@ impl World {
             probed: Probed::default(),
             ledger: Ledger::default(),
             own: Book::default(),
+            overlaps: Overlaps::default(),
             abilities: Abilities::default(),
             judges_datapath: false,
             chains: Chains::default(),

@@ -9,7 +9,7 @@
 //! (`Documentation/networking/openvswitch.rst` of Linux: «It is the responsibility of the user space program to ensure
 //! that any incoming packet can match at most one flow, wildcarded or not»), a rule never takes a packet that its megaflow
 //! would not, and a packet has one outermost Ethernet type. Where Open vSwitch leaves two megaflows that overlap for a
-//! moment, as its tables change, they do the same, or one of them is about to be told of as deleted.
+//! moment, as its tables change, they do the same, or neither has a rule (`overlap.rs`).
 //!
 //! Open vSwitch has no filter there: shadow mode is for `hw-offload=false`. Its policer of a port is at priority 1.
 

@@ -24,14 +24,18 @@
 
 mod actions;
 pub(crate) mod book;
+mod flat;
 mod keys;
 pub mod layout;
+mod overlap;
 mod place;
 mod rewrite;
 mod tunnel;
 mod untranslatable;
 mod watch;
 
+pub use flat::Packets;
+pub use overlap::{Entrance, Overlaps};
 pub(crate) use place::{Shadow, rule_of};
 pub use untranslatable::{Done, Looked, Missing, Untranslatable};
 

@@ -56,6 +56,8 @@ impl Placing for Shadow {
     fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
         match change {
             Change::Told { ufid } => {
+                // Those go first that it leaves uncertain.
+                self.lay_over(world, now, ufid, fx);
                 self.judge(world, now, ufid);
                 self.remember(world, now, ufid);
                 self.settle(world, now, ufid, fx);
@@ -68,6 +70,7 @@ impl Placing for Shadow {
                     self.note_hot(world, now, ufid);
                     self.unwant(ufid);
                 }
+                self.lay_over(world, now, ufid, fx);
             }
             Change::OwnLost { ufid } => {
                 self.unplaced(now, ufid);
@@ -170,6 +173,11 @@ impl Placing for Shadow {
     }
 
     fn datapath_read(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        // Those are told of when they come, but not when the mode does.
+        let of_unknown = |entry: &Entry| entry.home == Home::Datapath && entry.told.is_none();
+        for ufid in world.ledger.select(of_unknown) {
+            self.lay_over(world, now, ufid, fx);
+        }
         if world.datapath_doubt == Doubt::Settled {
             let missing = self.wanted.iter().filter(|ufid| world.own.get(**ufid).is_none());
             self.queued.extend(missing);
@@ -200,6 +208,7 @@ impl Placing for Shadow {
         }
         let left = world.own.is_empty();
         if left {
+            world.overlaps.clear();
             world.ledger.for_each(|entry| {
                 if entry.home == Home::Datapath {
                     (entry.refusal, entry.nic, entry.decision) = (None, None, None);
@@ -211,6 +220,9 @@ impl Placing for Shadow {
 
     fn stay(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         if core::mem::take(&mut self.leaving) {
+            for ufid in world.ledger.select(|entry| entry.home == Home::Datapath) {
+                self.lay_over(world, now, ufid, fx);
+            }
             self.settle_all(world, now, fx);
         }
     }
@@ -493,6 +505,14 @@ impl Shadow {
         }
     }
 
+    /// Judges anew what is certain now and was not before, or the other way round, since this megaflow came, changed or went.
+    fn lay_over(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        for other in world.lay_over(ufid) {
+            self.judge(world, now, other);
+            self.settle(world, now, other, fx);
+        }
+    }
+
     /// Decides whether a megaflow may compete at all, and tells its planner.
     fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         let Some(entry) = world.ledger.get(ufid).filter(|entry| world.judges(entry)) else { return };
@@ -584,6 +604,9 @@ pub(crate) fn rule_of(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId
     };
     if world.own.is_encumbered(from.location) {
         return Err(Refusal::FiltersOfOthers);
+    }
+    if world.overlaps.is_overlapped(ufid) {
+        return Err(Refusal::Overlaps);
     }
     Ok((nic, rule))
 }

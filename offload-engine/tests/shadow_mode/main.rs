@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) flushes: bool,
     /// The kernel refuses, and its answers are lost.
     pub(crate) refusals: bool,
+    /// Flows overlap.
+    pub(crate) overlaps: bool,
     /// Ports, filters of others, Open vSwitch and the mode come and go.
     pub(crate) upheavals: bool,
 }
@@ -35,9 +37,11 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
         Err(_) => 0..count,
     };
     let repeated = std::env::var_os("OFFLOAD_SEED").is_some();
-    let (mut placed, mut removed) = (0, 0);
+    let (mut placed, mut removed, mut uncertain) = (0, 0, 0);
+    let mut overlaps = false;
     for seed in seeds.clone() {
         let plan = plan(seed);
+        overlaps |= plan.overlaps;
         let result = std::panic::catch_unwind(|| {
             let mut run = Run::new(plan);
             for _ in 0..250 {
@@ -46,10 +50,12 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
             run.come_to_rest();
             run.check_at_rest();
             run.leave();
-            (run.added, run.deleted)
+            (run.added, run.deleted, run.uncertain)
         });
         match result {
-            Ok((added, deleted)) => (placed, removed) = (placed + added, removed + deleted),
+            Ok((added, deleted, times)) => {
+                (placed, removed, uncertain) = (placed + added, removed + deleted, uncertain + times);
+            }
             Err(panic) => {
                 eprintln!(
                     "failed with {plan:?}; repeat it with OFFLOAD_SEED={seed}, OFFLOAD_TRACE=1 to see what happened"
@@ -63,10 +69,14 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
         repeated || placed > many && removed > many,
         "{placed} rules placed and {removed} removed in {many} schedules"
     );
+    assert!(
+        repeated || !overlaps || uncertain > many,
+        "flows overlapped after {uncertain} steps of {many} schedules"
+    );
 }
 
 fn calm(seed: u64) -> Plan {
-    Plan { seed, buffer: usize::MAX, flushes: false, refusals: false, upheavals: false }
+    Plan { seed, buffer: usize::MAX, flushes: false, refusals: false, overlaps: false, upheavals: false }
 }
 
 #[test]
@@ -85,11 +95,28 @@ fn what_was_flushed_goes_with_the_second_reading_at_the_latest() {
 }
 
 #[test]
+fn no_rule_is_there_whose_megaflow_overlaps_with_another_that_does_otherwise() {
+    schedules(1_000, |seed| Plan { overlaps: true, ..calm(seed) });
+}
+
+#[test]
+fn nor_where_notifications_are_lost_and_flows_are_flushed() {
+    schedules(1_000, |seed| Plan { overlaps: true, buffer: 3, flushes: true, ..calm(seed) });
+}
+
+#[test]
 fn refusals_and_lost_answers_leave_no_rule_without_its_megaflow() {
     schedules(1_000, |seed| Plan { refusals: true, ..calm(seed) });
 }
 
 #[test]
 fn everything_at_once_leaves_no_rule_without_its_megaflow() {
-    schedules(1_000, |seed| Plan { buffer: 12, flushes: true, refusals: true, upheavals: true, seed });
+    schedules(1_000, |seed| Plan {
+        buffer: 12,
+        flushes: true,
+        refusals: true,
+        overlaps: true,
+        upheavals: true,
+        seed,
+    });
 }

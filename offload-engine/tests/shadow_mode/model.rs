@@ -18,6 +18,8 @@ use tc_flower::{
 
 const DP: Ifindex = Ifindex(3);
 const FLOWS: u64 = 10;
+/// Flows that take packets of others, by their number: how many bits of the address matter.
+const WIDE: [(u64, u32); 2] = [(11, 30), (12, 29)];
 /// Entries of the NIC's table.
 const ENTRIES: usize = 6;
 
@@ -61,6 +63,8 @@ pub(crate) struct Run {
     last_totals: Traffic,
     pub(crate) added: u64,
     pub(crate) deleted: u64,
+    /// How often flows were there that overlapped and did not do the same.
+    pub(crate) uncertain: u64,
 }
 
 fn ufid(number: u64) -> Ufid {
@@ -76,10 +80,25 @@ fn attr(out: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-/// IPv4 of port 1 to 10.0.0.`number`, sent to a port.
+/// The addresses that a flow's packets go to, and the bits of them that matter: 10.0.0.`number`, but for wide ones.
+fn addresses(number: u64) -> (u32, u32) {
+    let net = u32::from_be_bytes([10, 0, 0, 0]);
+    match WIDE.iter().find(|(wide, _)| *wide == number) {
+        Some((_, bits)) => (net, !0 << (32 - bits)),
+        None => (net | number as u32, !0),
+    }
+}
+
+/// Whether some packet is of both flows.
+fn overlap(one: u64, other: u64) -> bool {
+    let ((one, mask), (other, other_mask)) = (addresses(one), addresses(other));
+    (one ^ other) & mask & other_mask == 0
+}
+
+/// IPv4 of port 1 to its addresses, sent to a port.
 fn body(number: u64, to: u32) -> FlowBody {
     let (mut key, mut mask, mut actions) = (Vec::new(), Vec::new(), Vec::new());
-    let dst = [10, 0, 0, number as u8];
+    let (dst, dst_mask) = addresses(number);
     attr(&mut key, 20, &[0; 4]);
     attr(&mut mask, 20, &[0xff; 4]);
     attr(&mut key, 3, &1_u32.to_ne_bytes());
@@ -88,8 +107,8 @@ fn body(number: u64, to: u32) -> FlowBody {
     attr(&mut mask, 4, &[0; 12]);
     attr(&mut key, 6, &[8, 0]);
     attr(&mut mask, 6, &[0xff; 2]);
-    attr(&mut key, 7, &[&[0; 4][..], &dst, &[0; 4]].concat());
-    attr(&mut mask, 7, &[&[0; 4][..], &[0xff; 4], &[0, 0, 0, 0xff]].concat());
+    attr(&mut key, 7, &[&[0; 4][..], &dst.to_be_bytes(), &[0; 4]].concat());
+    attr(&mut mask, 7, &[&[0; 4][..], &dst_mask.to_be_bytes(), &[0, 0, 0, 0xff]].concat());
     attr(&mut actions, 1, &to.to_ne_bytes());
     FlowBody::from_parts(&key, Some(&mask), &actions).unwrap()
 }
@@ -196,6 +215,7 @@ impl Run {
             last_totals: Traffic::default(),
             added: 0,
             deleted: 0,
+            uncertain: 0,
         };
         run.tell(Event::Kernel(Abilities::ALL));
         run.tell(Event::Ovs(OvsSettings { version: None, hw_offload: false, tc_policy: TcPolicy::None }));
@@ -405,7 +425,8 @@ impl Run {
     }
 
     fn change(&mut self) {
-        let number = 1 + self.rng.below(FLOWS);
+        let wide = if self.plan.overlaps { WIDE.len() as u64 } else { 0 };
+        let number = 1 + self.rng.below(FLOWS + wide);
         let to = 2 + self.rng.below(2) as u32;
         let known = self.flows.get(&number).copied();
         match (self.rng.below(8), known) {
@@ -519,13 +540,20 @@ impl Run {
     }
 
     /// Every rule in the NIC is the one that its megaflow gives, unless what happened to that has not been told.
-    fn check(&self) {
+    fn check(&mut self) {
+        self.uncertain += u64::from(self.flows.keys().any(|number| self.is_uncertain(*number)));
         let untold = !self.datapath_told.is_empty() || self.datapath_lost || self.flushed.is_some();
         // Removals that were refused are tried again; what a lost answer left is found by the next full dump.
         if untold || self.plan.refusals {
             return;
         }
         self.check_rules();
+    }
+
+    /// Whether another flow takes packets of this one and sends them elsewhere.
+    fn is_uncertain(&self, number: u64) -> bool {
+        let to = self.flows.get(&number).map(|flow| flow.to);
+        self.flows.iter().any(|(other, flow)| Some(flow.to) != to && overlap(number, *other))
     }
 
     fn check_rules(&self) {
@@ -537,6 +565,11 @@ impl Run {
             let ought = of.and_then(|(number, flow)| self.rule(*number, *flow));
             assert_eq!(Some(filter), ought.as_ref(), "the rule at {address} is not what its megaflow gives");
             assert!(self.vswitchd, "a rule is there without Open vSwitch");
+            let is_uncertain = of.is_some_and(|(number, _)| self.is_uncertain(*number));
+            assert!(
+                !is_uncertain,
+                "another flow takes packets of the rule at {address} and sends them elsewhere"
+            );
         }
         if self.other && self.tc_told.is_empty() {
             let at = port(1).location;

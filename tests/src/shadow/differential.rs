@@ -5,7 +5,8 @@
 //! bridge at once and tried in a round:
 //!
 //! 1. All packets are sent, so that Open vSwitch decides about each, and the kernel datapath has its megaflows.
-//! 2. They are sent again. The kernel datapath forwards them; what comes out where is what ought to.
+//! 2. They are sent again, until the same comes out twice in a row. The kernel datapath forwards them; what comes out where is what
+//!    ought to.
 //! 3. The megaflows are read and translated, and the rules given to the NIC: three quarters of them, so that packets of
 //!    those that were left out probe whether the others' rules take what is not theirs.
 //! 4. The packets are sent a third time. What comes out has to be the same, byte for byte, at the same ports.
@@ -14,10 +15,15 @@
 //! different packets is not compared, since those that hardware forwards overtake those that software does. Of frames into
 //! tunnels, IPv4's identification and UDP's source port are left out, which whoever makes the tunnel's header chooses.
 //!
+//! Open vSwitch makes a few megaflows that overlap and do different things, even of tables that do not change. These have no rule, as
+//! in mode shadow, and which of them software takes is not the same each time: of their ports, packets that are treated otherwise are
+//! counted, and fail nothing.
+//!
 //! Packets that TC has no words for ([`odd`]) are sent, too; those that are treated otherwise are counted by what is odd
 //! about them, and fail nothing.
 //!
-//! `LAB_SEED=N` repeats the pipeline of that seed, alone, and `LAB_SEED=N..M` those from `N` to before `M`. `LAB_LONG=1` tries four times as many.
+//! `LAB_SEED=N` repeats the pipeline of that seed, alone, and `LAB_SEED=N..M` those from `N` to before `M`. `LAB_LONG=1` tries
+//! sixteen times as many.
 
 mod acting;
 mod dice;
@@ -42,7 +48,7 @@ use pipeline::{AT_ONCE, PACKETS, Pipeline};
 use round::{Difference, How, Judge, Round};
 
 /// Pipelines in every run of the tests.
-const SOME: u64 = 512;
+const SOME: u64 = 128;
 /// Pipelines with `LAB_LONG=1`.
 const MANY: u64 = 2_048;
 /// Of packets that were sent with rules in the NIC, the share that has to have gone by hardware, in percent.
@@ -62,6 +68,8 @@ struct Total {
     untranslatable: BTreeMap<String, usize>,
     refused: BTreeMap<String, usize>,
     odd: BTreeMap<&'static str, usize>,
+    overlapped: Vec<String>,
+    uncertain: usize,
     took: [Duration; 5],
     misses: u64,
     different: usize,
@@ -84,6 +92,8 @@ impl Total {
                 *all.entry(why.clone()).or_default() += count;
             }
         }
+        self.uncertain += round.uncertain;
+        self.overlapped.extend(round.overlapped.iter().cloned());
         for (why, count) in &round.odd {
             *self.odd.entry(why).or_default() += count;
         }
@@ -106,7 +116,10 @@ impl Total {
             "    {} megaflows: {} as rules in hardware, {} left to software to probe the others' rules",
             self.megaflows, self.rules, self.left
         );
-        println!("    {} packets had no megaflow, so that ovs-vswitchd sent each on itself", self.misses);
+        println!(
+            "    {} times by software, a packet had no megaflow, and ovs-vswitchd sent it on",
+            self.misses
+        );
         println!(
             "    s for loading, upcalls, software, rules, hardware: {:?}",
             self.took.map(|took| took.as_secs())
@@ -120,6 +133,14 @@ impl Total {
         };
         reasons("software", &self.untranslatable);
         reasons("refused ", &self.refused);
+        for megaflow in self.overlapped.iter().take(TOLD) {
+            println!("    overlaps {megaflow}");
+        }
+        println!(
+            "    {} megaflows overlap with others that do something else; of their ports {} packets were treated otherwise",
+            self.overlapped.len(),
+            self.uncertain
+        );
         for (why, count) in &self.odd {
             println!("    treated otherwise, as is known, {count:>5} packets with {why}");
         }
@@ -226,6 +247,12 @@ pub(super) fn rules_treat_packets_as_their_megaflows_do(lab: &mut Lab) -> Outcom
         total.pipelines < AT_ONCE as usize || by_hardware * 100 >= total.sent * BY_HARDWARE_MIN,
         "{by_hardware} of {} packets went by hardware, which proves little",
         total.sent
+    );
+    ensure!(
+        total.overlapped.len() * 100 <= total.megaflows || total.pipelines < AT_ONCE as usize,
+        "{} of {} megaflows overlap with others, so that little is judged",
+        total.overlapped.len(),
+        total.megaflows
     );
     ensure!(total.sent == (total.pipelines * PACKETS) as u64, "{} packets were sent", total.sent);
     Ok(())

@@ -58,6 +58,11 @@ impl Kernel {
         Ok(Self { runtime, generic, route, flows, datapaths, dp, ports })
     }
 
+    /// The name of a port's device.
+    pub(super) fn device(&self, port: DpPort) -> Option<&str> {
+        self.ports.get(&port).map(|port| &*port.name)
+    }
+
     /// The datapath's counters.
     pub(super) fn statistics(&mut self) -> Outcome<DatapathStats> {
         let family = self.datapaths;

@@ -6,6 +6,8 @@ use super::packet::{ARP, ICMP, ICMPV6, IPV4, IPV6, MPLS, MPLS_MULTICAST, RARP, S
 const CUT: &str = "a header that is cut off";
 const BROKEN: &str = "an IP header that says what is not so";
 const CHECKSUM: &str = "a wrong checksum";
+/// The translator names it; how it is treated otherwise is certain, and is all that may differ.
+pub(super) const NO_CHECKSUM: &str = "UDP over IPv6 without a checksum, which a rewrite makes";
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
@@ -113,6 +115,23 @@ mod tests {
     use super::super::dice::Dice;
     use super::super::packet::{Damage, Packet};
     use super::*;
+
+    #[test]
+    fn the_checksum_that_a_rewrite_makes_is_found_where_udp_over_ipv6_has_none() {
+        let mut found = 0;
+        for seed in 0..5_000 {
+            let packet = Packet::draw(&mut Dice::new(seed));
+            let frame = packet.inner(7);
+            let Some(from_end) = packet.checksum_that_is_made() else { continue };
+            let at = frame.len() - from_end;
+            assert_eq!(frame[at..at + 2], [0, 0], "{packet:?}");
+            let ports = frame.get(at - 6..at - 2).map(|ports| (be16(ports, 0), be16(ports, 2)));
+            let super::super::packet::Body::Ip(ip) = &packet.body else { panic!("{packet:?}") };
+            assert_eq!(ports, Some((Some(ip.from), Some(ip.to))), "{packet:?}");
+            found += 1;
+        }
+        assert!(found > 20, "{found}");
+    }
 
     #[test]
     fn nothing_is_odd_about_packets_as_they_are_drawn_and_something_about_damaged_ones() {

@@ -326,6 +326,20 @@ impl Packet {
         }
     }
 
+    /// How far from the frame's end the checksum is that a rewrite makes and the kernel datapath does not: of UDP over IPv6
+    /// that has none.
+    pub(super) fn checksum_that_is_made(&self) -> Option<usize> {
+        let Body::Ip(ip) = &self.body else { return None };
+        if !(ip.v6 && ip.proto == UDP && ip.no_checksum) || ip.is_fragment() {
+            return None;
+        }
+        let with = Self { body: Body::Ip(Ip { no_checksum: false, ..ip.clone() }), ..self.clone() };
+        let (with, without) = (with.inner(0), self.inner(0));
+        let at = with.iter().zip(&without).position(|(with, without)| with != without)?;
+        // Its first byte may be zero in both.
+        Some(without.len() - (at & !1))
+    }
+
     /// The frame, with `number` at its end; what is in the tunnel's packet, if it is sent in one.
     pub(super) fn inner(&self, number: u32) -> Vec<u8> {
         let trailer = [&MARK[..], &number.to_be_bytes()].concat();

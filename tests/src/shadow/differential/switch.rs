@@ -153,6 +153,15 @@ impl Switch {
         self.ovs.appctl(&["revalidator/purge"]).map(drop)
     }
 
+    /// The OpenFlow port whose device has this name.
+    pub(super) fn port_of(&self, device: &str) -> Option<u32> {
+        let vf = (0..VFS).find(|vf| self.nics[0].representor(*vf) == device).map(|vf| vf + 1);
+        let uplink = || (self.nics[0].uplink() == device).then_some(UPLINK);
+        let tunnels = [GENEVE, VXLAN, GRE].into_iter().zip(TUNNEL_DEVICES);
+        let mut tunnels = tunnels.filter(|(_, (name, _))| *name == device).map(|(port, _)| port);
+        vf.or_else(uplink).or_else(|| tunnels.next())
+    }
+
     /// Takes all rules out of the NIC.
     pub(super) fn clear_rules(&self) -> Outcome {
         let mut devices: Vec<String> = (0..VFS).map(|vf| self.nics[0].representor(vf)).collect();

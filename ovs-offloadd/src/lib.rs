@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod event_log;
 #[cfg(test)]
 mod golden;
+pub mod guard;
 pub mod inventory;
 pub mod io;
 pub mod ipsec;

@@ -8,6 +8,8 @@ use netlink_wire::{Ifindex, MessageWriter, Seq};
 
 /// `RTM_NEWQDISC`
 const RTM_NEWQDISC: u16 = 36;
+/// `RTM_GETQDISC`
+const RTM_GETQDISC: u16 = 38;
 /// `TC_H_CLSACT`
 const TC_H_CLSACT: u32 = 0xffff_fff1;
 /// `ffff:`, the only one that the kernel takes for it.
@@ -58,6 +60,13 @@ fn begin(kind: u16, flags: u16, address: &FilterAddress, seq: Seq) -> MessageWri
     header[16..20].copy_from_slice(&info.to_ne_bytes());
     writer.fixed(&header);
     writer
+}
+
+/// Asks for the qdiscs of all devices.
+pub fn dump_qdiscs(seq: Seq) -> Vec<u8> {
+    let mut writer = MessageWriter::new(RTM_GETQDISC, flags::REQUEST | flags::DUMP, seq);
+    writer.fixed(&[0; 20]);
+    writer.finish().expect("a request of fixed size")
 }
 
 /// Asks for all filters of a location, of one chain or of all.

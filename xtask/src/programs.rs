@@ -8,8 +8,12 @@ use crate::problem::Problem;
 use crate::progress;
 
 /// What is on PATH in the guest, of which package.
-const PROGRAMS: &[(&str, &str)] =
-    &[("ovs-offloadd", "ovs-offloadd"), ("ovs-offloadd", "ovs-offloadctl"), ("lab-tests", "lab-tests")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ovs-offloadd", "ovs-offloadd"),
+    ("ovs-offloadd", "ovs-offloadctl"),
+    ("ovs-offloadd", "ovs-offload-guard"),
+    ("lab-tests", "lab-tests"),
+];
 
 /// Arguments and environment that make cargo build what a guest can run.
 ///

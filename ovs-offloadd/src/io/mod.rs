@@ -5,5 +5,6 @@
 pub mod netlink;
 pub mod nic;
 pub mod rundir;
+pub mod seqpacket;
 pub mod sysfs;
 pub mod unixctl;

@@ -180,8 +180,16 @@ impl Engine {
     fn told(&mut self, now: Micros, event: Event, fx: &mut Vec<Effect>) {
         match event {
             Event::Settings(settings) => {
+                let needed_guard = self.world.settings.needs_guard;
                 self.world.settings = *settings;
                 self.placing.reconfigured(&mut self.world, now);
+                if self.world.settings.needs_guard != needed_guard {
+                    self.lease_changed(now, fx);
+                }
+            }
+            Event::Lease(lease) => {
+                self.world.lease = lease;
+                self.lease_changed(now, fx);
             }
             Event::Policy(rules) => {
                 let decided = self.world.set_rules(now, *rules);
@@ -281,6 +289,13 @@ impl Engine {
                 self.placing.vswitchd_down(&mut self.world, now, fx);
             }
         }
+    }
+
+    fn lease_changed(&mut self, now: Micros, fx: &mut Vec<Effect>) {
+        if !self.world.takes_over() {
+            self.world.own.give_up_left();
+        }
+        self.placing.lease_changed(&mut self.world, now, fx);
     }
 
     fn port_gone(&mut self, now: Micros, location: Location, fx: &mut Vec<Effect>) {

@@ -55,6 +55,18 @@ pub enum Peer {
     Netlink,
 }
 
+/// What a guard lets us do with rules of our own (mode shadow).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lease {
+    /// There is no guard, or it has taken them out: none may be there.
+    #[default]
+    None,
+    /// An earlier daemon's may be there. For a while they may be taken over, before the guard takes them out; none may be made.
+    TakingOver,
+    /// They may be made, and stay.
+    Held,
+}
+
 /// A filter to write in the place of the one at its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replacement {
@@ -261,6 +273,8 @@ pub enum Event {
     },
     /// What of TC the kernel has that rules of shadow mode may need.
     Kernel(Abilities),
+    /// The guard of mode shadow says otherwise than before.
+    Lease(Lease),
     /// The daemon ends: rules of our own are to go, and the mode with them.
     Ending,
     /// The time the engine asked to be woken at has come.
@@ -327,6 +341,14 @@ pub enum Effect {
         op: OpId,
         /// Which.
         address: FilterAddress,
+    },
+    /// Tell the guard that an earlier daemon's rules on these devices were taken over as far as they are right, and that those
+    /// which are not are being removed: it need not remove them. Those on other devices are for it.
+    TookOver {
+        /// All that were read.
+        devices: Vec<Ifindex>,
+        /// How many rules were right.
+        rules: usize,
     },
     /// Note the flows that have a command in flight, in place of those noted before.
     Journal(Vec<Ufid>),

@@ -45,7 +45,8 @@ pub use chains::{ChainRestore, Recirculation};
 pub use counters::{Count, Traffic};
 pub use engine::Engine;
 pub use event::{
-    Acked, Answer, Author, CommandError, Effect, Event, Megaflow, OpId, Peer, Refused, Replacement, Round,
+    Acked, Answer, Author, CommandError, Effect, Event, Lease, Megaflow, OpId, Peer, Refused, Replacement,
+    Round,
 };
 pub use ledger::{Goal, Home};
 pub use ovs::{Mode, ModeWanted, OvsSettings, OvsVersion, TcPolicy};

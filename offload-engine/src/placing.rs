@@ -93,6 +93,9 @@ pub(crate) trait Placing: core::fmt::Debug {
         world.own.encumbered.clear();
     }
 
+    /// The guard says otherwise than before, or is needed otherwise.
+    fn lease_changed(&mut self, _world: &mut World, _now: Micros, _fx: &mut Vec<Effect>) {}
+
     /// Whether it decides about flows of the kernel datapath.
     fn judges_datapath(&self) -> bool {
         false

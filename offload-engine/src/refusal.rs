@@ -63,6 +63,8 @@ pub enum Refusal {
     /// Another megaflow takes some of its packets and does something else with them, so that it is not certain what
     /// becomes of these in software (shadow mode).
     Overlaps,
+    /// No guard would remove its rule if the daemon died (shadow mode).
+    NoGuard,
 }
 
 /// How a [`Refusal`] is dealt with: the one place where retries are decided.
@@ -142,6 +144,7 @@ impl Refusal {
             | Self::SharedBlock
             | Self::OutOfTunnel
             | Self::Overlaps
+            | Self::NoGuard
             | Self::PassedBy => Retry::WhenChanged,
         }
     }
@@ -162,6 +165,7 @@ impl Refusal {
                 | Self::SharedBlock
                 | Self::OutOfTunnel
                 | Self::Overlaps
+                | Self::NoGuard
         )
     }
 
@@ -193,6 +197,7 @@ impl Refusal {
             Self::SharedBlock => "shared_block",
             Self::OutOfTunnel => "out_of_tunnel",
             Self::Overlaps => "overlaps",
+            Self::NoGuard => "no_guard",
         }
     }
 }
@@ -241,6 +246,9 @@ impl fmt::Display for Refusal {
                 "another megaflow takes some of its packets and does something else with them, and which of the two does is \
                  not certain",
             ),
+            Self::NoGuard => {
+                f.write_str("ovs-offload-guard, which would remove its rule if ovs-offloadd died, is not there")
+            }
         }
     }
 }

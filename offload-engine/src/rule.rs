@@ -23,7 +23,7 @@ pub(crate) fn same_rule(a: &FilterReport, b: &FilterReport) -> bool {
         && a.actions.iter().zip(&b.actions).all(|(a, b)| same_action(&a.action, &b.action))
 }
 
-fn same_action(a: &Action, b: &Action) -> bool {
+pub(crate) fn same_action(a: &Action, b: &Action) -> bool {
     a.kind == b.kind && a.control == b.control && a.cookie == b.cookie
 }
 

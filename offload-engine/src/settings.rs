@@ -46,6 +46,8 @@ pub struct Settings {
     pub commands_in_flight_max: u32,
     /// Megaflows kept track of. Default: 1,000,000; more are counted and left alone.
     pub megaflows_max: u32,
+    /// Whether mode shadow places rules only while it holds a guard's lease. Default: no, as in simulations.
+    pub needs_guard: bool,
     /// What the planner of each NIC works by.
     pub planner: planner::Settings,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             settle: Micros::from_secs(1),
             commands_in_flight_max: 4,
             megaflows_max: 1_000_000,
+            needs_guard: false,
             planner: planner::Settings::default(),
         }
     }

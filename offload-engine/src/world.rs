@@ -2,7 +2,7 @@
 
 use crate::chains::{ChainRestore, Chains, Place, can_follow};
 use crate::counters::Traffic;
-use crate::event::{Effect, OpId, Round};
+use crate::event::{Effect, Lease, OpId, Round};
 use crate::ledger::{Entry, Home, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
@@ -140,6 +140,8 @@ pub(crate) struct World {
     /// Locations whose next dump has to be a full one.
     pub(crate) read_in_full: BTreeSet<Location>,
     pub(crate) vswitchd_up: bool,
+    /// What the guard lets us do.
+    pub(crate) lease: Lease,
 }
 
 impl World {
@@ -171,7 +173,23 @@ impl World {
             told_of_nothing: BTreeMap::new(),
             read_in_full: BTreeSet::new(),
             vswitchd_up: false,
+            lease: Lease::None,
         }
+    }
+
+    /// Whether rules of our own may stay.
+    pub(crate) fn may_keep(&self) -> bool {
+        !self.settings.needs_guard || self.lease != Lease::None
+    }
+
+    /// Whether rules of our own may be made.
+    pub(crate) fn may_make(&self) -> bool {
+        !self.settings.needs_guard || self.lease == Lease::Held
+    }
+
+    /// Whether rules of an earlier daemon wait to be taken over.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.settings.needs_guard && self.lease == Lease::TakingOver
     }
 
     /// What was counted of `nic`.

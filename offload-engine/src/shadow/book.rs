@@ -12,7 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use netlink_wire::{Errno, Ufid};
 use policies::Micros;
-use tc_flower::{Chain, Filter, FilterAddress, Location, Prio};
+use tc_flower::{Chain, Filter, FilterAddress, FilterReport, Location, Prio};
 
 /// Between a removal that was refused and the next try.
 pub(crate) const REMOVE_AGAIN_AFTER: Micros = Micros::from_millis(10);
@@ -36,6 +36,9 @@ pub(crate) enum Stage {
         again_at: Micros,
     },
 }
+
+/// Rules of an earlier daemon that are taken over at most. More are removed.
+const LEFT_MAX: usize = 65_536;
 
 /// A rule of our own.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub(crate) struct Book {
     rules: BTreeMap<Ufid, Own>,
     by_address: BTreeMap<FilterAddress, Ufid>,
     strays: BTreeMap<FilterAddress, Stray>,
+    /// What an earlier daemon left, as dumps showed it, while it may be taken over.
+    left: BTreeMap<FilterAddress, Box<FilterReport>>,
     stray_ops: BTreeMap<OpId, FilterAddress>,
     /// Where there are filters of others, with the last round that may have been asked for before they went.
     others: BTreeMap<Location, Round>,
@@ -136,6 +141,7 @@ impl Book {
                 && prio.is_none_or(|prio| address.prio == prio)
         };
         self.strays.retain(|address, _| !is_in(address));
+        self.left.retain(|address, _| !is_in(address));
         self.by_address.iter().filter(|(address, _)| is_in(address)).map(|(_, ufid)| *ufid).collect()
     }
 
@@ -173,12 +179,42 @@ impl Book {
 
     /// A rule with our cookie is there that nobody knows.
     pub(crate) fn note_stray(&mut self, address: FilterAddress) {
+        self.left.remove(&address);
         self.strays.entry(address).or_insert(Stray { op: None, again_at: Micros::ZERO });
     }
 
     /// It is gone.
     pub(crate) fn forget_stray(&mut self, address: FilterAddress) {
         self.strays.remove(&address);
+        self.left.remove(&address);
+    }
+
+    /// A rule that an earlier daemon left is there, which may be taken over.
+    pub(crate) fn note_left(&mut self, report: &FilterReport) {
+        if self.strays.contains_key(&report.address) {
+            return;
+        }
+        match self.left.len() < LEFT_MAX {
+            true => drop(self.left.insert(report.address, Box::new(report.clone()))),
+            false => self.note_stray(report.address),
+        }
+    }
+
+    /// Whether a rule that was left is known there.
+    pub(crate) fn is_left(&self, address: FilterAddress) -> bool {
+        self.left.contains_key(&address)
+    }
+
+    /// What was left, to be taken over.
+    pub(crate) fn take_left(&mut self) -> BTreeMap<FilterAddress, Box<FilterReport>> {
+        core::mem::take(&mut self.left)
+    }
+
+    /// What was left is not taken over.
+    pub(crate) fn give_up_left(&mut self) {
+        for address in self.take_left().into_keys() {
+            self.note_stray(address);
+        }
     }
 
     /// When strays want to be looked after.

@@ -38,18 +38,20 @@ type Packets = Box<[u8]>;
 /// What shadow mode keeps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shadow {
-    planners: Planners,
+    pub(super) planners: Planners,
     shapes: Shapes,
     /// Megaflows that ought to be in hardware: a plan placed them, and none took them back since.
-    wanted: BTreeSet<Ufid>,
+    pub(super) wanted: BTreeSet<Ufid>,
     /// Those of them that wait for their turn.
     queued: BTreeSet<Ufid>,
     /// Megaflows that were in hardware when they were deleted, and when that was.
     hot: BTreeMap<Packets, Micros>,
     suspects: BTreeSet<Ufid>,
-    draining: Draining,
+    pub(super) draining: Draining,
     /// Another mode is wanted: everything is to go.
     leaving: bool,
+    /// It was decided about what an earlier daemon left.
+    pub(super) has_taken_over: bool,
 }
 
 impl Placing for Shadow {
@@ -92,6 +94,7 @@ impl Placing for Shadow {
     }
 
     fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.take_over(world, now, fx);
         for ufid in world.forget_gone(now) {
             self.unwant(ufid);
             self.planners.forget(ufid);
@@ -136,10 +139,7 @@ impl Placing for Shadow {
     }
 
     fn ports_changed(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
-        for ufid in world.ledger.select(|entry| world.judges(entry)) {
-            self.judge(world, now, ufid);
-        }
-        self.settle_all(world, now, fx);
+        self.judge_all(world, now, fx);
     }
 
     fn nic_reset(&mut self, world: &mut World, now: Micros, nic: NicId, fx: &mut Vec<Effect>) {
@@ -179,6 +179,7 @@ impl Placing for Shadow {
             self.lay_over(world, now, ufid, fx);
         }
         if world.datapath_doubt == Doubt::Settled {
+            self.take_over(world, now, fx);
             let missing = self.wanted.iter().filter(|ufid| world.own.get(**ufid).is_none());
             self.queued.extend(missing);
             self.settle_queued(world, now, fx);
@@ -187,10 +188,12 @@ impl Placing for Shadow {
 
     fn encumbered(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         world.own.encumbered.clear();
-        for ufid in world.ledger.select(|entry| world.judges(entry)) {
-            self.judge(world, now, ufid);
-        }
-        self.settle_all(world, now, fx);
+        self.judge_all(world, now, fx);
+    }
+
+    fn lease_changed(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        self.has_taken_over &= world.takes_over();
+        self.judge_all(world, now, fx);
     }
 
     fn drain(&mut self, world: &mut World, now: Micros, draining: &Draining, fx: &mut Vec<Effect>) {
@@ -263,14 +266,26 @@ impl Placing for Shadow {
 }
 
 impl Shadow {
-    /// Whether anything may be placed at all.
+    /// Whether rules may be there at all.
+    pub(super) fn may_keep(&self, world: &World) -> bool {
+        !self.leaving && world.vswitchd_up && world.datapath_doubt == Doubt::Settled && world.may_keep()
+    }
+
+    /// Whether any may be made.
     fn may_place(&self, world: &World) -> bool {
-        !self.leaving && world.vswitchd_up && world.datapath_doubt == Doubt::Settled
+        self.may_keep(world) && world.may_make()
+    }
+
+    fn judge_all(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        for ufid in world.ledger.select(|entry| world.judges(entry)) {
+            self.judge(world, now, ufid);
+        }
+        self.settle_all(world, now, fx);
     }
 
     /// The rule that ought to be in hardware for a megaflow.
     fn ought(&self, world: &World, ufid: Ufid) -> Option<(NicId, Filter)> {
-        if !self.may_place(world) || !self.wanted.contains(&ufid) {
+        if !self.may_keep(world) || !self.wanted.contains(&ufid) {
             return None;
         }
         let entry = world.ledger.get(ufid).filter(|entry| entry.home == Home::Datapath)?;
@@ -330,7 +345,7 @@ impl Shadow {
     ) {
         // Where the filters have not been read, there may be some of others.
         let unread = world.read_in_full.contains(&rule.address.location);
-        if unread || world.own.adding() >= ADDING_MAX {
+        if unread || !world.may_make() || world.own.adding() >= ADDING_MAX {
             self.queued.insert(ufid);
             return;
         }
@@ -517,7 +532,8 @@ impl Shadow {
     fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         let Some(entry) = world.ledger.get(ufid).filter(|entry| world.judges(entry)) else { return };
         let nic = nic_of(world, entry);
-        let possible = rule_of(world, ufid, entry).map(|_| ());
+        let guarded = if world.may_keep() { Ok(()) } else { Err(Refusal::NoGuard) };
+        let possible = rule_of(world, ufid, entry).and(guarded);
         let Some(entry) = world.ledger.get_mut(ufid) else { return };
         if entry.nic != nic {
             self.planners.forget(ufid);

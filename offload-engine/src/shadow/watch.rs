@@ -61,6 +61,10 @@ impl World {
             self.note_other(report.address.location);
             return None;
         }
+        if self.takes_over() && self.own.at(report.address).is_none() {
+            self.own.note_left(report);
+            return Some(Change::Nothing);
+        }
         Some(self.own_read(now, report.address, &report.flow_stats(), report.is_in_hw(), round))
     }
 
@@ -75,6 +79,9 @@ impl World {
         if self.own.at(address).is_some() {
             let in_hw = counters.flags.contains(tc_flower::FilterFlags::IN_HW);
             return Some(self.own_read(now, address, &counters.stats, in_hw, round));
+        }
+        if self.own.is_left(address) {
+            return Some(Change::Nothing);
         }
         if Book::is_of_layout(address) && counters.ufid.is_none() {
             // Whose it is shows its cookie, which only a full dump has.

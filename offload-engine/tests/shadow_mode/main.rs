@@ -120,3 +120,25 @@ fn everything_at_once_leaves_no_rule_without_its_megaflow() {
         seed,
     });
 }
+
+#[test]
+fn a_daemon_takes_over_what_is_right_of_what_a_killed_one_left_and_removes_the_rest() {
+    let (mut taken, mut lives) = (0, 0);
+    for seed in 0..300 {
+        let mut run = Run::new(calm(seed));
+        for _ in 0..3 {
+            for _ in 0..80 {
+                run.step();
+            }
+            taken += run.succeed();
+            lives += 1;
+        }
+        run.come_to_rest();
+        run.check_at_rest();
+        run.lose_lease();
+        run.come_to_rest();
+        run.check_at_rest();
+        run.leave();
+    }
+    assert!(taken > lives, "{taken} rules were taken over by {lives} daemons");
+}

@@ -1,5 +1,7 @@
 //! The kernel datapath, TC and the NIC as far as shadow mode sees them, and what must hold between them.
 
+mod successor;
+
 use crate::Plan;
 use crate::rng::Rng;
 use netlink_wire::ovs_flow::FlowBody;
@@ -61,6 +63,8 @@ pub(crate) struct Run {
     vswitchd: bool,
     mode: ModeWanted,
     last_totals: Traffic,
+    /// It was decided about what an earlier daemon left.
+    taken_over: bool,
     pub(crate) added: u64,
     pub(crate) deleted: u64,
     /// How often flows were there that overlapped and did not do the same.
@@ -213,25 +217,31 @@ impl Run {
             vswitchd: true,
             mode: ModeWanted::Shadow,
             last_totals: Traffic::default(),
+            taken_over: false,
             added: 0,
             deleted: 0,
             uncertain: 0,
         };
-        run.tell(Event::Kernel(Abilities::ALL));
-        run.tell(Event::Ovs(OvsSettings { version: None, hw_offload: false, tc_policy: TcPolicy::None }));
-        run.tell(Event::Nic(Box::new(NicFacts {
+        run.introduce();
+        run
+    }
+
+    /// Tells a daemon that has just been started what there is.
+    fn introduce(&mut self) {
+        self.tell(Event::Kernel(Abilities::ALL));
+        self.tell(Event::Ovs(OvsSettings { version: None, hw_offload: false, tc_policy: TcPolicy::None }));
+        self.tell(Event::Nic(Box::new(NicFacts {
             id: NicId(0),
             devlink: "sim/0".into(),
             driver: "sim".into(),
             switch_id: "00".into(),
             eswitch_mode: "switchdev".into(),
         })));
-        for number in 1..=3 {
-            run.tell(Event::Port(Box::new(port(number))));
+        for port in self.ports.values().cloned().collect::<Vec<_>>() {
+            self.tell(Event::Port(Box::new(port)));
         }
-        run.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
-        run.tell(Event::DatapathOverrun);
-        run
+        self.tell(Event::Peer { peer: Peer::Vswitchd, up: self.vswitchd });
+        self.tell(Event::DatapathOverrun);
     }
 
     fn tell(&mut self, event: Event) {
@@ -266,6 +276,7 @@ impl Run {
                 self.flushed = self.flushed.map(|readings| readings + 1);
             }
             Effect::Journal(_) => {}
+            Effect::TookOver { .. } => self.taken_over = true,
             other => panic!("shadow mode does not do this: {other:?}"),
         }
     }

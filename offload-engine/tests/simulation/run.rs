@@ -160,6 +160,7 @@ impl Run {
                 self.answers.push_back(Event::Answer { op, answer: Answer::FilterDeleted(found) });
             }
             Effect::AddFilter { .. } => panic!("steer mode makes no filter"),
+            Effect::TookOver { .. } => panic!("steer mode takes no rules over"),
             Effect::Journal(flows) => self.journal = flows,
         }
     }

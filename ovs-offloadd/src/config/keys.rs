@@ -66,8 +66,8 @@ pub static KEYS: &[Key] = &[
               put in TC between software and hardware; it needs other_config:hw-offload=true and \
               other_config:tc-policy=skip_hw in Open vSwitch, and refuses to start without. \"auto\" steers where \
               both are set and observes elsewhere. \"shadow\" places rules of its own for flows of the kernel datapath \
-              where other_config:hw-offload is not true, and observes elsewhere; it is never chosen by \"auto\", since \
-              a daemon that is killed in it leaves rules behind (docs/shadow.md).",
+              where other_config:hw-offload is not true, and observes elsewhere; it needs ovs-offload-guard, and is \
+              never chosen by \"auto\" (docs/shadow.md).",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(MODES).map(|mode| config.mode = mode),
@@ -200,6 +200,23 @@ pub static KEYS: &[Key] = &[
         reloads: true,
         set: |config, value| {
             value.one_of(RECIRCULATIONS).map(|recirculation| config.steer.recirculation = recirculation)
+        },
+    },
+    Key {
+        name: "shadow.guard",
+        default: "\"default\"",
+        shape: "\"default\", \"none\" or an absolute path",
+        doc: "Socket of ovs-offload-guard, without which mode shadow places nothing: it removes the daemon's rules when the \
+              daemon dies or hangs. The default is /run/ovs-offloadd/guard.sock. With \"none\", for a lab, they stay then until \
+              the next daemon starts.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| {
+            config.shadow.guard = match value {
+                Scalar::Text(text) if text == "none" => None,
+                value => Some(absolute_or_default(value)?.unwrap_or_else(|| crate::guard::SOCKET.into())),
+            };
+            Ok(())
         },
     },
     Key {
@@ -459,6 +476,7 @@ mod tests {
             ("log.format", "\"json\""),
             ("steer.counters", "\"exact\""),
             ("steer.recirculation", "\"never\""),
+            ("shadow.guard", "\"none\""),
             ("policy.default", "\"software\""),
             ("policy.saving", "\"cpu\""),
             ("policy.min-rate", "\"1 bit/s\""),

@@ -170,6 +170,8 @@ pub struct Config {
     pub log: Log,
     /// Steer mode.
     pub steer: Steer,
+    /// Shadow mode.
+    pub shadow: Shadow,
     /// Which flows earn an entry.
     pub policy: Policy,
     /// What the NICs can bear.
@@ -241,6 +243,13 @@ pub struct Steer {
     pub counters: CountersSetting,
     /// What is done with rules that recirculation joins.
     pub recirculation: RecirculationSetting,
+}
+
+/// Shadow mode.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Shadow {
+    /// The guard's socket; none to do without.
+    pub guard: Option<PathBuf>,
 }
 
 /// Which flows earn an entry.

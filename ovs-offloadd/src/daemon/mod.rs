@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netlink_wire::Errno;
 use offload_engine::{
     Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OvsSettings, OvsVersion, Peer,
+    Refused,
 };
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -19,6 +21,7 @@ mod control;
 mod datapath;
 mod discovery;
 mod groups;
+mod guard;
 mod journal;
 mod ovsdb;
 mod probes;
@@ -37,6 +40,7 @@ use control::Ask;
 use journal::Journal;
 use settings::ConfigState;
 
+use crate::config::ModeSetting;
 use crate::event_log::Recorder;
 use crate::inventory::{Failover, Inventory};
 
@@ -51,6 +55,9 @@ const EVENTS_PER_TURN: usize = 8_192;
 
 /// The longest that the end waits for rules of our own to go.
 const RULES_GO_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest that the start waits for the guard's first word.
+const GUARD_ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Turns of the runtime after the end was asked for.
 const LAST_TURNS: usize = 64;
@@ -123,6 +130,7 @@ struct Daemon {
     // Questions that wait for how much of their resources NICs use, and since when.
     deferred: Vec<(Ask, Instant)>,
     draining: bool,
+    guard: guard::Guard,
     nics: reconcile::Reconciler,
     ready: bool,
     ending: bool,
@@ -153,6 +161,7 @@ enum Happened {
     Probed(probes::Found),
     Nics(reconcile::Reports),
     NicsDue,
+    Guard,
     Alive,
     Wake,
     Reload,
@@ -185,6 +194,8 @@ impl Daemon {
                 Some(found) = channels.probed.recv() => Happened::Probed(found),
                 Some(reports) = channels.nics.recv() => Happened::Nics(reports),
                 () = self.nics.due() => Happened::NicsDue,
+                () = self.guard.ready() => Happened::Guard,
+                () = self.guard.due() => Happened::Guard,
                 _ = alive.tick() => Happened::Alive,
                 _ = signals.reload.recv() => Happened::Reload,
                 _ = signals.terminate.recv() => Happened::End,
@@ -196,6 +207,7 @@ impl Daemon {
             self.happened(happened)?;
             self.work()?;
         }
+        self.guard.leave(&mut Vec::new());
         info!("ovs-offloadd ends; rules of Open vSwitch in hardware stay with it");
         startup::notify_stopping();
         // Who asked for the end gets its answer: the connection's task has to be run for it.
@@ -237,6 +249,8 @@ impl Daemon {
             Happened::Probed(found) => self.probes.take(found, self.inventory.nics_told(), &mut events),
             Happened::Nics(reports) => self.nics.take(reports),
             Happened::NicsDue => self.nics.begin(),
+            // Each turn has a word with it.
+            Happened::Guard => {}
             Happened::Alive => {
                 self.alive();
                 let mut told = Vec::new();
@@ -265,6 +279,7 @@ impl Daemon {
         self.forget_probes_of_reset_nics(&mut events);
         self.inventory.changes(&mut events);
         events.extend(self.ipsec.books.take_protection().map(Event::Ipsec));
+        self.see_to_guard(&mut events);
         if events.iter().any(|event| matches!(event, Event::Nic(_))) {
             self.probes.look(self.inventory.nics_told(), None);
         }
@@ -322,8 +337,28 @@ impl Daemon {
             journal: &self.journal,
             journal_error: &mut self.journal_error,
             inventory: &mut self.inventory,
+            guard: &mut self.guard,
             events: &mut self.events,
         }
+    }
+
+    /// Has a word with the guard, if one is needed: as long as the mode is wanted, and until it has been left.
+    fn see_to_guard(&mut self, events: &mut Vec<Event>) {
+        let config = self.config.config();
+        let is_shadow = config.mode == ModeSetting::Shadow || self.engine.mode() == Mode::Shadow;
+        self.guard.need(config.shadow.guard.as_deref().filter(|_| is_shadow), events);
+        self.guard.turn(events);
+    }
+
+    /// Meets the guard before anything is read: whether rules that are found may be taken over is for it to say.
+    async fn meet_guard(&mut self) {
+        let mut events = Vec::new();
+        self.see_to_guard(&mut events);
+        if self.guard.is_connected() {
+            let _ = tokio::time::timeout(GUARD_ANSWERS_WITHIN, self.guard.ready()).await;
+            self.see_to_guard(&mut events);
+        }
+        self.events.extend(events);
     }
 
     /// Begins to end. Rules of our own go first: with the daemon gone, nobody would.
@@ -509,6 +544,7 @@ struct Carry<'d> {
     journal: &'d Journal,
     journal_error: &'d mut Option<String>,
     inventory: &'d mut Inventory,
+    guard: &'d mut guard::Guard,
     events: &'d mut VecDeque<Event>,
 }
 
@@ -526,7 +562,20 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             take_told(carry.inventory, told, &mut events);
         }
         Effect::Replace { op, request } => carry.tc.replace(op, &request, &mut events),
-        Effect::AddFilter { op, filter } => carry.tc.add(op, &filter, &mut events),
+        Effect::AddFilter { op, filter } if carry.guard.may_make(now()) => {
+            carry.tc.add(op, &filter, &mut events);
+        }
+        Effect::AddFilter { op, .. } => {
+            let extack = Some("the guard's lease has run out".to_owned());
+            let result = Err(Refused { errno: Errno::EAGAIN, extack });
+            events.push(Event::Answer { op, answer: Answer::Added { made: None, result, took: None } });
+        }
+        Effect::TookOver { devices, rules } => {
+            if rules > 0 {
+                info!(rules, "rules of an earlier ovs-offloadd are taken over");
+            }
+            carry.guard.took_over(devices.into_iter().map(|device| device.0).collect(), &mut events);
+        }
         Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
         Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
         Effect::ModifyFlow { op, flow } => match carry.journal_error {

@@ -361,6 +361,13 @@ impl Daemon {
             // Without its netlink sockets the daemon ends.
             ConnectionView { name: "netlink", up: true, detail: None, losses: overruns },
         ];
+        if self.guard.is_needed() {
+            let mut guard = view("guard", &self.guard.connection);
+            if guard.up && self.guard.removed > 0 {
+                guard.detail = Some(format!("it has removed {} rules", self.guard.removed));
+            }
+            connections.push(guard);
+        }
         connections
             .extend(self.southbound.connection.as_ref().map(|connection| view("southbound", connection)));
         connections

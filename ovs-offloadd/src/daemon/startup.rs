@@ -143,6 +143,7 @@ async fn start(
         recorder,
         deferred: Vec::new(),
         draining: false,
+        guard: super::guard::Guard::new(),
         nics,
         ready: false,
         ending: false,
@@ -153,6 +154,7 @@ async fn start(
     if !in_flight.is_empty() {
         info!(flows = in_flight.len(), "an earlier ovs-offloadd ended with commands in flight");
     }
+    daemon.meet_guard().await;
     daemon.events.push_back(Event::JournalFound(in_flight));
     daemon.events.push_back(Event::Kernel(abilities(&daemon.kernel)));
     daemon.events.push_back(Event::Policy(Box::new(settings.rules.clone())));

@@ -40,6 +40,8 @@ pub struct Facts {
     pub mode: Fact<ModeSetting>,
     /// Whether ovs-offloadd runs.
     pub daemon_runs: bool,
+    /// Why no ovs-offload-guard can be reached where the configuration has it, if none can.
+    pub no_guard: Option<String>,
     /// Whether this process has CAP_NET_ADMIN.
     pub net_admin: Fact<bool>,
 }
@@ -446,6 +448,7 @@ pub(crate) mod sample {
             ovn: None,
             mode: Ok(ModeSetting::Auto),
             daemon_runs: false,
+            no_guard: None,
             net_admin: Ok(true),
         }
     }

@@ -7,8 +7,8 @@ use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
 use offload_engine::dpctl::{FlowText, FlowTextError};
 use offload_engine::shadow::Abilities;
 use offload_engine::{
-    Acked, Answer, Author, ChainRestore, CommandError, Count, Event, Megaflow, Micros, NicFacts, NicId, OpId,
-    OvsSettings, OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
+    Acked, Answer, Author, ChainRestore, CommandError, Count, Event, Lease, Megaflow, Micros, NicFacts,
+    NicId, OpId, OvsSettings, OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
 };
 use serde::{Deserialize, Serialize};
 use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
@@ -243,6 +243,8 @@ pub(crate) enum Entry {
     },
     /// `tunnel_flags`, `tunnel_no_fragment`
     Kernel(bool, bool),
+    /// What the guard lets mode shadow do: `none`, `taking_over` or `held`.
+    Lease(String),
     Ending,
     Wake,
     /// An event of a kind that the log does not know; it cannot be replayed.
@@ -263,6 +265,8 @@ pub(super) fn settings_of(settings: &[Setting]) -> Result<Settings, String> {
 
 const PEERS: [(Peer, &str); 3] =
     [(Peer::Ovsdb, "ovsdb"), (Peer::Vswitchd, "vswitchd"), (Peer::Netlink, "netlink")];
+const LEASES: [(Lease, &str); 3] =
+    [(Lease::None, "none"), (Lease::TakingOver, "taking_over"), (Lease::Held, "held")];
 const UNREADABLE: [FlowTextError; 5] = [
     FlowTextError::TooLong,
     FlowTextError::NotOneLine,
@@ -449,6 +453,10 @@ impl Entry {
             Event::Drain(on) => Self::Drain(*on),
             Event::DrainNic { nic, on } => Self::DrainNic { nic: nic.0, on: *on },
             Event::Kernel(has) => Self::Kernel(has.tunnel_flags, has.tunnel_no_fragment),
+            Event::Lease(lease) => {
+                let word = LEASES.iter().find(|(known, _)| known == lease).map_or("", |(_, word)| word);
+                Self::Lease(word.to_owned())
+            }
             Event::Ending => Self::Ending,
             Event::Wake => Self::Wake,
             Event::JournalFound(flows) => Self::JournalFound(flows.iter().map(ToString::to_string).collect()),
@@ -531,6 +539,11 @@ impl Entry {
             Self::DrainNic { nic, on } => Event::DrainNic { nic: NicId(nic), on },
             Self::Kernel(tunnel_flags, tunnel_no_fragment) => {
                 Event::Kernel(Abilities { tunnel_flags, tunnel_no_fragment })
+            }
+            Self::Lease(word) => {
+                let known = LEASES.iter().find(|(_, known)| *known == word);
+                let (lease, _) = known.ok_or_else(|| format!("unknown lease {word}"))?;
+                Event::Lease(*lease)
             }
             Self::Ending => Event::Ending,
             Self::Wake => Event::Wake,

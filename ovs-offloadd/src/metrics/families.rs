@@ -348,7 +348,7 @@ static FAMILIES: &[Family] = &[
         name: "offloadd_connection_up",
         kind: Kind::Gauge,
         labels: &["peer"],
-        help: "1 if the connection is up: ovsdb, vswitchd, netlink.",
+        help: "1 if the connection is up: ovsdb, vswitchd, netlink, and the guard in mode shadow.",
         samples: |status, _, out| {
             for connection in &status.connections {
                 out.put(&[connection.name], u8::from(connection.up));

@@ -7,7 +7,7 @@ use crate::doctor::{Facts, Finding, Kind, Severity, Stage};
 
 /// All kinds found here.
 pub const KINDS: &[&Kind] =
-    &[&CONFIGURATION_WRONG, &TC_POLICY_NOT_SKIP_HW, &NO_NET_ADMIN, &CAPABILITIES_UNKNOWN];
+    &[&CONFIGURATION_WRONG, &TC_POLICY_NOT_SKIP_HW, &NO_GUARD, &NO_NET_ADMIN, &CAPABILITIES_UNKNOWN];
 
 /// A configuration that the daemon refuses.
 pub static CONFIGURATION_WRONG: Kind = Kind {
@@ -30,6 +30,17 @@ pub static TC_POLICY_NOT_SKIP_HW: Kind = Kind {
     why: "ovs-offloadd places flows one by one, which needs Open vSwitch to leave them out of hardware first; otherwise Open vSwitch \
           fills the NIC's table with whatever comes first",
     mend: "set tc-policy and restart ovs-vswitchd",
+};
+
+/// Mode shadow without a guard.
+pub static NO_GUARD: Kind = Kind {
+    id: "no-guard",
+    in_lab: false,
+    stage: Stage::Daemon,
+    severity: Severity::Error,
+    complaint: "ovs-offloadd in mode shadow places nothing (`no_guard`)",
+    why: "in mode shadow rules are ovs-offloadd's own; when it dies or hangs, somebody has to remove them",
+    mend: "start ovs-offload-guard",
 };
 
 /// No CAP_NET_ADMIN.
@@ -80,6 +91,13 @@ pub fn mode_and_policy(facts: &Facts) -> Vec<Finding> {
     vec![TC_POLICY_NOT_SKIP_HW.found(["tc-policy"], what).run(command).but(severity)]
 }
 
+/// Who removes rules of mode shadow when the daemon cannot.
+pub fn guard(facts: &Facts) -> Vec<Finding> {
+    let (Ok(ModeSetting::Shadow), Some(why)) = (&facts.mode, &facts.no_guard) else { return Vec::new() };
+    let what = format!("mode is shadow, and there is no guard: {why}");
+    vec![NO_GUARD.found(["shadow.guard"], what).run("systemctl enable --now ovs-offload-guard")]
+}
+
 /// What this process may do.
 pub fn capabilities(facts: &Facts) -> Vec<Finding> {
     match &facts.net_admin {
@@ -113,6 +131,17 @@ mod tests {
         facts.mode = Ok(ModeSetting::Steer);
         facts.ovs_mut().tc_policy = TcPolicy::SkipHw;
         assert_eq!(mode_and_policy(&facts), []);
+    }
+
+    #[test]
+    fn mode_shadow_without_a_guard_is_told() {
+        let mut facts = sample::healthy();
+        facts.no_guard = Some("nobody answers".into());
+        assert_eq!(guard(&facts), []);
+        facts.mode = Ok(ModeSetting::Shadow);
+        assert_eq!(seen(&guard(&facts)), [("no-guard", vec!["shadow.guard"])]);
+        facts.no_guard = None;
+        assert_eq!(guard(&facts), []);
     }
 
     #[test]

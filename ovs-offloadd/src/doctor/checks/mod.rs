@@ -54,6 +54,7 @@ pub const ALL: &[Check] = &[
     tc::unreadable,
     daemon::configuration,
     daemon::mode_and_policy,
+    daemon::guard,
     daemon::capabilities,
 ];
 
@@ -119,6 +120,7 @@ mod tests {
                 modules: Err(why()),
             },
             daemon_runs: false,
+            no_guard: None,
         };
         let found: Vec<Finding> = ALL.iter().flat_map(|check| check(&facts)).collect();
         let ids: Vec<&str> = found.iter().map(|finding| finding.kind.id).collect();

@@ -63,6 +63,7 @@ pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
         Ok(links) => netlink::filters(limit, links).await,
         Err(_) => Default::default(),
     };
+    let no_guard = config.as_ref().ok().and_then(|config| no_guard(config.shadow.guard.as_deref()));
     Facts {
         nics: devlink.map(|found| found.nics),
         kernel: files::kernel(root),
@@ -79,9 +80,17 @@ pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
         ipsec: netlink::ipsec(limit).await,
         ovn: ovn_version(&rundir, limit).await,
         daemon_runs: running_pid(&rundir, "ovs-offloadd").is_ok(),
+        no_guard,
         net_admin: caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN)
             .map_err(|error| error.to_string()),
     }
+}
+
+/// Why there is no guard at this socket, if there is none.
+fn no_guard(socket: Option<&Path>) -> Option<String> {
+    let Some(socket) = socket else { return Some("shadow.guard is \"none\"".to_owned()) };
+    let unreachable = crate::io::seqpacket::connect(socket).err()?;
+    Some(format!("nobody answers at {}: {unreachable}", socket.display()))
 }
 
 /// The version of the ovn-controller that runs: in OVN's run directory, beside Open vSwitch's, or in that itself.
@@ -124,6 +133,16 @@ fn mode(file: Option<&Path>, ids: &[(String, String)]) -> Fact<ModeSetting> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guard_is_there_where_somebody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("guard.sock");
+        assert!(no_guard(Some(&socket)).unwrap().contains("guard.sock: No such file"));
+        let _listener = crate::io::seqpacket::listen(&socket).unwrap();
+        assert_eq!(no_guard(Some(&socket)), None);
+        assert!(no_guard(None).is_some());
+    }
 
     #[test]
     fn the_mode_is_the_files_before_the_databases() {

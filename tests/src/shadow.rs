@@ -1,7 +1,9 @@
 //! Mode shadow, end to end: rules of our own beside a real Open vSwitch that does not offload.
 
 mod differential;
+mod guard;
 mod lag;
+mod packaged;
 mod placement;
 mod scene;
 mod stale;
@@ -9,7 +11,12 @@ mod stale;
 use lab_tests::harness::{Need, Test, fact};
 
 use differential::rules_treat_packets_as_their_megaflows_do;
+use guard::{
+    no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed,
+    rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over,
+};
 use lag::rules_go_with_what_their_megaflows_did;
+use packaged::the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed;
 use placement::a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule;
 use stale::nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge;
 
@@ -18,6 +25,9 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).long(),
+    fact!(rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over).needs(NEEDS),
+    fact!(the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed).needs(NEEDS),
+    fact!(no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed).needs(NEEDS).long(),
     fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),
 ];

@@ -1,5 +1,6 @@
 //! Running programs of the guest.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::{Failure, Outcome};
@@ -20,4 +21,9 @@ pub fn output(command: &mut Command) -> Outcome<String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Failure::new(format!("{shown} ended with {}: {} {}", output.status, said.trim(), text.trim())))
+}
+
+/// Where a program is that the lab has on its PATH.
+pub fn program(name: &str) -> Outcome<PathBuf> {
+    Ok(PathBuf::from(run("sh", &["-c", &format!("command -v {name}")])?.trim()))
 }

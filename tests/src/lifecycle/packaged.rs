@@ -1,12 +1,12 @@
 //! The packaged systemd unit, alone and with the drop-in for declared NICs, run by systemd with all of its sandbox.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lab_tests::ensure;
 use lab_tests::harness::{
-    Failure, Lab, Netns, Outcome, Ovs, Receiver, Sender, Simnic, Stream, Systemd, run, wait_for, wait_until,
+    Failure, Lab, Netns, Outcome, Ovs, Receiver, Sender, Simnic, Stream, Systemd, program, run, wait_for,
+    wait_until,
 };
 use serde_json::Value;
 
@@ -176,11 +176,6 @@ impl Scene {
         sender.stop()?;
         receiver.finish().map(drop)
     }
-}
-
-/// Where a program is that the lab has on its PATH.
-fn program(name: &str) -> Outcome<PathBuf> {
-    Ok(PathBuf::from(run("sh", &["-c", &format!("command -v {name}")])?.trim()))
 }
 
 pub(super) fn the_packaged_unit_and_its_drop_in_give_the_daemon_what_it_needs_and_no_more(

@@ -37,7 +37,7 @@ pub(super) fn a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_lea
     ensure!(filters.contains("skip_sw") && filters.contains("in_hw"), "not for hardware only:\n{filters}");
 
     why_is_told(&demo, &ovs, &daemon)?;
-    daemon.configure(&EAGER.replace("shadow", "observe"))?;
+    daemon.configure(&EAGER.replace("mode = \"shadow\"", "mode = \"observe\""))?;
     daemon.signal("HUP")?;
     wait_until("the mode has been left", SETTLES_WITHIN, || {
         Ok(daemon.json(&["status"])?["mode"] == "observe")
@@ -54,7 +54,7 @@ pub(super) fn a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_lea
     in_hardware(usize::from(FLOWS))?;
     daemon.signal("KILL")?;
     ensure!(!in_nic()?.is_empty(), "a killed daemon left nothing: this test shows nothing");
-    daemon.configure(&EAGER.replace("shadow", "observe"))?;
+    daemon.configure(&EAGER.replace("mode = \"shadow\"", "mode = \"observe\""))?;
     daemon.restart()?;
     wait_until("an observing daemon has removed what a killed one left", SETTLES_WITHIN, || {
         Ok(in_nic()?.is_empty())

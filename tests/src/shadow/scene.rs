@@ -12,8 +12,8 @@ use netlink_wire::Ufid;
 pub(super) const NIC: Simnic = Simnic::existing(0);
 /// The longest an emulated guest may take until flows are where they belong.
 pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
-/// A policy that wants every flow in hardware, soon.
-pub(super) const EAGER: &str = "mode = \"shadow\"\nmetrics.listen = \"off\"\n\
+/// A policy that wants every flow in hardware, soon, and does without a guard.
+pub(super) const EAGER: &str = "mode = \"shadow\"\nshadow.guard = \"none\"\nmetrics.listen = \"off\"\n\
     policy.min-rate = \"100 bit/s\"\npolicy.min-age = \"100 ms\"\npolicy.epoch = \"250 ms\"\n";
 /// How a cookie of shadow mode begins, as simnic shows it.
 const TAG: &str = "73686477";
@@ -100,6 +100,19 @@ pub(super) fn agree(ovs: &Ovs, daemon: &Daemon, limit: Duration) -> Outcome<BTre
         }
         Err(Failure::new(format!("the NIC has {nic:?}\nwe {ours:?}\nOpen vSwitch {there:?}")))
     })
+}
+
+/// The rules of the NIC by their cookies, and what each has counted.
+pub(super) fn numbers() -> Outcome<Vec<(String, u64)>> {
+    let rules = NIC.rules()?;
+    let of = |line: &str| {
+        let word = |name: &str| line.split_whitespace().skip_while(|word| *word != name).nth(1);
+        Some((word("cookie")?.to_owned(), word("packets")?.parse().ok()?))
+    };
+    rules
+        .lines()
+        .map(|line| of(line).ok_or_else(|| Failure::new(format!("a rule without cookie or packets: {line}"))))
+        .collect()
 }
 
 /// That no rule of ours is left, neither in the NIC nor in TC.

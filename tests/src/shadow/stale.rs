@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, OvsDaemon, ensure, wait_until};
 
 use super::scene::{
-    EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, nothing_left, one_megaflow_each,
+    EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, nothing_left, numbers, one_megaflow_each,
 };
 
 const FLOWS: u16 = 4;
@@ -65,19 +65,6 @@ pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bri
     ensure!(flows == 0, "our tables still have {flows} flows in hardware");
     traffic.sender.stop()?;
     traffic.receiver.finish().map(drop)
-}
-
-/// The rules of the NIC by their cookies, and what each has counted.
-fn numbers() -> Outcome<Vec<(String, u64)>> {
-    let rules = super::scene::NIC.rules()?;
-    let of = |line: &str| {
-        let word = |name: &str| line.split_whitespace().skip_while(|word| *word != name).nth(1);
-        Some((word("cookie")?.to_owned(), word("packets")?.parse().ok()?))
-    };
-    rules
-        .lines()
-        .map(|line| of(line).ok_or_else(|| Failure::new(format!("a rule without cookie or packets: {line}"))))
-        .collect()
 }
 
 /// What the rule with this cookie has counted now, if it is there.

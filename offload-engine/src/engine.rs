@@ -34,6 +34,8 @@ pub struct Engine {
     pub(crate) draining: Draining,
     next_epoch: Micros,
     next_datapath_round: Micros,
+    /// When the latest reading of the kernel datapath was asked for.
+    datapath_round_began: Micros,
     journal: BTreeSet<Ufid>,
     ending: bool,
 }
@@ -51,6 +53,7 @@ impl Engine {
             draining: Draining::default(),
             next_epoch: now,
             next_datapath_round: now,
+            datapath_round_began: now,
             journal: BTreeSet::new(),
             ending: false,
         }
@@ -118,8 +121,11 @@ impl Engine {
                 let changes = world.megaflows_dumped(now, round, complete);
                 self.act_on(now, changes, fx);
                 self.placing.datapath_read(&mut self.world, now, fx);
-                let world = &mut self.world;
-                if world.datapath_doubt != Doubt::Settled {
+                if self.world.datapath_doubt == Doubt::Settled {
+                    // Of a host with so many megaflows, reading them would be all that is done.
+                    let took = now.since(self.datapath_round_began);
+                    self.next_datapath_round = self.next_datapath_round.max(now.plus(took).plus(took));
+                } else {
                     self.next_datapath_round = now.plus(AGAIN_AFTER).min(self.next_datapath_round);
                 }
                 Change::Nothing
@@ -324,6 +330,9 @@ impl Engine {
             let judges = self.world.judges_datapath;
             let interval = if judges { datapath_interval.min(epoch) } else { datapath_interval };
             self.next_datapath_round = now.plus(interval);
+            if self.world.datapath_round.is_none() {
+                self.datapath_round_began = now;
+            }
             self.world.start_datapath_round(fx);
         }
         self.placing.wake(&mut self.world, now, fx);

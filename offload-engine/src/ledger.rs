@@ -8,7 +8,7 @@ use crate::ports::NicId;
 use crate::refusal::Refusal;
 use crate::standing::Standing;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use netlink_wire::ovs_flow::FlowBody;
@@ -212,6 +212,8 @@ impl Entry {
 pub(crate) struct Ledger {
     entries: BTreeMap<Ufid, Entry>,
     by_address: BTreeMap<FilterAddress, Ufid>,
+    /// Those that went, and when, in that order. One that came back, or went again, is there in vain.
+    gone: VecDeque<(Micros, Ufid)>,
 }
 
 impl Ledger {
@@ -237,7 +239,13 @@ impl Ledger {
 
     /// The entry of `ufid`, made if there is none.
     pub(crate) fn entry(&mut self, ufid: Ufid, now: Micros, home: Home) -> &mut Entry {
-        self.entries.entry(ufid).or_insert_with(|| Entry::new(now, home))
+        let gone = &mut self.gone;
+        self.entries.entry(ufid).or_insert_with(|| {
+            if let Home::Gone { since } = home {
+                gone.push_back((since, ufid));
+            }
+            Entry::new(now, home)
+        })
     }
 
     /// Moves a megaflow, keeping the address index true. Whatever else was indexed at the address loses it.
@@ -249,14 +257,32 @@ impl Ledger {
             self.by_address.remove(&old);
         }
         entry.home = home;
-        if let Home::Tc(address) = home {
-            self.by_address.insert(address, ufid);
+        match home {
+            Home::Tc(address) => drop(self.by_address.insert(address, ufid)),
+            Home::Gone { since } => self.gone.push_back((since, ufid)),
+            Home::Datapath => {}
         }
     }
 
-    pub(crate) fn remove(&mut self, ufid: Ufid) -> Option<Entry> {
-        self.set_home(ufid, Home::Gone { since: Micros::ZERO });
-        self.entries.remove(&ufid)
+    /// Forgets megaflows that went `age` ago or longer, and that have nothing under way; returns them.
+    pub(crate) fn forget_gone(&mut self, now: Micros, age: Micros) -> Vec<Ufid> {
+        let (mut forgotten, mut busy) = (Vec::new(), Vec::new());
+        while let Some((since, ufid)) =
+            self.gone.front().copied().filter(|(since, _)| now.since(*since) >= age)
+        {
+            self.gone.pop_front();
+            let entry = self.entries.get(&ufid);
+            match entry.filter(|entry| entry.home == Home::Gone { since }).map(Entry::is_resting) {
+                Some(true) => {
+                    self.entries.remove(&ufid);
+                    forgotten.push(ufid);
+                }
+                Some(false) => busy.push((since, ufid)),
+                None => {}
+            }
+        }
+        busy.into_iter().rev().for_each(|gone| self.gone.push_front(gone));
+        forgotten
     }
 
     /// Megaflows in TC at `location`, of one chain or priority only where these are given.
@@ -285,5 +311,41 @@ impl Ledger {
     /// Megaflows of which `pick` is true.
     pub(crate) fn select(&self, pick: impl Fn(&Entry) -> bool) -> Vec<Ufid> {
         self.entries.iter().filter(|(_, entry)| pick(entry)).map(|(ufid, _)| *ufid).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Micros = Micros::from_secs(2);
+
+    fn ufid(number: u8) -> Ufid {
+        Ufid::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn what_went_is_forgotten_in_time_unless_it_came_back_or_something_is_under_way() {
+        let (mut ledger, start) = (Ledger::default(), Micros::from_secs(1));
+        for number in 1..=4 {
+            ledger.entry(ufid(number), start, Home::Datapath);
+            ledger.set_home(ufid(number), Home::Gone { since: start });
+        }
+        let later = start.plus(Micros::from_secs(1));
+        ledger.set_home(ufid(1), Home::Datapath);
+        ledger.set_home(ufid(2), Home::Datapath);
+        ledger.set_home(ufid(2), Home::Gone { since: later });
+        if let Some(entry) = ledger.get_mut(ufid(3)) {
+            entry.stage = Stage::Clearing { op: OpId(7) };
+        }
+        assert_eq!(ledger.forget_gone(later, AGE), []);
+        assert_eq!(ledger.forget_gone(start.plus(AGE), AGE), [ufid(4)]);
+        if let Some(entry) = ledger.get_mut(ufid(3)) {
+            entry.stage = Stage::Resting;
+        }
+        assert_eq!(ledger.forget_gone(start.plus(AGE), AGE), [ufid(3)]);
+        assert_eq!(ledger.forget_gone(later.plus(AGE), AGE), [ufid(2)]);
+        assert_eq!(ledger.forget_gone(Micros::from_secs(1_000), AGE), []);
+        assert!(ledger.get(ufid(1)).is_some() && ledger.len() == 1);
     }
 }

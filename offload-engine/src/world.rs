@@ -3,7 +3,7 @@
 use crate::chains::{ChainRestore, Chains, Place, can_follow};
 use crate::counters::Traffic;
 use crate::event::{Effect, Lease, OpId, Round};
-use crate::ledger::{Entry, Home, Ledger};
+use crate::ledger::{Entry, Ledger};
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, PortKind, Ports};
@@ -402,13 +402,7 @@ impl World {
 
     /// Forgets megaflows that have been gone long enough and have nothing under way; returns them.
     pub(crate) fn forget_gone(&mut self, now: Micros) -> Vec<Ufid> {
-        let old = self.ledger.select(|entry| {
-            matches!(entry.home, Home::Gone { since } if now.since(since) >= GONE_REMEMBERED)
-                && entry.is_resting()
-        });
-        for ufid in &old {
-            self.ledger.remove(*ufid);
-        }
+        let old = self.ledger.forget_gone(now, GONE_REMEMBERED);
         self.told_of_nothing.retain(|_, (told, _)| now.since(*told) < GONE_REMEMBERED);
         old
     }

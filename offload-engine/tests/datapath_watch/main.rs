@@ -292,3 +292,37 @@ fn flows_that_were_flushed_are_missed_by_the_next_dump_of_time() {
     let interval = Micros::from_secs(2);
     schedules(Plan { buffer: 3, flushes: true, removals: true, interval }, Micros::from_secs(60));
 }
+
+#[test]
+fn a_reading_that_takes_long_is_not_begun_again_before_twice_that_time() {
+    let settings = Settings { datapath_interval: Micros::from_millis(500), ..Settings::default() };
+    let (mut now, mut readings) = (Micros::from_secs(100), Vec::new());
+    let mut engine = Engine::new(now, settings);
+    let mut under_way: Option<(Round, Micros)> = None;
+    let mut events = vec![Event::DatapathOverrun];
+    for _ in 0..100_000 {
+        let mut fx = Vec::new();
+        events.drain(..).for_each(|event| engine.handle(now, event, &mut fx));
+        for effect in fx {
+            if let Effect::DumpMegaflows { round } = effect {
+                readings.push(now);
+                // Quick in the beginning, then slow.
+                let takes = if readings.len() < 10 { Micros(100) } else { Micros::from_secs(1) };
+                under_way = Some((round, now.plus(takes)));
+            }
+        }
+        now = now.plus(Micros(1_000));
+        if let Some((round, _)) = under_way.take_if(|(_, ends)| now >= *ends) {
+            events.push(Event::MegaflowsDumped { round, complete: true });
+        }
+        if now >= engine.wake_at() {
+            events.push(Event::Wake);
+        }
+    }
+    let apart: Vec<u64> = readings.windows(2).map(|pair| pair[1].since(pair[0]).0 / 1_000).collect();
+    assert!(apart[2..9].iter().all(|millis| (500..=502).contains(millis)), "{apart:?}");
+    assert!(
+        apart.len() > 30 && apart[9..].iter().all(|millis| (3_000..=3_004).contains(millis)),
+        "{apart:?}"
+    );
+}

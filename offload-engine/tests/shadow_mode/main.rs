@@ -44,7 +44,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
         overlaps |= plan.overlaps;
         let result = std::panic::catch_unwind(|| {
             let mut run = Run::new(plan);
-            for _ in 0..250 {
+            for _ in 0..400 {
                 run.step();
             }
             run.come_to_rest();

@@ -31,7 +31,7 @@ pub use nic::{SentByVf, Simnic, ethtool_counters};
 pub use ovn::Ovn;
 pub use ovs::{Ovs, OvsDaemon};
 pub use pings::Pings;
-pub use process::{output, program, run};
+pub use process::{cpu_time, output, program, run};
 pub use runner::{Lab, Test, run_all};
 pub use streams::{Played, Received, Receiver, Sender, Sent, Stream};
 pub use systemd::Systemd;

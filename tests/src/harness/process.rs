@@ -1,7 +1,9 @@
 //! Running programs of the guest.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{Failure, Outcome};
 
@@ -26,4 +28,13 @@ pub fn output(command: &mut Command) -> Outcome<String> {
 /// Where a program is that the lab has on its PATH.
 pub fn program(name: &str) -> Outcome<PathBuf> {
     Ok(PathBuf::from(run("sh", &["-c", &format!("command -v {name}")])?.trim()))
+}
+
+/// `utime` and `stime` of all threads of a process, in ticks of 10 ms (`proc_pid_stat(5)`).
+pub fn cpu_time(pid: u32) -> Outcome<Duration> {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').ok_or_else(|| Failure::new(stat.clone()))?;
+    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok());
+    Ok(TICK * ticks.sum::<u32>())
 }

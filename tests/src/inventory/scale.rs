@@ -1,11 +1,10 @@
 //! 256 virtual functions on each of four NICs.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab_tests::ensure;
-use lab_tests::harness::{Daemon, Failure, Lab, Outcome, Ovs, Simnic, output, wait_for};
+use lab_tests::harness::{Daemon, Failure, Lab, Outcome, Ovs, Simnic, cpu_time, output, wait_for};
 use serde_json::Value;
 
 use super::witness::{Told, Witness};
@@ -72,15 +71,6 @@ fn everything_is_there(daemon: &Daemon) -> Outcome {
 pub(super) fn representors(daemon: &Daemon) -> Outcome<Vec<Value>> {
     let ports = daemon.json(&["port", "list", "--representors"])?;
     ports.as_array().cloned().ok_or_else(|| Failure::new(format!("`port list --representors`: {ports}")))
-}
-
-/// `utime` and `stime` of all threads of a process.
-fn cpu_time(pid: u32) -> Outcome<Duration> {
-    const TICK: Duration = Duration::from_millis(10);
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').ok_or_else(|| Failure::new(stat.clone()))?;
-    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok());
-    Ok(TICK * ticks.sum::<u32>())
 }
 
 fn questions(daemon: &Daemon) -> Outcome<Value> {

@@ -7,6 +7,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
+#[path = "../../tests/shadow_mode/kernel.rs"]
+mod kernel;
 mod world;
 
 use world::{Offered, Storm};

@@ -4,20 +4,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::kernel::{DP, attr, counters, port, report};
 use netlink_wire::ovs_flow::Megaflow as Told;
-use netlink_wire::{DpPort, Ifindex, Message, Messages, Seq, Ufid};
+use netlink_wire::{Message, Messages, Ufid};
 use offload_engine::shadow::Abilities;
 use offload_engine::{
     Acked, Answer, Author, Count, Effect, Engine, Event, Megaflow, Micros, ModeWanted, NicFacts, NicId, OpId,
-    OvsSettings, Peer, PortFacts, PortKind, Round, Settings, TcPolicy,
+    OvsSettings, Peer, Round, Settings, TcPolicy,
 };
 use rustix::time::{ClockId, clock_gettime};
-use tc_flower::action::ActionIndex;
-use tc_flower::{
-    Filter, FilterAddress, FilterCounters, FilterFlags, FilterReport, Handle, Location, TcEvent, request,
-};
+use tc_flower::{Filter, FilterAddress, Handle, Location};
 
-const DP: Ifindex = Ifindex(3);
 /// One megaflow of so many is big.
 const BIG_ONE_OF: u64 = 500;
 /// Packets per second of a big one, and of each other.
@@ -119,13 +116,6 @@ fn is_big(number: u64) -> bool {
     number.is_multiple_of(BIG_ONE_OF)
 }
 
-fn attr(out: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    out.extend((payload.len() as u16 + 4).to_ne_bytes());
-    out.extend(kind.to_ne_bytes());
-    out.extend(payload);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
 /// A message of the family as the kernel writes it: of one that is gone, its id and what it counted.
 fn message(command: u8, number: u64, packets: u64) -> Vec<u8> {
     let mut out = vec![0; 16];
@@ -158,21 +148,9 @@ fn message(command: u8, number: u64, packets: u64) -> Vec<u8> {
     out
 }
 
-fn port(number: u32) -> PortFacts {
-    PortFacts {
-        name: format!("rep{number}"),
-        ifindex: Ifindex(10 + number),
-        location: Location::ingress(Ifindex(10 + number)),
-        dp_port: Some(DpPort(number)),
-        dp: Some(DP),
-        bridge: "br0".into(),
-        iface_id: None,
-        workload: None,
-        kind: PortKind::Representor,
-        tunnel_kind: None,
-        nic: Some(NicId(0)),
-        hw_tc_offload: true,
-    }
+/// So many packets.
+fn counted(packets: u64) -> Count {
+    Count::new(packets, packets * PACKET_BYTES)
 }
 
 /// As the daemon makes events of messages.
@@ -190,33 +168,6 @@ fn event(message: &Message<'_>, round: Option<Round>) -> Event {
         body,
     });
     if gone { Event::MegaflowGone(flow) } else { Event::Megaflow { round, flow } }
-}
-
-fn report(address: FilterAddress, filter: &Filter, packets: u64) -> FilterReport {
-    let written = request::add(&Filter { address, ..filter.clone() }, Seq(1)).unwrap();
-    let TcEvent::Filter(report) = TcEvent::decode(&Message::first(&written).unwrap()).unwrap() else {
-        panic!("a filter is no filter");
-    };
-    let mut report = *report;
-    report.flags = FilterFlags::SKIP_SW | FilterFlags::IN_HW;
-    for (at, action) in (1..).zip(&mut report.actions) {
-        action.action.index = ActionIndex(at);
-        action.stats.hardware.packets = packets;
-        action.stats.hardware.bytes = packets * PACKET_BYTES;
-    }
-    report
-}
-
-fn counters(report: &FilterReport) -> FilterCounters {
-    FilterCounters {
-        seq: report.seq,
-        portid: report.portid,
-        address: report.address,
-        flags: report.flags,
-        in_hw_count: None,
-        ufid: report.ufid(),
-        stats: report.flow_stats(),
-    }
 }
 
 impl Storm {
@@ -418,7 +369,7 @@ impl Storm {
     fn add(&mut self, op: OpId, filter: Filter) {
         let at = |handle| FilterAddress { handle: Handle(handle), ..filter.address };
         let address = (1..).map(at).find(|address| !self.rules.contains_key(address)).unwrap();
-        let report = report(address, &filter, 0);
+        let report = report(address, &filter, Count::default());
         let number = number_of(&filter);
         self.rules.insert(address, (filter, 0, self.now));
         if is_big(number) && number >= self.oldest {
@@ -434,7 +385,7 @@ impl Storm {
     fn delete(&mut self, op: OpId, address: FilterAddress) {
         let (filter, packets, _) = self.rules.remove(&address).unwrap();
         self.placed.remove(&number_of(&filter));
-        let report = Box::new(report(address, &filter, packets));
+        let report = Box::new(report(address, &filter, counted(packets)));
         self.queue.push_back(Event::FilterGone { report, author: Author::Us(op) });
         let answer = Answer::FilterDeleted(Ok(Acked { extack: None }));
         self.queue.push_back(Event::Answer { op, answer });
@@ -443,7 +394,7 @@ impl Storm {
     fn dump_filters(&mut self, round: Round, location: Location, terse: bool) {
         let here = self.rules.iter().filter(|(address, _)| address.location == location);
         for (address, (filter, packets, _)) in here {
-            let report = report(*address, filter, *packets);
+            let report = report(*address, filter, counted(*packets));
             self.queue.push_back(if terse {
                 Event::FilterCounted { round, counters: counters(&report) }
             } else {

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kernel;
 mod model;
 #[path = "../simulation/rng.rs"]
 mod rng;

@@ -3,22 +3,19 @@
 mod successor;
 
 use crate::Plan;
+use crate::kernel::{DP, attr, counters, port, report};
 use crate::rng::Rng;
 use netlink_wire::ovs_flow::FlowBody;
-use netlink_wire::{DpPort, Errno, Ifindex, Message, Seq, Ufid};
+use netlink_wire::{DpPort, Errno, Ufid};
 use offload_engine::shadow::{self, Abilities, layout::Origin};
 use offload_engine::{
     Acked, Answer, Author, Count, Effect, Engine, Event, Megaflow, Micros, Mode, ModeWanted, NicFacts, NicId,
-    OpId, OvsSettings, Peer, Placement, PortFacts, PortKind, Refused, Round, Settings, TcPolicy, Traffic,
+    OpId, OvsSettings, Peer, Placement, PortFacts, Refused, Round, Settings, TcPolicy, Traffic,
 };
 use policies::planner;
 use std::collections::{BTreeMap, VecDeque};
-use tc_flower::action::ActionIndex;
-use tc_flower::{
-    Filter, FilterAddress, FilterCounters, FilterFlags, FilterReport, Handle, Location, TcEvent, request,
-};
+use tc_flower::{Filter, FilterAddress, FilterFlags, FilterReport, Handle, Location};
 
-const DP: Ifindex = Ifindex(3);
 const FLOWS: u64 = 10;
 /// Flows that take packets of others, by their number: how many bits of the address matter.
 const WIDE: [(u64, u32); 2] = [(11, 30), (12, 29)];
@@ -77,13 +74,6 @@ fn ufid(number: u64) -> Ufid {
     Ufid::from_bytes(bytes)
 }
 
-fn attr(out: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    out.extend((payload.len() as u16 + 4).to_ne_bytes());
-    out.extend(kind.to_ne_bytes());
-    out.extend(payload);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
 /// The addresses that a flow's packets go to, and the bits of them that matter: 10.0.0.`number`, but for wide ones.
 fn addresses(number: u64) -> (u32, u32) {
     let net = u32::from_be_bytes([10, 0, 0, 0]);
@@ -123,27 +113,10 @@ fn megaflow(number: u64, flow: Flow) -> Box<Megaflow> {
         dp: DP,
         in_port: Some(DpPort(1)),
         needs_chain_restore: false,
-        counted: Some(Count::new(flow.packets, flow.packets * 100)),
+        counted: Some(counted(flow.packets)),
         unfit: None,
         body: Some(body(number, flow.to)),
     })
-}
-
-fn port(number: u32) -> PortFacts {
-    PortFacts {
-        name: format!("rep{number}"),
-        ifindex: Ifindex(10 + number),
-        location: Location::ingress(Ifindex(10 + number)),
-        dp_port: Some(DpPort(number)),
-        dp: Some(DP),
-        bridge: "br0".into(),
-        iface_id: None,
-        workload: None,
-        kind: PortKind::Representor,
-        tunnel_kind: None,
-        nic: Some(NicId(0)),
-        hw_tc_offload: true,
-    }
 }
 
 fn settings(mode: ModeWanted) -> Settings {
@@ -162,35 +135,9 @@ fn settings(mode: ModeWanted) -> Settings {
     }
 }
 
-fn report(address: FilterAddress, filter: &Filter, packets: u64, is_ours: bool) -> FilterReport {
-    // Without a handle, it would be told for a priority.
-    let written = request::add(&Filter { address, ..filter.clone() }, Seq(1)).unwrap();
-    let TcEvent::Filter(report) = TcEvent::decode(&Message::first(&written).unwrap()).unwrap() else {
-        panic!("a filter is no filter");
-    };
-    let mut report = *report;
-    report.flags = FilterFlags::SKIP_SW | FilterFlags::IN_HW;
-    for (at, action) in (1..).zip(&mut report.actions) {
-        action.action.index = ActionIndex(at);
-        action.stats.hardware.packets = packets;
-        action.stats.hardware.bytes = packets * 100;
-        if !is_ours {
-            action.action.cookie = None;
-        }
-    }
-    report
-}
-
-fn counters(report: &FilterReport) -> FilterCounters {
-    FilterCounters {
-        seq: report.seq,
-        portid: report.portid,
-        address: report.address,
-        flags: report.flags,
-        in_hw_count: None,
-        ufid: report.ufid(),
-        stats: report.flow_stats(),
-    }
+/// So many packets, of 100 bytes each.
+fn counted(packets: u64) -> Count {
+    Count::new(packets, packets * 100)
 }
 
 impl Run {
@@ -282,8 +229,10 @@ impl Run {
     }
 
     fn dump_filters(&mut self, round: Round, location: Location, terse: bool) {
-        let ours =
-            self.filters.iter().map(|(address, (filter, packets))| report(*address, filter, *packets, true));
+        let ours = self
+            .filters
+            .iter()
+            .map(|(address, (filter, packets))| report(*address, filter, counted(*packets)));
         let mut there: Vec<_> = ours.filter(|report| report.address.location == location).collect();
         if self.other && location == port(1).location {
             there.push(self.foreign());
@@ -302,7 +251,9 @@ impl Run {
     fn foreign(&self) -> FilterReport {
         let rule = self.rule(1, Flow { to: 2, packets: 0 }).unwrap();
         let address = FilterAddress { prio: tc_flower::Prio(1), handle: Handle(1), ..rule.address };
-        report(address, &Filter { address, ..rule }, 0, false)
+        let mut report = report(address, &Filter { address, ..rule }, Count::default());
+        report.actions.iter_mut().for_each(|action| action.action.cookie = None);
+        report
     }
 
     /// The rule that a flow gives.
@@ -381,7 +332,7 @@ impl Run {
         let address = (1..).map(at).find(|address| !self.filters.contains_key(address)).unwrap();
         self.filters.insert(address, (filter.clone(), 0));
         self.added += 1;
-        let report = report(address, filter, 0, true);
+        let report = report(address, filter, Count::default());
         if !silent {
             let told = Box::new(report.clone());
             self.tc_told.push_back(Event::FilterNew { report: told, author: Author::Us(op) });
@@ -392,7 +343,7 @@ impl Run {
     fn unmake(&mut self, op: OpId, address: FilterAddress) -> Option<Acked> {
         let (filter, packets) = self.filters.remove(&address)?;
         self.deleted += 1;
-        let report = Box::new(report(address, &filter, packets, true));
+        let report = Box::new(report(address, &filter, counted(packets)));
         self.tc_told.push_back(Event::FilterGone { report, author: Author::Us(op) });
         Some(Acked { extack: None })
     }

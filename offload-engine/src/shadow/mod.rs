@@ -30,6 +30,7 @@ pub mod layout;
 mod overlap;
 mod place;
 mod rewrite;
+mod settle;
 mod take_over;
 mod tunnel;
 mod untranslatable;

@@ -387,6 +387,8 @@ impl World {
             return Change::Nothing;
         }
         let latest = self.latest_round();
+        let port =
+            flow.in_port.and_then(|port| self.ports.by_dp_port(flow.dp, port)).map(|port| port.ifindex);
         let entry = self.ledger.entry(ufid, now, Home::Datapath);
         if entry.home != Home::Datapath {
             // A flow that is changed goes on counting from what it had.
@@ -397,8 +399,10 @@ impl World {
             entry.filter = None;
         }
         let told = flow.body.clone().map(|body| Told { dp: flow.dp, body });
-        let is_other = !was_there || entry.told != told;
-        entry.told = told;
+        // Its port may be known only now, by another reading of the same.
+        let port = port.or(entry.port);
+        let is_other = !was_there || entry.told != told || entry.port != port;
+        (entry.told, entry.port) = (told, port);
         match round {
             Some(round) => entry.seen = round,
             None => entry.stale_through = latest,
@@ -406,10 +410,7 @@ impl World {
         if let Stage::Modifying { unclear, .. } = &mut entry.stage {
             *unclear = true;
         }
-        let port =
-            flow.in_port.and_then(|port| self.ports.by_dp_port(flow.dp, port)).map(|port| port.ifindex);
         if let Some(entry) = self.ledger.get_mut(ufid) {
-            entry.port = port.or(entry.port);
             entry.unfit = flow.unfit.clone().or(entry.unfit.take());
             // Nobody asked the kernel for it where Open vSwitch does not offload.
             let held_back = flow.needs_chain_restore && self.ovs.hw_offload;

@@ -67,7 +67,7 @@ impl Placing for Shadow {
                 self.settle(world, now, ufid, fx);
                 if was_wanted {
                     self.note_hot(world, now, ufid);
-                    self.unwant(ufid);
+                    self.unwant(world, now, ufid);
                 }
                 self.lay_over(world, now, ufid, fx);
             }
@@ -93,7 +93,7 @@ impl Placing for Shadow {
     fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         self.take_over(world, now, fx);
         for ufid in world.forget_gone(now) {
-            self.unwant(ufid);
+            self.unwant(world, now, ufid);
             self.planners.forget(ufid);
         }
         self.hot.retain(|_, since| now.since(*since) < HOT_FOR);
@@ -206,7 +206,8 @@ impl Placing for Shadow {
         if !core::mem::replace(&mut self.leaving, true) {
             self.settle_all(world, now, fx);
         }
-        let left = world.own.is_empty();
+        // Until all is answered the mode stays, and another change of mind must find everything as it is now.
+        let left = world.own.is_empty() && world.ops.is_empty();
         if left {
             world.overlaps.clear();
             world.ledger.for_each(|entry| {
@@ -220,9 +221,6 @@ impl Placing for Shadow {
 
     fn stay(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         if core::mem::take(&mut self.leaving) {
-            for ufid in world.ledger.select(|entry| entry.home == Home::Datapath) {
-                self.lay_over(world, now, ufid, fx);
-            }
             self.settle_all(world, now, fx);
         }
     }
@@ -289,18 +287,14 @@ impl Shadow {
             let Some(planner) = self.planners.get_mut(nic) else { continue };
             let plan = planner.plan(now);
             for ufid in plan.demote {
-                self.unwant(ufid);
+                self.unwant(world, now, ufid);
                 self.settle(world, now, ufid, fx);
-                if world.own.get(ufid).is_none() {
-                    self.unplaced(now, ufid);
-                }
             }
             for ufid in plan.promote {
                 self.wanted.insert(ufid);
                 self.settle(world, now, ufid, fx);
                 if world.own.get(ufid).is_none() && !self.queued.contains(&ufid) {
-                    self.unwant(ufid);
-                    self.unplaced(now, ufid);
+                    self.unwant(world, now, ufid);
                 }
             }
         }
@@ -326,11 +320,10 @@ impl Shadow {
             entry.nic = nic;
         }
         let verdict = verdict_of(entry, possible);
-        if matches!(verdict, Verdict::Software(_)) {
-            self.wanted.remove(&ufid);
-            self.queued.remove(&ufid);
-        }
         let tenant = entry.decision.map(|decision| decision.tenant).unwrap_or_default();
+        if matches!(verdict, Verdict::Software(_)) {
+            self.unwant(world, now, ufid);
+        }
         let Some(nic) = nic else { return };
         let planner = self.planners.made_for(world, now, nic);
         planner.set_verdict(now, ufid, verdict);
@@ -366,9 +359,13 @@ impl Shadow {
         }
     }
 
-    pub(super) fn unwant(&mut self, ufid: Ufid) {
+    /// Where no rule is there or on its way, nobody else would tell the planner, which would wait for it for ever.
+    pub(super) fn unwant(&mut self, world: &World, now: Micros, ufid: Ufid) {
         self.wanted.remove(&ufid);
         self.queued.remove(&ufid);
+        if world.own.get(ufid).is_none() {
+            self.unplaced(now, ufid);
+        }
     }
 
     pub(super) fn unplaced(&mut self, now: Micros, ufid: Ufid) {

@@ -88,7 +88,7 @@ impl Shadow {
         }
         self.queued.remove(&ufid);
         if self.put_off(world, now, ufid, nic, &rule) {
-            self.unwant(ufid);
+            self.unwant(world, now, ufid);
             return;
         }
         let op = world.new_op(ufid);
@@ -188,12 +188,12 @@ impl Shadow {
             world.read_in_full.insert(location);
         }
         world.own.remove(ufid);
-        self.unwant(ufid);
         let refusal = match result {
             Ok(_) => Refusal::DriverSilent,
             Err(refused) => Refusal::from_kernel(refused.errno, refused.extack.as_deref()),
         };
         self.refuse(world, now, ufid, (nic, shape), refusal);
+        self.unwant(world, now, ufid);
     }
 
     fn refuse(

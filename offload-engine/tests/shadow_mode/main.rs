@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) refusals: bool,
     /// Flows overlap.
     pub(crate) overlaps: bool,
+    /// Rules that the NIC has room for.
+    pub(crate) entries: usize,
     /// Ports, filters of others, Open vSwitch and the mode come and go.
     pub(crate) upheavals: bool,
 }
@@ -50,6 +52,9 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
             }
             run.come_to_rest();
             run.check_at_rest();
+            if plan.entries == usize::MAX {
+                run.be_busy();
+            }
             run.leave();
             (run.added, run.deleted, run.uncertain)
         });
@@ -77,12 +82,33 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
 }
 
 fn calm(seed: u64) -> Plan {
-    Plan { seed, buffer: usize::MAX, flushes: false, refusals: false, overlaps: false, upheavals: false }
+    Plan {
+        seed,
+        buffer: usize::MAX,
+        flushes: false,
+        refusals: false,
+        overlaps: false,
+        upheavals: false,
+        entries: 6,
+    }
 }
 
 #[test]
 fn no_rule_outlives_its_megaflow_by_more_than_one_step_of_handling() {
     schedules(1_000, calm);
+}
+
+#[test]
+fn whatever_happened_all_busy_flows_are_in_hardware_in_the_end() {
+    schedules(1_000, |seed| Plan {
+        entries: usize::MAX,
+        buffer: if seed % 2 == 0 { usize::MAX } else { 3 },
+        flushes: seed % 4 < 2,
+        overlaps: seed % 8 < 4,
+        upheavals: seed % 16 < 8,
+        refusals: seed % 32 < 16,
+        ..calm(seed)
+    });
 }
 
 #[test]
@@ -118,7 +144,7 @@ fn everything_at_once_leaves_no_rule_without_its_megaflow() {
         refusals: true,
         overlaps: true,
         upheavals: true,
-        seed,
+        ..calm(seed)
     });
 }
 

@@ -19,8 +19,6 @@ use tc_flower::{Filter, FilterAddress, FilterFlags, FilterReport, Handle, Locati
 const FLOWS: u64 = 10;
 /// Flows that take packets of others, by their number: how many bits of the address matter.
 const WIDE: [(u64, u32); 2] = [(11, 30), (12, 29)];
-/// Entries of the NIC's table.
-const ENTRIES: usize = 6;
 
 /// A flow of the kernel datapath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +127,9 @@ fn settings(mode: ModeWanted) -> Settings {
             min_age: Micros(0),
             min_residency: Micros(0),
             counter_delay: Micros(0),
+            shape_retry_after: Micros::from_millis(500),
+            retry_after: Micros::from_millis(10),
+            retry_after_max: Micros::from_millis(500),
             ..planner::Settings::default()
         },
         ..Settings::default()
@@ -301,7 +302,7 @@ impl Run {
         let no = |errno| Err(Refused { errno, extack: None });
         match next {
             Request::Add(op, filter) => {
-                let full = self.filters.len() >= ENTRIES;
+                let full = self.filters.len() >= self.plan.entries;
                 let location = filter.address.location;
                 let has_port = self.ports.values().any(|port| port.location == location);
                 let result = match (refused, full, has_port) {
@@ -419,6 +420,11 @@ impl Run {
     fn traffic(&mut self) {
         let number = 1 + self.rng.below(FLOWS);
         let packets = 1 + self.rng.below(50);
+        self.send(number, packets);
+    }
+
+    /// Packets of a flow, which hardware takes where it has a rule.
+    fn send(&mut self, number: u64, packets: u64) {
         let origin = Origin::of(ufid(number)).cookie();
         let placed = |filter: &Filter| filter.actions.iter().any(|action| action.cookie == Some(origin));
         match self.filters.values_mut().find(|(filter, _)| placed(filter)) {
@@ -541,6 +547,7 @@ impl Run {
 
     /// Nothing new happens any more; everything under way comes to its end.
     pub(crate) fn come_to_rest(&mut self) {
+        self.plan.refusals = false;
         for _ in 0..400 {
             self.now = self.now.plus(Micros::from_millis(1));
             self.wake();
@@ -549,6 +556,47 @@ impl Run {
             self.deliver_tc();
             self.carry_on();
         }
+    }
+
+    /// What came and went is there again, and all flows have packets all the while: whatever can be is in hardware then.
+    pub(crate) fn be_busy(&mut self) {
+        self.restore();
+        for _ in 0..100 {
+            for number in self.flows.keys().copied().collect::<Vec<_>>() {
+                self.send(number, 10);
+            }
+            for _ in 0..20 {
+                self.now = self.now.plus(Micros::from_millis(1));
+                self.wake();
+                self.deliver_datapath(usize::MAX);
+                self.go_on_dumping();
+                self.deliver_tc();
+                self.carry_on();
+            }
+        }
+        let placed = |number: &u64| {
+            let origin = Origin::of(ufid(*number)).cookie();
+            self.filters.values().any(|(filter, _)| filter.actions.iter().any(|of| of.cookie == Some(origin)))
+        };
+        let left = self.flows.keys().filter(|number| !self.is_uncertain(**number) && !placed(number));
+        let why = |number: &u64| format!("{number}: {:?}", self.engine.flow(self.now, ufid(*number)));
+        let left: Vec<_> = left.map(why).collect();
+        assert!(left.is_empty(), "in software though busy: {left:?}");
+    }
+
+    /// What upheavals left is as it was at first.
+    fn restore(&mut self) {
+        for number in [1, 3] {
+            if self.ports.insert(number, port(number)).is_none() {
+                self.tell(Event::Port(Box::new(port(number))));
+            }
+        }
+        self.other = false;
+        if !std::mem::replace(&mut self.vswitchd, true) {
+            self.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
+        }
+        self.mode = ModeWanted::Shadow;
+        self.tell(Event::Settings(Box::new(settings(self.mode))));
     }
 
     /// NIC, kernel datapath and the engine's tables agree.

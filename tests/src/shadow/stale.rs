@@ -38,7 +38,7 @@ pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bri
             }))
         })?;
         println!("    a flush was noticed within {:?}", begin.elapsed());
-        all_placed(&ovs)?;
+        all_placed(&ovs, &daemon)?;
     }
     agree(&ovs, &daemon, SETTLES_WITHIN)?;
 
@@ -47,7 +47,7 @@ pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bri
     ovs.restart(OvsDaemon::Vswitchd)?;
     // Its OpenFlow rules went with it.
     one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
-    all_placed(&ovs)?;
+    all_placed(&ovs, &daemon)?;
     agree(&ovs, &daemon, SETTLES_WITHIN)?;
 
     ovs.vsctl(&["del-port", "br0", "sn0pf0vf1"])?;
@@ -78,13 +78,15 @@ fn current(cookie: &str) -> Outcome<Option<u64>> {
 }
 
 /// Waits until what there is of the flows is in hardware: Open vSwitch does not always make all of them again.
-fn all_placed(ovs: &Ovs) -> Outcome {
+fn all_placed(ovs: &Ovs, daemon: &Daemon) -> Outcome {
     wait_for("what is there of the flows is in hardware", SETTLES_WITHIN, || {
-        let there = ovs.flows("ovs")?.iter().filter(|flow| flow.contains(&format!("dst={PORT}"))).count();
-        let placed = in_nic()?.len();
-        if placed > 0 && placed == there {
+        let flows = ovs.flows("ovs")?;
+        let there = flows.iter().filter(|flow| flow.contains(&format!("dst={PORT}"))).count();
+        let placed = in_nic()?;
+        if !placed.is_empty() && placed.len() == there {
             return Ok(Some(()));
         }
-        Err(Failure::new(format!("the NIC has {placed} rules, and Open vSwitch {there} megaflows")))
+        let (flows, ours) = (flows.join("\n"), daemon.flows()?);
+        Err(Failure::new(format!("the NIC has {placed:?}\nOpen vSwitch has\n{flows}\nwe have {ours:?}")))
     })
 }

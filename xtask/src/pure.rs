@@ -12,7 +12,8 @@ use crate::problem::{Doing, Problem};
 use crate::programs::host_target;
 
 /// The crates that have to be pure.
-pub(crate) const CRATES: &[&str] = &["netlink-wire", "tc-flower", "policies", "offload-engine"];
+pub(crate) const CRATES: &[&str] =
+    &["netlink-wire", "tc-flower", "policies", "offload-engine", "ipsec-drive"];
 /// What of the compiler's libraries they may use.
 const LIBRARIES: &[&str] = &["libcore-", "liballoc-", "libcompiler_builtins-"];
 

@@ -1,0 +1,25 @@
+#![no_std]
+#![forbid(unsafe_code)]
+//! Which IPsec connections the tunnels of Open vSwitch want, and how an IKE daemon is brought to them. No clocks, no IO.
+//!
+//! [`wanted`] reads what `ovs-monitor-ipsec` reads of OVSDB and says which connections there are to be, or why a tunnel can have
+//! none. [`strongswan`] puts a connection into the words of strongSwan, [`vici`] is the protocol that these travel by, and
+//! [`Reconciler`] decides what is done next, from what is wanted and what the IKE daemon has.
+
+extern crate alloc;
+
+mod connection;
+mod demand;
+mod reconcile;
+mod secret;
+pub mod strongswan;
+mod tunnel;
+pub mod vici;
+mod wanted;
+
+pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
+pub use demand::Planned;
+pub use reconcile::{Millis, Progress, Reconciler, State, Step, There};
+pub use secret::Secret;
+pub use tunnel::TunnelRow;
+pub use wanted::{Reason, Wanted, wanted};

@@ -1,0 +1,304 @@
+//! Connections in the words of strongSwan: what is sent over vici, and what comes back (`swanctl.conf(5)` has the same words).
+//!
+//! What is asked of the peer is what `ovs-monitor-ipsec` asks, so that it may be at the other end: IKEv2, mode transport, AES-GCM
+//! with 256 bits. Beyond that numbers of 64 bits, where the peer has them: 32 bits last a quarter of an hour at 5 million packets/s.
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::vici::{Builder, Section};
+use crate::{Auth, Connection, ConnectionName, Offload};
+
+/// Of IKE: what `ovs-monitor-ipsec` has, and curves, which take less.
+const PROPOSALS: [&str; 2] =
+    ["aes256gcm16-prfsha256-ecp256-modp2048", "aes256gcm16-prfsha384-ecp384-modp2048"];
+/// Of ESP: the first with fresh keys at each rekey.
+const ESP_PROPOSALS: [&str; 2] = ["aes256gcm16-ecp256-modp2048-esn-noesn", "aes256gcm16-esn-noesn"];
+/// Time without a sign of the peer after which it is asked for one.
+const DPD_DELAY: &str = "30s";
+
+/// What is told of by itself, and what is taken for a reason to look.
+pub const EVENTS: [&str; 4] = ["ike-updown", "child-updown", "child-rekey", "ike-rekey"];
+
+/// The content of the files that a connection with certificates names.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// Our own, PEM or DER.
+    pub own: Vec<u8>,
+    /// The common name in it, which the peer knows us by.
+    pub own_name: String,
+    /// The peer's or the authority's.
+    pub other: Vec<u8>,
+}
+
+/// The children of a connection, by name: what is a direction of a tunnel is one. Packets of UDP go to the tunnel's port from any,
+/// so each end has one for what it sends and one for what it gets; GRE has no ports.
+pub fn children(connection: &Connection) -> Vec<(String, [String; 2])> {
+    let name = &connection.name;
+    match connection.carries.protocol() {
+        (_, None) => [(name.to_string(), ["dynamic[gre]".to_string(), "dynamic[gre]".to_string()])].into(),
+        (_, Some(port)) => {
+            let (any, to) = ("dynamic[udp]".to_string(), format!("dynamic[udp/{port}]"));
+            [(format!("{name}-in"), [to.clone(), any.clone()]), (format!("{name}-out"), [any, to])].into()
+        }
+    }
+}
+
+/// The message of `load-conn`.
+pub fn load_conn(connection: &Connection, certificates: &Certificates) -> Builder {
+    let mut message = Builder::default();
+    message.section(connection.name.as_str(), |conn| {
+        let local = connection.local.map_or_else(|| "%any".to_string(), |local| local.to_string());
+        let remote = connection.remote.to_string();
+        conn.value("version", "2").value("mobike", "no").value("keyingtries", "0");
+        // Of two connections with one peer neither replaces the other.
+        conn.value("unique", "never").value("dpd_delay", DPD_DELAY).value("encap", yes(connection.encap));
+        conn.list("local_addrs", [&local]).list("remote_addrs", [&remote]).list("proposals", PROPOSALS);
+        match &connection.auth {
+            Auth::Psk(_) => {
+                conn.section("local", |end| {
+                    end.value("auth", "psk");
+                });
+                conn.section("remote", |end| {
+                    end.value("auth", "psk").value("id", &remote);
+                });
+            }
+            Auth::SelfSigned { .. } => ends(conn, certificates, "certs", None),
+            Auth::Ca { remote_name, .. } => ends(conn, certificates, "cacerts", Some(remote_name)),
+        }
+        conn.section("children", |all| {
+            for (name, [local_ts, remote_ts]) in children(connection) {
+                all.section(&name, |child| {
+                    child.value("mode", "transport").list("esp_proposals", ESP_PROPOSALS);
+                    child.list("local_ts", [local_ts]).list("remote_ts", [remote_ts]);
+                    // A trap keeps packets from leaving in the clear while there is no security association.
+                    child
+                        .value("start_action", "trap")
+                        .value("dpd_action", "trap")
+                        .value("close_action", "trap");
+                    child.value("hw_offload", hw_offload(connection.offload));
+                    if let Some(window) = connection.replay_window {
+                        child.value("replay_window", window.to_string());
+                    }
+                });
+            }
+        });
+    });
+    message
+}
+
+fn ends(conn: &mut Builder, certificates: &Certificates, vouches: &str, remote_name: Option<&String>) {
+    conn.section("local", |end| {
+        end.value("auth", "pubkey").value("id", &certificates.own_name).list("certs", [&certificates.own]);
+    });
+    conn.section("remote", |end| {
+        end.value("auth", "pubkey").value("id", remote_name.map_or("%any", String::as_str));
+        end.list(vouches, [&certificates.other]);
+    });
+}
+
+fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
+/// The word of `hw_offload`: `auto` tries mode packet, then crypto, then software.
+fn hw_offload(offload: Offload) -> &'static str {
+    match offload {
+        Offload::Auto => "auto",
+        Offload::Packet => "packet",
+        Offload::Crypto => "crypto",
+        Offload::None => "no",
+    }
+}
+
+/// The message of `load-shared`; none where the ends know each other by certificates.
+pub fn load_shared(connection: &Connection) -> Option<Builder> {
+    let Auth::Psk(psk) = &connection.auth else { return None };
+    let mut message = Builder::default();
+    message.value("id", connection.name.as_str()).value("type", "IKE").value("data", psk.expose());
+    let ends = connection.local.into_iter().chain([connection.remote]);
+    message.list("owners", ends.map(|end| end.to_string()));
+    Some(message)
+}
+
+/// The message of `load-key`.
+pub fn load_key(key: &[u8]) -> Builder {
+    let mut message = Builder::default();
+    message.value("type", "any").value("data", key);
+    message
+}
+
+/// A message with one value.
+pub fn one(name: &str, value: &str) -> Builder {
+    let mut message = Builder::default();
+    message.value(name, value);
+    message
+}
+
+/// The message of `initiate`, which does not wait for what comes of it.
+pub fn initiate(name: &ConnectionName, child: &str) -> Builder {
+    let mut message = Builder::default();
+    message.value("ike", name.as_str()).value("child", child).value("timeout", "-1");
+    message
+}
+
+/// The message of `terminate` for all of a connection, which does not wait for what comes of it.
+pub fn terminate(name: &ConnectionName) -> Builder {
+    let mut message = Builder::default();
+    message.value("ike", name.as_str()).value("timeout", "-1").value("force", "yes");
+    message
+}
+
+/// A child as strongSwan has it, with its security associations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildSa {
+    /// The connection's name, whoever loaded it.
+    pub connection: String,
+    /// The child's.
+    pub child: String,
+    /// strongSwan's number of it.
+    pub id: u32,
+    /// Whether packets can use it: it is neither asked for still, nor on its way out.
+    pub is_installed: bool,
+    /// Our end.
+    pub local: Option<IpAddr>,
+    /// The peer's.
+    pub remote: Option<IpAddr>,
+    /// SPI of what comes in and of what goes out; none while there is none.
+    pub spis: [Option<u32>; 2],
+}
+
+/// The children of a `list-sa` event.
+pub fn child_sas(event: &Section) -> Vec<ChildSa> {
+    let mut all = Vec::new();
+    for (connection, ike) in event.sections() {
+        let host = |key: &str| ike.value(key).and_then(|host| host.parse().ok());
+        for (section, child) in ike.section("child-sas").into_iter().flat_map(Section::sections) {
+            let spi = |key: &str| child.value(key).and_then(|spi| u32::from_str_radix(spi, 16).ok());
+            all.push(ChildSa {
+                connection: connection.to_string(),
+                child: child.value("name").unwrap_or(section).to_string(),
+                id: child.value("uniqueid").and_then(|id| id.parse().ok()).unwrap_or_default(),
+                is_installed: child.value("state") == Some("INSTALLED"),
+                local: host("local-host"),
+                remote: host("remote-host"),
+                spis: [spi("spi-in"), spi("spi-out")],
+            });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Host, TunnelRow, wanted};
+
+    fn connection(kind: &str, options: &[(&str, &str)], host: &Host) -> Connection {
+        let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let row = TunnelRow::read("tun0", kind, &options).unwrap();
+        let wanted = wanted(&[row], host, Offload::Packet);
+        assert!(wanted.rejected.is_empty(), "{wanted:?}");
+        wanted.connections.into_values().next().unwrap()
+    }
+
+    fn loaded(connection: &Connection, certificates: &Certificates) -> Section {
+        let message = load_conn(connection, certificates);
+        let read = Section::read(message.bytes()).unwrap();
+        read.section(connection.name.as_str()).unwrap().clone()
+    }
+
+    #[test]
+    fn a_tunnel_over_udp_has_a_child_for_each_way() {
+        let options = [("psk", "swordfish"), ("remote_ip", "192.0.2.2"), ("ipsec_replay-window", "64")];
+        let geneve = connection("geneve", &options, &Host::default());
+        let conn = loaded(&geneve, &Certificates::default());
+        assert_eq!(conn.list("remote_addrs"), ["192.0.2.2"]);
+        assert_eq!(conn.list("local_addrs"), ["%any"]);
+        let children: Vec<_> = conn.section("children").unwrap().sections().collect();
+        let [(inward, there), (outward, back)] = &children[..] else { panic!("{children:?}") };
+        assert!(inward.ends_with("-in") && outward.ends_with("-out"));
+        assert_eq!(
+            (there.list("local_ts"), there.list("remote_ts")),
+            (&["dynamic[udp/6081]".to_string()][..], &["dynamic[udp]".to_string()][..])
+        );
+        assert_eq!(back.list("remote_ts"), ["dynamic[udp/6081]"]);
+        for (_, child) in &children {
+            assert_eq!(child.value("hw_offload"), Some("packet"));
+            assert_eq!(child.value("mode"), Some("transport"));
+            assert_eq!(child.value("start_action"), Some("trap"), "nothing leaves in the clear");
+            assert_eq!(child.value("replay_window"), Some("64"));
+        }
+    }
+
+    #[test]
+    fn gre_has_one_child_for_both_ways() {
+        let gre = connection("gre", &[("psk", "x"), ("remote_ip", "2001:db8::2")], &Host::default());
+        assert_eq!(children(&gre).len(), 1);
+        let conn = loaded(&gre, &Certificates::default());
+        let child = conn.section("children").unwrap().sections().next().unwrap().1;
+        assert_eq!(child.list("local_ts"), ["dynamic[gre]"]);
+    }
+
+    #[test]
+    fn the_key_is_in_the_message_that_loads_it_and_in_no_other() {
+        let options = [("psk", "swordfish"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.1")];
+        let connection = connection("vxlan", &options, &Host::default());
+        let has = |bytes: &[u8]| bytes.windows(9).any(|window| window == b"swordfish");
+        let shared = load_shared(&connection).unwrap();
+        assert!(has(shared.bytes()));
+        let read = Section::read(shared.bytes()).unwrap();
+        assert_eq!(read.list("owners"), ["192.0.2.1", "192.0.2.2"]);
+        assert!(!has(load_conn(&connection, &Certificates::default()).bytes()));
+        assert!(!has(initiate(&connection.name, "child").bytes()));
+        assert!(!format!("{connection:?} {shared:?}").contains("swordfish"));
+    }
+
+    #[test]
+    fn certificates_are_pinned_or_vouched_for() {
+        let host = Host {
+            certificate: Some("/c".into()),
+            private_key: Some("/k".into()),
+            ca_cert: Some("/ca".into()),
+            skb_mark: None,
+        };
+        let certificates =
+            Certificates { own: b"OWN".to_vec(), own_name: "hv1".into(), other: b"OTHER".to_vec() };
+        let pinned = connection("vxlan", &[("remote_cert", "/r"), ("remote_ip", "192.0.2.2")], &host);
+        let conn = loaded(&pinned, &certificates);
+        let end = |conn: &Section, name: &str| conn.section(name).unwrap().clone();
+        assert_eq!(end(&conn, "local").value("id"), Some("hv1"));
+        assert_eq!(end(&conn, "local").list("certs"), ["OWN"]);
+        assert_eq!(end(&conn, "remote").list("certs"), ["OTHER"]);
+        let vouched = connection("vxlan", &[("remote_name", "hv2"), ("remote_ip", "192.0.2.2")], &host);
+        let conn = loaded(&vouched, &certificates);
+        assert_eq!(end(&conn, "remote").value("id"), Some("hv2"));
+        assert_eq!(end(&conn, "remote").list("cacerts"), ["OTHER"]);
+        assert!(load_shared(&vouched).is_none());
+    }
+
+    #[test]
+    fn security_associations_are_read_from_what_is_listed() {
+        let mut event = Builder::default();
+        event.section("offloadd-gre-to-192_0_2_2", |ike| {
+            ike.value("local-host", "192.0.2.1").value("remote-host", "192.0.2.2");
+            ike.section("child-sas", |all| {
+                all.section("x-3", |child| {
+                    child.value("name", "x").value("uniqueid", "3").value("state", "INSTALLED");
+                    child.value("spi-in", "c0de0001").value("spi-out", "000000ff");
+                });
+                all.section("x-4", |child| {
+                    child.value("name", "x").value("state", "CREATED");
+                });
+            });
+        });
+        let read = child_sas(&Section::read(event.bytes()).unwrap());
+        assert_eq!(read.len(), 2);
+        assert_eq!((read[0].child.as_str(), read[0].id, read[0].is_installed), ("x", 3, true));
+        assert_eq!(read[0].spis, [Some(0xc0de_0001), Some(0xff)]);
+        assert_eq!(read[0].remote, Some([192, 0, 2, 2].into()));
+        assert_eq!((read[1].is_installed, read[1].spis), (false, [None, None]));
+    }
+}

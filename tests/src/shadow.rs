@@ -8,6 +8,7 @@ mod placement;
 mod scene;
 mod set_up;
 mod stale;
+mod switched;
 
 use lab_tests::harness::{Need, Test, fact};
 
@@ -21,6 +22,7 @@ use packaged::the_guard_survives_what_kills_the_daemon_and_is_started_again_when
 use placement::a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule;
 use set_up::making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening;
 use stale::nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge;
+use switched::when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule)
@@ -31,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed).needs(NEEDS),
     fact!(no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed).needs(NEEDS).long(),
     fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS),
+    fact!(when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered).needs(NEEDS),
     fact!(making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening).needs(NEEDS).long(),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),
 ];

@@ -16,7 +16,7 @@ pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 pub(super) const EAGER: &str = "mode = \"shadow\"\nshadow.guard = \"none\"\nmetrics.listen = \"off\"\n\
     policy.min-rate = \"100 bit/s\"\npolicy.min-age = \"100 ms\"\npolicy.epoch = \"250 ms\"\n";
 /// How a cookie of shadow mode begins, as simnic shows it.
-const TAG: &str = "73686477";
+pub(super) const TAG: &str = "73686477";
 /// The UDP port that the flows go to.
 pub(super) const PORT: u16 = 7100;
 /// The source port of the first flow; the others follow.

@@ -86,6 +86,7 @@ impl Engine {
         if self.world.own.strays_due().is_some_and(|due| now >= due) {
             self.world.remove_strays(now, fx);
         }
+        self.world.ask_for_openflow(now, fx);
         self.follow_mode(now, fx);
         if settles || fx[first..].iter().any(Effect::changes_something) {
             self.keep_journal(first, fx);
@@ -96,10 +97,16 @@ impl Engine {
     pub fn wake_at(&self) -> Micros {
         let placing = self.placing.wake_at(&self.world).unwrap_or(self.next_epoch);
         let strays = self.world.own.strays_due().unwrap_or(self.next_epoch);
-        self.next_epoch.min(self.next_datapath_round).min(placing).min(strays)
+        let openflow = self.world.openflow.wake_at().filter(|_| self.world.vswitchd_up);
+        let openflow = openflow.unwrap_or(self.next_epoch);
+        self.next_epoch.min(self.next_datapath_round).min(placing).min(strays).min(openflow)
     }
 
     fn answered(&mut self, now: Micros, op: OpId, answer: Answer, fx: &mut Vec<Effect>) {
+        if let Answer::Detraced(text) = answer {
+            let own = &self.world.own;
+            return self.world.openflow.answered(now, op, text, |ufid| own.get(ufid).is_some());
+        }
         match self.world.own.stray_answered(now, op, &answer) {
             Some(true) => self.world.tally.orphans_deleted += 1,
             Some(false) => {}
@@ -287,6 +294,7 @@ impl Engine {
         if peer == Peer::Vswitchd {
             self.world.vswitchd_up = up;
             if up {
+                self.world.openflow.restarted(now);
                 self.placing.vswitchd_up(&mut self.world, now, fx);
                 if self.world.datapath_doubt != Doubt::Settled {
                     self.next_datapath_round = now;

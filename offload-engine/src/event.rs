@@ -131,6 +131,8 @@ pub enum Answer {
     FlowRead(Result<FlowText, CommandError>),
     /// To [`Effect::ModifyFlow`] and [`Effect::DeleteFlow`].
     CommandDone(Result<(), CommandError>),
+    /// To [`Effect::Detrace`]: what was printed.
+    Detraced(Result<String, CommandError>),
 }
 
 /// A flow of the OVS kernel datapath.
@@ -321,6 +323,13 @@ pub enum Effect {
     },
     /// `dpctl/del-flow`: OVS decides about its next packet afresh.
     DeleteFlow {
+        /// To tell the answer by.
+        op: OpId,
+        /// Which.
+        ufid: Ufid,
+    },
+    /// `ofproto/detrace`: the OpenFlow rules that a megaflow is of.
+    Detrace {
         /// To tell the answer by.
         op: OpId,
         /// Which.

@@ -19,6 +19,7 @@ mod history;
 mod journey;
 mod ledger;
 pub mod odp;
+pub mod openflow;
 pub mod ovs;
 mod placing;
 mod planners;
@@ -49,6 +50,7 @@ pub use event::{
     Round,
 };
 pub use ledger::{Goal, Home};
+pub use openflow::{OpenflowRule, OpenflowView, Telling};
 pub use ovs::{Mode, ModeWanted, OvsSettings, OvsVersion, TcPolicy};
 pub use policies::Micros;
 pub use policy::{Belonging, RuleTally, RuleView};

@@ -5,6 +5,7 @@ use crate::counters::Traffic;
 use crate::engine::Engine;
 use crate::event::Peer;
 use crate::ledger::{Entry, Home, Stage};
+use crate::openflow::{OpenflowRule, OpenflowView};
 use crate::ovs::{Mode, OvsSettings};
 use crate::ports::{NicFacts, NicId, PortFacts};
 use crate::refusal::Refusal;
@@ -200,6 +201,16 @@ impl Engine {
     pub fn shadow_of(&self, ufid: Ufid) -> Option<Result<Filter, Refusal>> {
         let entry = self.world.ledger.get(ufid).filter(|entry| entry.home == Home::Datapath)?;
         Some(crate::shadow::rule_of(&self.world, ufid, entry).map(|(_, filter)| filter))
+    }
+
+    /// What hardware took in mode shadow, by OpenFlow rules.
+    pub fn openflow(&self) -> OpenflowView<'_> {
+        self.world.openflow.view()
+    }
+
+    /// The OpenFlow rules that a megaflow with a rule of shadow mode is of, where Open vSwitch has told.
+    pub fn openflow_rules_of(&self, ufid: Ufid) -> Option<Vec<&OpenflowRule>> {
+        self.world.openflow.rules_of(ufid)
     }
 
     /// Where recirculation joins a megaflow to others; nothing for one that it does not, or that is not in TC. It takes a

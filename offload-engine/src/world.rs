@@ -4,6 +4,7 @@ use crate::chains::{ChainRestore, Chains, Place, can_follow};
 use crate::counters::Traffic;
 use crate::event::{Effect, Lease, OpId, Round};
 use crate::ledger::{Entry, Ledger};
+use crate::openflow::Sums;
 use crate::ovs::OvsSettings;
 use crate::policy::Policy;
 use crate::ports::{NicId, PortFacts, PortKind, Ports};
@@ -113,6 +114,8 @@ pub(crate) struct World {
     pub(crate) own: Book,
     /// Which megaflows overlap with others and differ; empty but in mode shadow.
     pub(crate) overlaps: Overlaps,
+    /// What hardware took, by OpenFlow rules.
+    pub(crate) openflow: Sums,
     /// What of TC the kernel has.
     pub(crate) abilities: Abilities,
     /// Whether the mode decides about flows of the kernel datapath.
@@ -155,6 +158,7 @@ impl World {
             ledger: Ledger::default(),
             own: Book::default(),
             overlaps: Overlaps::default(),
+            openflow: Sums::default(),
             abilities: Abilities::default(),
             judges_datapath: false,
             chains: Chains::default(),
@@ -227,6 +231,19 @@ impl World {
         self.next_op += 1;
         self.ops.insert(op, ufid);
         op
+    }
+
+    /// Asks which OpenFlow rules megaflows are of, as far as it is time to.
+    pub(crate) fn ask_for_openflow(&mut self, now: Micros, fx: &mut Vec<Effect>) {
+        if !self.vswitchd_up {
+            return;
+        }
+        while let Some(ufid) = self.openflow.next(now) {
+            let op = OpId(self.next_op);
+            self.next_op += 1;
+            self.openflow.asked(op, ufid);
+            fx.push(Effect::Detrace { op, ufid });
+        }
     }
 
     /// Asks for the removal of rules with our cookie that nobody knows.
@@ -403,6 +420,7 @@ impl World {
     /// Forgets megaflows that have been gone long enough and have nothing under way; returns them.
     pub(crate) fn forget_gone(&mut self, now: Micros) -> Vec<Ufid> {
         let old = self.ledger.forget_gone(now, GONE_REMEMBERED);
+        old.iter().for_each(|ufid| self.openflow.forget(*ufid));
         self.told_of_nothing.retain(|_, (told, _)| now.since(*told) < GONE_REMEMBERED);
         old
     }

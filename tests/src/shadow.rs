@@ -1,5 +1,6 @@
 //! Mode shadow, end to end: rules of our own beside a real Open vSwitch that does not offload.
 
+mod cookies;
 mod differential;
 mod guard;
 mod lag;
@@ -12,6 +13,7 @@ mod switched;
 
 use lab_tests::harness::{Need, Test, fact};
 
+use cookies::openflow_rules_and_what_hardware_took_of_them_are_together_what_was_sent;
 use differential::rules_treat_packets_as_their_megaflows_do;
 use guard::{
     no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed,
@@ -33,6 +35,9 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed).needs(NEEDS),
     fact!(no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed).needs(NEEDS).long(),
     fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS),
+    fact!(openflow_rules_and_what_hardware_took_of_them_are_together_what_was_sent)
+        .needs(NEEDS)
+        .per_release(),
     fact!(when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered).needs(NEEDS),
     fact!(making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening).needs(NEEDS).long(),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),

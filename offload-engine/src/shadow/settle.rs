@@ -169,6 +169,7 @@ impl Shadow {
         if let (Some(address), true) = (at, result.is_ok() || own.at.is_some()) {
             world.own.is_at(ufid, address);
             world.count_promotion(Some(nic));
+            world.openflow.placed(now, ufid);
             if let Some(entry) = world.ledger.get_mut(ufid) {
                 entry.shadowed = true;
                 entry.refusal = None;

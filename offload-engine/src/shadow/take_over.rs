@@ -92,6 +92,7 @@ impl Shadow {
         };
         world.own.insert(ufid, own);
         world.own.is_at(ufid, report.address);
+        world.openflow.placed(now, ufid);
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.shadowed = true;
             entry.refusal = None;

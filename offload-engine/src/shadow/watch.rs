@@ -122,6 +122,7 @@ impl World {
         let Some((moved, over)) = self.own.read(now, ufid, traffic(stats)) else { return Change::Nothing };
         self.account(ufid, moved);
         if let Some(entry) = self.ledger.get_mut(ufid) {
+            self.openflow.count(ufid, moved.hardware);
             entry.rate.hardware = per_second(moved, Some(over)).hardware;
             entry.has_rate = true;
         }
@@ -130,6 +131,7 @@ impl World {
 
     /// The rule made from `ufid` is not there any more.
     pub(crate) fn own_lost(&mut self, ufid: Ufid) -> Change {
+        self.openflow.removed(ufid);
         if let Some(own) = self.own.remove(ufid)
             && matches!(own.stage, Stage::Removing { .. })
         {

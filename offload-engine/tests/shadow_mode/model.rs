@@ -9,8 +9,9 @@ use netlink_wire::ovs_flow::FlowBody;
 use netlink_wire::{DpPort, Errno, Ufid};
 use offload_engine::shadow::{self, Abilities, layout::Origin};
 use offload_engine::{
-    Acked, Answer, Author, Count, Effect, Engine, Event, Megaflow, Micros, Mode, ModeWanted, NicFacts, NicId,
-    OpId, OvsSettings, Peer, Placement, PortFacts, Refused, Round, Settings, TcPolicy, Traffic,
+    Acked, Answer, Author, CommandError, Count, Effect, Engine, Event, Megaflow, Micros, Mode, ModeWanted,
+    NicFacts, NicId, OpId, OvsSettings, Peer, Placement, PortFacts, Refused, Round, Settings, TcPolicy,
+    Traffic,
 };
 use policies::planner;
 use std::collections::{BTreeMap, VecDeque};
@@ -58,6 +59,10 @@ pub(crate) struct Run {
     vswitchd: bool,
     mode: ModeWanted,
     last_totals: Traffic,
+    /// Packets that the NIC took of each flow.
+    took: BTreeMap<u64, u64>,
+    /// Times that it was asked for OpenFlow rules.
+    detraced: u64,
     /// It was decided about what an earlier daemon left.
     taken_over: bool,
     pub(crate) added: u64,
@@ -165,6 +170,8 @@ impl Run {
             vswitchd: true,
             mode: ModeWanted::Shadow,
             last_totals: Traffic::default(),
+            took: BTreeMap::new(),
+            detraced: 0,
             taken_over: false,
             added: 0,
             deleted: 0,
@@ -202,6 +209,7 @@ impl Run {
         assert!(totals.hardware.packets >= self.last_totals.hardware.packets, "hardware total fell");
         assert!(totals.software.packets >= self.last_totals.software.packets, "software total fell");
         self.last_totals = totals;
+        self.check_openflow(totals.hardware);
         for effect in fx {
             self.carry_out(effect);
         }
@@ -225,8 +233,29 @@ impl Run {
             }
             Effect::Journal(_) => {}
             Effect::TookOver { .. } => self.taken_over = true,
+            Effect::Detrace { op, ufid } => {
+                assert!(self.vswitchd, "asked without Open vSwitch");
+                let answer = Answer::Detraced(self.detrace(ufid));
+                self.answers.push_back(Event::Answer { op, answer });
+            }
             other => panic!("shadow mode does not do this: {other:?}"),
         }
+    }
+
+    /// Each flow is of an OpenFlow rule of its own, with the flow's number for a cookie.
+    fn detrace(&mut self, ufid: Ufid) -> Result<String, CommandError> {
+        let number = u64::from_be_bytes(ufid.as_bytes()[..8].try_into().unwrap());
+        self.detraced += 1;
+        if self.plan.refusals && self.detraced.is_multiple_of(7) {
+            return Err(CommandError::Lost);
+        }
+        Ok(match self.flows.contains_key(&number) {
+            true if self.detraced.is_multiple_of(4) => {
+                "Cache was not found for system@ovs-system\n".to_owned()
+            }
+            true => format!("br0\n  cookie=0x{number:x}, duration=1s, n_packets=0, ip,actions=drop\n"),
+            false => "UFID was not found for system@ovs-system\n".to_owned(),
+        })
     }
 
     fn dump_filters(&mut self, round: Round, location: Location, terse: bool) {
@@ -428,7 +457,10 @@ impl Run {
         let origin = Origin::of(ufid(number)).cookie();
         let placed = |filter: &Filter| filter.actions.iter().any(|action| action.cookie == Some(origin));
         match self.filters.values_mut().find(|(filter, _)| placed(filter)) {
-            Some((_, count)) => *count += packets,
+            Some((_, count)) => {
+                *count += packets;
+                *self.took.entry(number).or_default() += packets;
+            }
             None => {
                 if let Some(flow) = self.flows.get_mut(&number) {
                     flow.packets += packets;
@@ -504,6 +536,17 @@ impl Run {
     fn wake(&mut self) {
         if self.now >= self.engine.wake_at() {
             self.tell(Event::Wake);
+        }
+    }
+
+    /// All that hardware took is of some OpenFlow rule, or not known of which; none has what is another's.
+    fn check_openflow(&self, hardware: Count) {
+        let view = self.engine.openflow();
+        let known: u64 = view.sums.iter().map(|sum| sum.hardware.packets).sum();
+        assert_eq!(known + view.untold.packets, hardware.packets, "packets of OpenFlow rules: {view:?}");
+        for sum in view.sums {
+            let took = self.took.get(&sum.rule.cookie).copied().unwrap_or_default();
+            assert!(sum.hardware.packets <= took, "of {took} packets {sum:?}");
         }
     }
 

@@ -161,6 +161,7 @@ impl Run {
             }
             Effect::AddFilter { .. } => panic!("steer mode makes no filter"),
             Effect::TookOver { .. } => panic!("steer mode takes no rules over"),
+            Effect::Detrace { .. } => panic!("Open vSwitch sees what steer mode moves"),
             Effect::Journal(flows) => self.journal = flows,
         }
     }

@@ -89,6 +89,9 @@ pub enum Query {
     /// Refusals by reason
     #[command(subcommand)]
     Refusal(RefusalQuery),
+    /// OpenFlow rules whose packets Open vSwitch cannot see
+    #[command(subcommand)]
+    Openflow(OpenflowQuery),
     /// IPsec's security associations
     #[command(subcommand)]
     Sa(SaQuery),
@@ -271,6 +274,13 @@ impl NicQuery {
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum RefusalQuery {
     /// List what was refused, by reason, with the driver's own words
+    List,
+}
+
+/// About OpenFlow rules.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum OpenflowQuery {
+    /// List what hardware took in mode shadow by bridge, table and cookie; the rules' own counters do not have it
     List,
 }
 

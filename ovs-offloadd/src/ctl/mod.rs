@@ -5,6 +5,7 @@
 mod args;
 pub mod inventory;
 pub mod inventory_text;
+pub mod openflow;
 pub mod policy;
 mod request;
 pub mod sa;
@@ -12,8 +13,8 @@ pub mod text;
 pub mod views;
 
 pub use args::{
-    Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, OutputFormat,
-    PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs, PortQuery,
-    ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb,
+    Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, OpenflowQuery,
+    OutputFormat, PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs,
+    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb,
 };
 pub use request::{Asked, NotACommand, methods, parse_request, to_request};

@@ -3,8 +3,8 @@
 use clap::{CommandFactory as _, Parser, ValueEnum as _};
 
 use super::args::{
-    FlowListArgs, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortQuery, ProbeQuery, Query,
-    RecordingQuery, RefusalQuery, SaQuery,
+    FlowListArgs, FlowQuery, NicQuery, OpenflowQuery, OutputFormat, PolicyQuery, PortQuery, ProbeQuery,
+    Query, RecordingQuery, RefusalQuery, SaQuery,
 };
 
 /// A query with what the answer should look like.
@@ -77,6 +77,7 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Port(PortQuery::Detach(_)) => ("port/detach", Vec::new()),
         Query::Nic(NicQuery::Apply(_)) => ("nic/apply", Vec::new()),
         Query::Refusal(RefusalQuery::List) => ("refusal/list", Vec::new()),
+        Query::Openflow(OpenflowQuery::List) => ("openflow/list", Vec::new()),
         Query::Sa(SaQuery::List) => ("sa/list", Vec::new()),
         Query::Sa(SaQuery::Why { spi }) => ("sa/why", vec![spi.to_string()]),
         Query::Policy(PolicyQuery::Check { file }) => {
@@ -194,6 +195,7 @@ mod tests {
             "nic show 0",
             "nic show pci/0000:03:00.0",
             "refusal list",
+            "openflow list",
             "sa list",
             "sa why 0x0000c0de",
             "sa why 49374",
@@ -232,6 +234,7 @@ mod tests {
                 "flow/why",
                 "nic/list",
                 "nic/show",
+                "openflow/list",
                 "policy/show",
                 "policy/test",
                 "port/list",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
+use super::openflow::rules_line;
 use super::sa;
 use super::views::{
     Amount, Deeds, FlowView, FlowWhy, NicView, PortView, RefusalView, Split, StatusView, UnitPart, UnitView,
@@ -384,6 +385,9 @@ pub fn flow_why(view: &FlowWhy) -> String {
             bit_rate(flow.rate.bytes())
         ),
     );
+    if let Some(rules) = flow.openflow.as_ref().filter(|rules| !rules.is_empty()) {
+        line("openflow", &rules_line(rules));
+    }
     for (index, sentence) in view.why.iter().enumerate() {
         line(if index == 0 { "why" } else { "" }, sentence);
     }
@@ -508,6 +512,7 @@ configuration the old one is in force: c.toml:1:1: unknown key x
             tenant: Some("prod".into()),
             chassis: Some("node-2".into()),
             encrypted: None,
+            openflow: None,
             age_ms: 61_000,
             traffic: split(1_000, 2),
             rate: split(1, 0),

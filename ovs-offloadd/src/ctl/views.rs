@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::inventory::{BondView, HealthSum, NicBondView, ResourceView};
+use super::openflow::{OpenflowRuleView, OpenflowTables};
 use super::policy::RuleView;
 use super::sa::IpsecView;
 use crate::nics::Difference;
@@ -337,6 +338,8 @@ pub struct FlowView {
     pub chassis: Option<String>,
     /// Whether IPsec protects the packets on the wire, where that is known.
     pub encrypted: Option<bool>,
+    /// The OpenFlow rules that it is of, where it has a rule of mode shadow and Open vSwitch has told.
+    pub openflow: Option<Vec<OpenflowRuleView>>,
     /// Time since first seen, in milliseconds.
     pub age_ms: u64,
     /// What it carried since first seen.
@@ -444,6 +447,9 @@ pub struct StatusView {
     pub inventory: InventoryView,
     /// IPsec's security associations.
     pub ipsec: IpsecView,
+    /// What hardware took of OpenFlow rules in mode shadow; `openflow list` tells of it.
+    #[serde(skip)]
+    pub openflow: OpenflowTables,
     /// NICs that the configuration declares.
     pub declared: Vec<DeclaredView>,
     /// What was refused, the most flows first.
@@ -572,6 +578,10 @@ pub(crate) mod sample {
                 questions: 12,
                 heard: [("link", HeardView { notifications: 5, updates: 4 })].into(),
                 stale_ports: 1,
+            },
+            openflow: OpenflowTables {
+                tables: vec![("br0".into(), "7".into(), Amount { packets: 9_000, bytes: 900_000 })],
+                untold: Amount { packets: 3, bytes: 300 },
             },
             ipsec: IpsecView {
                 groups: vec![

@@ -14,6 +14,7 @@ use tc_flower::{Chain, Control, FilterReport, display};
 
 use crate::config::show_duration;
 use crate::ctl::inventory::{bond_view, bonds_of};
+use crate::ctl::openflow::OpenflowRuleView;
 use crate::ctl::views::{
     Amount, FlowCounts, FlowView, FlowWhy, GroupView, NicDeclaredView, NicView, PortView, ReasonCount,
     RecirculationView, RefusalView, Split, UnitPart, UnitView,
@@ -284,6 +285,9 @@ fn view(engine: &Engine, flow: &EngineFlow<'_>) -> FlowView {
         tenant: told(belonging.tenant),
         chassis: told(belonging.chassis),
         encrypted: belonging.encrypted,
+        openflow: engine
+            .openflow_rules_of(flow.ufid)
+            .map(|rules| rules.into_iter().map(OpenflowRuleView::of).collect()),
         age_ms: flow.age.0 / 1_000,
         traffic: split(flow.totals),
         rate: split(flow.rate),

@@ -577,6 +577,7 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             carry.guard.took_over(devices.into_iter().map(|device| device.0).collect(), &mut events);
         }
         Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
+        Effect::Detrace { op, ufid } => events.extend(command(vswitchd::Command::Detrace(ufid), op)),
         Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
         Effect::ModifyFlow { op, flow } => match carry.journal_error {
             None => events.extend(command(vswitchd::Command::Modify(flow), op)),

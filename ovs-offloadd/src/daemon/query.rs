@@ -15,8 +15,8 @@ use crate::ctl::views::{
     ConnectionView, DeclaredView, Deeds, HeardView, InventoryView, PortView, Split, StatusView,
 };
 use crate::ctl::{
-    Asked, FlowQuery, NicQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery, ProbeQuery, Query,
-    RefusalQuery, SaQuery, inventory_text, policy, sa, text,
+    Asked, FlowQuery, NicQuery, OpenflowQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery,
+    ProbeQuery, Query, RefusalQuery, SaQuery, inventory_text, openflow, policy, sa, text,
 };
 use crate::inventory::Nic;
 use crate::ipsec;
@@ -150,6 +150,10 @@ impl Daemon {
                 let refused = answers::summary(&self.engine, now()).refused;
                 Ok(print(output, &refused, |refused| text::refusal_list(refused, width)))
             }
+            Query::Openflow(OpenflowQuery::List) => {
+                let sums = openflow::list(&self.engine.openflow());
+                Ok(print(output, &sums, |sums| openflow::openflow_list(sums, width)))
+            }
             Query::Sa(SaQuery::List) => {
                 let sas =
                     ipsec::sa_list(&self.ipsec.books, self.scene(), |ifindex| self.netdev_name(ifindex));
@@ -259,6 +263,7 @@ impl Daemon {
             nics,
             inventory: self.inventory_view(snapshot.stale.len()),
             ipsec: self.ipsec_view(),
+            openflow: openflow::tables(&self.engine.openflow()),
             declared: self.declared(),
             refused: summary.refused,
             done: Deeds {

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Modify(Box<FlowText>),
     /// `dpctl/del-flow`.
     Delete(Ufid),
+    /// `ofproto/detrace`.
+    Detrace(Ufid),
 }
 
 /// What comes back.
@@ -120,6 +122,9 @@ async fn carry_out(client: &mut Client, command: &Command, limit: Duration) -> A
             done(ask(client, "dpctl/mod-flow", &[&key, &flow.actions], limit).await)
         }
         Command::Delete(ufid) => done(ask(client, "dpctl/del-flow", &[&ufid.to_string()], limit).await),
+        Command::Detrace(ufid) => {
+            Answer::Detraced(ask(client, "ofproto/detrace", &[&ufid.to_string()], limit).await)
+        }
     }
 }
 
@@ -155,6 +160,7 @@ fn done(outcome: Result<String, CommandError>) -> Answer {
 fn failed(command: &Command, why: CommandError) -> Answer {
     match command {
         Command::Read(_) => Answer::FlowRead(Err(why)),
+        Command::Detrace(_) => Answer::Detraced(Err(why)),
         Command::Modify(_) | Command::Delete(_) => Answer::CommandDone(Err(why)),
     }
 }

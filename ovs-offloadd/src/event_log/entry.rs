@@ -164,6 +164,7 @@ pub(crate) enum AnswerEntry {
     },
     FlowRead(Result<(String, String, String), Trouble>),
     CommandDone(Result<(), Trouble>),
+    Detraced(Result<String, Trouble>),
 }
 
 /// An event of the log.
@@ -358,6 +359,7 @@ impl AnswerEntry {
                 Self::FlowRead(Ok((flow.ufid.to_string(), flow.key.clone(), flow.actions.clone())))
             }
             Answer::FlowRead(Err(error)) => Self::FlowRead(Err(Trouble::of(error))),
+            Answer::Detraced(result) => Self::Detraced(result.clone().map_err(|error| Trouble::of(&error))),
             Answer::CommandDone(result) => Self::CommandDone(result.as_ref().copied().map_err(Trouble::of)),
         }
     }
@@ -379,6 +381,8 @@ impl AnswerEntry {
                 Answer::FlowRead(Ok(FlowText { ufid: ufid(&id)?, key, actions }))
             }
             Self::FlowRead(Err(trouble)) => Answer::FlowRead(Err(trouble.error()?)),
+            Self::Detraced(Ok(text)) => Answer::Detraced(Ok(text)),
+            Self::Detraced(Err(trouble)) => Answer::Detraced(Err(trouble.error()?)),
             Self::CommandDone(Ok(())) => Answer::CommandDone(Ok(())),
             Self::CommandDone(Err(trouble)) => Answer::CommandDone(Err(trouble.error()?)),
         })
@@ -604,6 +608,17 @@ mod tests {
             let text = serde_json::to_string(&FlowEntry::of(&flow)).unwrap();
             let read: FlowEntry = serde_json::from_str(&text).unwrap();
             assert_eq!(*read.flow().unwrap(), flow, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_open_vswitch_said_of_openflow_rules_comes_back_from_the_log() {
+        let lost = CommandError::Lost;
+        for said in [Ok("br0\n  cookie=0x7, duration=1s, actions=drop\n".to_owned()), Err(lost)] {
+            let answer = Answer::Detraced(said);
+            let text = serde_json::to_string(&AnswerEntry::of(&answer, &mut Raws::default())).unwrap();
+            let read: AnswerEntry = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.answer().unwrap(), answer, "{text}");
         }
     }
 

@@ -43,7 +43,11 @@ const PORTS_MAX: usize = 1_000;
 
 /// Every family there is, in the order of a scrape.
 pub fn families() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().chain(super::inventory::FAMILIES).chain(super::ipsec::FAMILIES)
+    FAMILIES
+        .iter()
+        .chain(super::inventory::FAMILIES)
+        .chain(super::ipsec::FAMILIES)
+        .chain(super::openflow::FAMILIES)
 }
 
 /// Those about flows, and the daemon itself.
@@ -496,6 +500,9 @@ mod tests {
         assert_eq!(of_nic("resource_used_entries", ",resource=\"max_local_SFs\""), "4");
         assert_eq!((of_nic("virtual_functions", ""), of_nic("switchdev", "")), ("8".into(), "1".into()));
         assert_eq!(value(&text, "offloadd_configuration_ok").unwrap(), "0");
+        let openflow = "offloadd_openflow_hardware_packets_total{bridge=\"br0\",table=\"7\"}";
+        assert_eq!(value(&text, openflow).unwrap(), "9000");
+        assert_eq!(value(&text, "offloadd_openflow_untold_packets").unwrap(), "3");
     }
 
     #[test]

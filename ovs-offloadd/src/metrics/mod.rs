@@ -7,6 +7,7 @@ mod families;
 mod http;
 mod inventory;
 mod ipsec;
+mod openflow;
 
 pub use families::{Family, Kind, families, render};
 pub use http::{Scrape, serve};

@@ -36,7 +36,7 @@ const BRIDGE_CHARS_MAX: usize = 64;
 /// OpenFlow rules of one cookie in one table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenflowRule {
-    /// The bridge; empty where Open vSwitch did not say.
+    /// The bridge; empty where Open vSwitch did not say: it does from 4.0 on.
     pub bridge: String,
     /// The table.
     pub table: u8,
@@ -85,22 +85,25 @@ pub enum Telling {
     Unsupported(String),
 }
 
-/// Reads what `ofproto/detrace` printed: the name of each bridge on a line of its own, and behind two blanks each rule, as
-/// `ofproto_rule_stats_ds()` writes it, with a cookie and a table where these are not 0, and each group.
+/// Reads what `ofproto/detrace` printed: each rule, as `ofproto_rule_stats_ds()` writes it, with a cookie and a table where these
+/// are not 0, and each group; from 4.0 on behind two blanks, with the name of each bridge before its rules.
 ///
 /// # Errors
 /// A number that is none, or more rules than there can be.
 pub fn parse(text: &str) -> Result<Detraced, DetraceError> {
     let (mut rules, mut bridge, mut absent) = (Vec::new(), String::new(), false);
     for line in text.lines() {
-        let Some(rule) = line.strip_prefix("  ") else {
+        let rule = line.trim_start();
+        let is_rule =
+            ["cookie=", "table_id=", "duration=", "group_id="].iter().any(|word| rule.starts_with(word));
+        if !is_rule {
             // Of each kind of datapath there is, one that does not have it says so.
             match line.contains(" was not found for ") {
                 true => absent = true,
                 false => bridge = line.chars().take(BRIDGE_CHARS_MAX).collect(),
             }
             continue;
-        };
+        }
         // Groups, and tables in which no rule matched.
         if rule.starts_with("group_id=") || rule.ends_with(", no match") {
             continue;
@@ -340,7 +343,7 @@ pub struct OpenflowView<'a> {
 mod tests {
     use super::*;
 
-    /// As Open vSwitch 3.5 prints it.
+    /// As Open vSwitch 4.0 prints it.
     const TEXT: &str = "br0\n  cookie=0x12345678, duration=3s, n_packets=2, n_bytes=236, n_offload_packets=0, n_offload_bytes=0, \
                         priority=100,ip,in_port=1,nw_dst=10.0.0.2,actions=resubmit(,1)\n  table_id=1, duration=3s, n_packets=2, \
                         n_bytes=236, n_offload_packets=0, n_offload_bytes=0, priority=200,ip,actions=learn(table=3,cookie=0x7, \
@@ -359,6 +362,8 @@ mod tests {
     fn rules_are_read_with_bridge_table_and_cookie_and_nothing_else_is_taken_for_one() {
         let rules = [rule("br0", 0, 0x1234_5678), rule("br0", 1, 0), rule("br1", 0, 0)];
         assert_eq!(parse(TEXT), Ok(Detraced::Rules(rules.to_vec())));
+        let before = "cookie=0x7, duration=3s, n_packets=2, actions=resubmit(,1)\ntable_id=1, duration=3s, actions=drop\n";
+        assert_eq!(parse(before), Ok(Detraced::Rules(alloc::vec![rule("", 0, 7), rule("", 1, 0)])), "3.5");
         assert_eq!(parse("UFID was not found for system@ovs-system\n"), Ok(Detraced::NotYet));
         assert_eq!(parse("Cache was not found for system@ovs-system\n"), Ok(Detraced::NotYet));
         assert_eq!(parse(""), Ok(Detraced::Rules(Vec::new())));
@@ -451,7 +456,9 @@ mod tests {
     fn rules_beyond_those_that_are_kept_apart_are_summed_as_left_out() {
         let mut sums = Sums::default();
         sums.placed(Micros::ZERO, ufid(1));
-        (0..RULES_MAX as u64).for_each(|cookie| drop(sums.place_of(rule("br0", 0, cookie))));
+        for cookie in 0..RULES_MAX as u64 {
+            assert_eq!(u64::from(sums.place_of(rule("br0", 0, cookie))), cookie);
+        }
         sums.told(ufid(1), alloc::vec![rule("br0", 0, u64::MAX)]);
         sums.count(ufid(1), Count::new(1, 100));
         assert_eq!(sums.view().left_out, Count::new(1, 100));

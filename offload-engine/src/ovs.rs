@@ -1,6 +1,7 @@
 //! What the engine knows of Open vSwitch itself: its version, its settings, and the mode they allow.
 
 use core::fmt;
+use policies::Micros;
 
 /// The version of a running `ovs-vswitchd`, from `Open_vSwitch.ovs_version`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +91,18 @@ pub struct OvsSettings {
     pub hw_offload: bool,
     /// `other_config:tc-policy`.
     pub tc_policy: TcPolicy,
+    /// `other_config:max-idle`, where it is set to something that Open vSwitch takes.
+    pub max_idle: Option<Micros>,
+}
+
+impl OvsSettings {
+    /// `OFPROTO_MAX_IDLE_DEFAULT` (`ofproto/ofproto.h`)
+    pub const MAX_IDLE_DEFAULT: Micros = Micros::from_secs(10);
+
+    /// How long Open vSwitch keeps a megaflow that has no packets.
+    pub fn max_idle(&self) -> Micros {
+        self.max_idle.unwrap_or(Self::MAX_IDLE_DEFAULT)
+    }
 }
 
 /// What the operator asked for.
@@ -167,7 +180,7 @@ mod tests {
 
     #[test]
     fn steering_needs_hw_offload_and_skip_hw() {
-        let mut ovs = OvsSettings { version: None, hw_offload: true, tc_policy: TcPolicy::SkipHw };
+        let mut ovs = OvsSettings { hw_offload: true, tc_policy: TcPolicy::SkipHw, ..OvsSettings::default() };
         assert_eq!(Mode::choose(ModeWanted::Auto, &ovs), Mode::Steer);
         assert_eq!(Mode::choose(ModeWanted::Observe, &ovs), Mode::Observe);
         ovs.tc_policy = TcPolicy::None;

@@ -48,6 +48,8 @@ pub struct Settings {
     pub megaflows_max: u32,
     /// Whether mode shadow places rules only while it holds a guard's lease. Default: no, as in simulations.
     pub needs_guard: bool,
+    /// Whether rules of mode shadow go for a moment before their megaflows look idle to Open vSwitch. Default: no.
+    pub gaps: bool,
     /// What the planner of each NIC works by.
     pub planner: planner::Settings,
 }
@@ -64,6 +66,7 @@ impl Default for Settings {
             commands_in_flight_max: 4,
             megaflows_max: 1_000_000,
             needs_guard: false,
+            gaps: false,
             planner: planner::Settings::default(),
         }
     }

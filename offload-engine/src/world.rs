@@ -48,6 +48,8 @@ pub struct Tally {
     pub orphans_deleted: u64,
     /// Rules said to be in hardware that the hardware had lost.
     pub lost_in_hardware: u64,
+    /// Rules of mode shadow that went for a moment, lest their megaflows look idle.
+    pub gaps: u64,
     /// Changes that a dump showed and no notification had told.
     pub changes_missed: u64,
     /// Times notifications were lost and everything was read again.

@@ -2,6 +2,7 @@
 
 mod cookies;
 mod differential;
+mod gaps;
 mod guard;
 mod lag;
 mod packaged;
@@ -15,6 +16,7 @@ use lab_tests::harness::{Need, Test, fact};
 
 use cookies::openflow_rules_and_what_hardware_took_of_them_are_together_what_was_sent;
 use differential::rules_treat_packets_as_their_megaflows_do;
+use gaps::with_gaps_a_busy_flow_in_hardware_keeps_its_megaflow;
 use guard::{
     no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed,
     rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over,
@@ -38,7 +40,10 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(openflow_rules_and_what_hardware_took_of_them_are_together_what_was_sent)
         .needs(NEEDS)
         .per_release(),
-    fact!(when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered).needs(NEEDS),
+    fact!(with_gaps_a_busy_flow_in_hardware_keeps_its_megaflow).needs(NEEDS).long(),
+    fact!(when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered)
+        .needs(NEEDS)
+        .long(),
     fact!(making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening).needs(NEEDS).long(),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),
 ];

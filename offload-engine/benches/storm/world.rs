@@ -200,6 +200,7 @@ impl Storm {
             version: None,
             hw_offload: false,
             tc_policy: TcPolicy::None,
+            max_idle: None,
         }));
         storm.queue.push_back(Event::Nic(Box::new(NicFacts {
             id: NicId(0),

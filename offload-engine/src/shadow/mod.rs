@@ -25,6 +25,7 @@
 mod actions;
 pub(crate) mod book;
 mod flat;
+mod gap;
 mod keys;
 pub mod layout;
 mod overlap;

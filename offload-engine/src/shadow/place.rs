@@ -5,6 +5,7 @@
 //! the kernel datapath has (`Doubt`), or while nobody revalidates it.
 
 use super::book::{Stage, is_gone};
+use super::gap::Gaps;
 use super::translate;
 use crate::event::{Answer, Effect, OpId};
 use crate::ledger::{Entry, Home};
@@ -43,6 +44,8 @@ pub(crate) struct Shadow {
     pub(super) queued: BTreeSet<Ufid>,
     /// Megaflows that were in hardware when they were deleted, and when that was.
     hot: BTreeMap<Packets, Micros>,
+    /// Rules that are out for a moment.
+    pub(super) gaps: Gaps,
     suspects: BTreeSet<Ufid>,
     pub(super) draining: Draining,
     /// Another mode is wanted: everything is to go.
@@ -64,6 +67,7 @@ impl Placing for Shadow {
             Change::Left { ufid } => {
                 // First of all: what is not there any more may have gone for another decision.
                 let was_wanted = self.wanted.contains(&ufid);
+                self.gaps.forget(ufid);
                 self.settle(world, now, ufid, fx);
                 if was_wanted {
                     self.note_hot(world, now, ufid);
@@ -81,6 +85,7 @@ impl Placing for Shadow {
                 if let Some(planner) = self.planners.of(world, ufid) {
                     planner.observe(now, ufid, sample);
                 }
+                self.note_used(world, now, ufid, (moved, over), fx);
             }
             Change::Decided { ufid } => {
                 self.judge(world, now, ufid);
@@ -98,6 +103,7 @@ impl Placing for Shadow {
         }
         self.hot.retain(|_, since| now.since(*since) < HOT_FOR);
         self.settle_queued(world, now, fx);
+        self.see_to_gaps(world, now, fx);
         self.plan(world, now, fx);
     }
 
@@ -291,6 +297,10 @@ impl Shadow {
                 self.settle(world, now, ufid, fx);
             }
             for ufid in plan.promote {
+                // It comes back by itself.
+                if self.gaps.is_open(ufid) {
+                    continue;
+                }
                 self.wanted.insert(ufid);
                 self.settle(world, now, ufid, fx);
                 if world.own.get(ufid).is_none() && !self.queued.contains(&ufid) {
@@ -363,12 +373,20 @@ impl Shadow {
     pub(super) fn unwant(&mut self, world: &World, now: Micros, ufid: Ufid) {
         self.wanted.remove(&ufid);
         self.queued.remove(&ufid);
+        self.gaps.close(ufid);
         if world.own.get(ufid).is_none() {
             self.unplaced(now, ufid);
         }
     }
 
     pub(super) fn unplaced(&mut self, now: Micros, ufid: Ufid) {
+        // A rule that is out for a moment has its entry.
+        if self.gaps.is_open(ufid) {
+            return;
+        }
+        if !self.wanted.contains(&ufid) {
+            self.gaps.forget(ufid);
+        }
         self.planners.each().for_each(|planner| planner.unplaced(now, ufid));
     }
 }

@@ -22,7 +22,7 @@ const ADDING_MAX: usize = 64;
 impl Shadow {
     /// The rule that ought to be in hardware for a megaflow.
     fn ought(&self, world: &World, ufid: Ufid) -> Option<(NicId, Filter)> {
-        if !self.may_keep(world) || !self.wanted.contains(&ufid) {
+        if !self.may_keep(world) || !self.wanted.contains(&ufid) || self.gaps.is_open(ufid) {
             return None;
         }
         let entry = world.ledger.get(ufid).filter(|entry| entry.home == Home::Datapath)?;
@@ -170,6 +170,7 @@ impl Shadow {
             world.own.is_at(ufid, address);
             world.count_promotion(Some(nic));
             world.openflow.placed(now, ufid);
+            self.gaps.placed(now, ufid);
             if let Some(entry) = world.ledger.get_mut(ufid) {
                 entry.shadowed = true;
                 entry.refusal = None;

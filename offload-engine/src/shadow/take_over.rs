@@ -93,6 +93,7 @@ impl Shadow {
         world.own.insert(ufid, own);
         world.own.is_at(ufid, report.address);
         world.openflow.placed(now, ufid);
+        self.gaps.placed(now, ufid);
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.shadowed = true;
             entry.refusal = None;

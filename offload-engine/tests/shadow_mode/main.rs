@@ -11,7 +11,7 @@ mod model;
 #[path = "../simulation/rng.rs"]
 mod rng;
 
-use model::Run;
+use model::{MAX_IDLE, Run};
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -168,4 +168,31 @@ fn a_daemon_takes_over_what_is_right_of_what_a_killed_one_left_and_removes_the_r
         run.leave();
     }
     assert!(taken > lives, "{taken} rules were taken over by {lives} daemons");
+}
+
+#[test]
+fn with_gaps_a_busy_flow_never_looks_idle_to_open_vswitch_and_is_in_hardware_most_of_the_time() {
+    for seed in 0..20 {
+        let with = Run::new(calm(seed)).be_busy_for_a_second(true);
+        assert!(with.idle < MAX_IDLE, "for {} us Open vSwitch saw no packet", with.idle.0);
+        let share = 100 * with.by_hardware / with.packets;
+        assert!(share >= 50, "{share} % of the packets went by hardware");
+        let without = Run::new(calm(seed)).be_busy_for_a_second(false);
+        assert!(
+            without.idle > MAX_IDLE,
+            "without gaps it was {} us: this test shows nothing",
+            without.idle.0
+        );
+    }
+}
+
+#[test]
+fn a_flow_that_has_no_packets_in_a_gap_stays_in_software() {
+    let mut run = Run::new(calm(0));
+    run.be_busy_for_a_second(true);
+    assert!(run.rules() > 0);
+    run.pass(2_500);
+    assert_eq!(run.rules(), 0);
+    run.check_at_rest();
+    run.leave();
 }

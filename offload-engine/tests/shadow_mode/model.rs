@@ -1,5 +1,6 @@
 //! The kernel datapath, TC and the NIC as far as shadow mode sees them, and what must hold between them.
 
+mod idle;
 mod successor;
 
 use crate::Plan;
@@ -18,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 use tc_flower::{Filter, FilterAddress, FilterFlags, FilterReport, Handle, Location};
 
 const FLOWS: u64 = 10;
+/// How long Open vSwitch keeps a flow without packets.
+pub(crate) const MAX_IDLE: Micros = Micros::from_millis(100);
 /// Flows that take packets of others, by their number: how many bits of the address matter.
 const WIDE: [(u64, u32); 2] = [(11, 30), (12, 29)];
 
@@ -184,7 +187,12 @@ impl Run {
     /// Tells a daemon that has just been started what there is.
     fn introduce(&mut self) {
         self.tell(Event::Kernel(Abilities::ALL));
-        self.tell(Event::Ovs(OvsSettings { version: None, hw_offload: false, tc_policy: TcPolicy::None }));
+        self.tell(Event::Ovs(OvsSettings {
+            version: None,
+            hw_offload: false,
+            tc_policy: TcPolicy::None,
+            max_idle: Some(MAX_IDLE),
+        }));
         self.tell(Event::Nic(Box::new(NicFacts {
             id: NicId(0),
             devlink: "sim/0".into(),

@@ -11,6 +11,7 @@ pub(crate) fn events(location: Location) -> [Event; 4] {
             version: Some(OvsVersion::new(3, 5, 0)),
             hw_offload: true,
             tc_policy: TcPolicy::SkipHw,
+            max_idle: None,
         }),
         Event::Nic(Box::new(NicFacts {
             id: NicId(0),

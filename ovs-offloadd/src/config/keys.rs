@@ -220,6 +220,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "shadow.gaps",
+        default: "false",
+        shape: "true or false",
+        doc: "Whether mode shadow takes a rule out of hardware for a moment once half of Open vSwitch's other_config:max-idle is over, so \
+              that it sees a packet and keeps the megaflow. Without, megaflows in hardware are deleted after max-idle, and made anew \
+              with the next packet; a longer max-idle makes both rarer. It needs a policy.epoch well below max-idle \
+              (docs/shadow.md).",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.boolean().map(|gaps| config.shadow.gaps = gaps),
+    },
+    Key {
         name: "policy.default",
         default: "\"auto\"",
         shape: "\"hardware\", \"software\" or \"auto\"",
@@ -477,6 +489,7 @@ mod tests {
             ("steer.counters", "\"exact\""),
             ("steer.recirculation", "\"never\""),
             ("shadow.guard", "\"none\""),
+            ("shadow.gaps", "true"),
             ("policy.default", "\"software\""),
             ("policy.saving", "\"cpu\""),
             ("policy.min-rate", "\"1 bit/s\""),

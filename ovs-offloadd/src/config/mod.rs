@@ -250,6 +250,8 @@ pub struct Steer {
 pub struct Shadow {
     /// The guard's socket; none to do without.
     pub guard: Option<PathBuf>,
+    /// Whether rules go for a moment before their megaflows look idle to Open vSwitch.
+    pub gaps: bool,
 }
 
 /// Which flows earn an entry.

@@ -15,8 +15,8 @@ const TABLES_MAX: usize = 256;
 /// OpenFlow rules of one cookie in one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OpenflowRuleView {
-    /// The bridge.
-    pub bridge: String,
+    /// The bridge, where Open vSwitch tells it: from 4.0 on.
+    pub bridge: Option<String>,
     /// The table.
     pub table: u8,
     /// The cookie, with `0x`; `0x0` for none.
@@ -26,7 +26,8 @@ pub struct OpenflowRuleView {
 impl OpenflowRuleView {
     /// Of a rule.
     pub fn of(rule: &OpenflowRule) -> Self {
-        Self { bridge: rule.bridge.clone(), table: rule.table, cookie: format!("{:#x}", rule.cookie) }
+        let bridge = Some(&rule.bridge).filter(|name| !name.is_empty()).cloned();
+        Self { bridge, table: rule.table, cookie: format!("{:#x}", rule.cookie) }
     }
 }
 
@@ -122,7 +123,7 @@ pub fn openflow_list(view: &OpenflowListView, width: Option<u16>) -> String {
         [("bridge", false), ("table", true), ("cookie", false), ("hw packets", true), ("hw bytes", true)];
     let rows = view.rules.iter().map(|sum| {
         vec![
-            sum.rule.bridge.clone(),
+            sum.rule.bridge.clone().unwrap_or_else(|| "-".to_owned()),
             sum.rule.table.to_string(),
             sum.rule.cookie.clone(),
             number(sum.hardware.packets),
@@ -149,8 +150,12 @@ pub fn openflow_list(view: &OpenflowListView, width: Option<u16>) -> String {
 pub fn rules_line(rules: &[OpenflowRuleView]) -> String {
     const SHOWN: usize = 8;
     let shown = rules.iter().take(SHOWN);
-    let shown: Vec<String> =
-        shown.map(|rule| format!("{} table {} cookie {}", rule.bridge, rule.table, rule.cookie)).collect();
+    let shown: Vec<String> = shown
+        .map(|rule| {
+            let bridge = rule.bridge.as_ref().map(|name| format!("{name} ")).unwrap_or_default();
+            format!("{bridge}table {} cookie {}", rule.table, rule.cookie)
+        })
+        .collect();
     let more = rules.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
@@ -209,8 +214,9 @@ it is too old
 
     #[test]
     fn many_rules_of_a_flow_are_counted_and_not_listed() {
-        let rule = OpenflowRuleView { bridge: "br0".into(), table: 1, cookie: "0x2".into() };
-        assert_eq!(rules_line(&[rule.clone()]), "br0 table 1 cookie 0x2");
+        let rule = OpenflowRuleView { bridge: Some("br0".into()), table: 1, cookie: "0x2".into() };
+        assert_eq!(rules_line(&[OpenflowRuleView { bridge: None, ..rule.clone() }]), "table 1 cookie 0x2");
+        assert_eq!(rules_line(std::slice::from_ref(&rule)), "br0 table 1 cookie 0x2");
         assert!(rules_line(&vec![rule; 20]).ends_with(", and 12 more"));
     }
 }

@@ -250,6 +250,8 @@ pub struct Deeds {
     pub installs_per_s_max: u64,
     /// Rules moved out of hardware.
     pub demotions: u64,
+    /// Times that a rule of mode shadow went for a moment, lest its megaflow look idle.
+    pub gaps: u64,
     /// Promotions that a change by Open vSwitch undid.
     pub undone: u64,
     /// Changes by Open vSwitch that a command of ours undid, put right at once.
@@ -604,6 +606,7 @@ pub(crate) mod sample {
                 promotions_per_s: 41,
                 installs_per_s_max: 1_000,
                 demotions: 3_980,
+                gaps: 12,
                 ..Deeds::default()
             },
             config_error: Some("c.toml:1:1: unknown key x".into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use offload_engine::{OvsSettings, OvsVersion, TcPolicy};
+use offload_engine::{Micros, OvsSettings, OvsVersion, TcPolicy};
 use ovsdb_client::{Client, Config, Monitor, Notice, Remote, Tables, Tls, TlsFiles, Uuid, Watcher};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -162,6 +162,7 @@ fn state(tables: &Tables) -> State {
             version: row.ovs_version.as_deref().and_then(OvsVersion::parse),
             hw_offload: is_true("hw-offload"),
             tc_policy: TcPolicy::parse(tc_policy),
+            max_idle: row.other_config.get("max-idle").and_then(|text| max_idle(text)),
         };
         state.version = row.ovs_version;
         state.external_ids = row.external_ids;
@@ -193,6 +194,12 @@ fn state(tables: &Tables) -> State {
         })
     }));
     state
+}
+
+/// `other_config:max-idle`, in milliseconds: Open vSwitch reads it with `smap_get_int()`, so that what is no number is the
+/// default, and takes 0 for no packet at all.
+fn max_idle(text: &str) -> Option<Micros> {
+    text.parse().ok().map(Micros::from_millis)
 }
 
 fn readable<T, E: std::fmt::Display>(

@@ -272,6 +272,7 @@ impl Daemon {
                 promotions_per_s: self.pace.per_s,
                 installs_per_s_max: installs_per_s_max.unwrap_or_else(|| config.nic.installs_per_s.per_s()),
                 demotions: tally.demotions,
+                gaps: tally.gaps,
                 undone: tally.undone,
                 races_repaired: tally.races_repaired,
                 race_longest_us: tally.race_longest_us,

@@ -150,6 +150,7 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
         datapath_interval: micros(config.dump.datapath_interval),
         megaflows_max: small(config.limits.flows_max),
         needs_guard: config.shadow.guard.is_some(),
+        gaps: config.shadow.gaps,
         planner: planner::Settings {
             saving: match config.policy.saving {
                 SavingSetting::Bytes => planner::Saving::Bytes,

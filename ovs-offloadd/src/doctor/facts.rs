@@ -42,6 +42,8 @@ pub struct Facts {
     pub daemon_runs: bool,
     /// Why no ovs-offload-guard can be reached where the configuration has it, if none can.
     pub no_guard: Option<String>,
+    /// `shadow.gaps` of that configuration.
+    pub gaps: bool,
     /// Whether this process has CAP_NET_ADMIN.
     pub net_admin: Fact<bool>,
 }
@@ -151,6 +153,8 @@ pub struct Ovs {
     pub hw_offload: bool,
     /// `other_config:tc-policy`.
     pub tc_policy: TcPolicy,
+    /// `other_config:max-idle`, in milliseconds, where it is set.
+    pub max_idle_ms: Option<u64>,
     /// Interfaces of all bridges.
     pub interfaces: Vec<Interface>,
 }
@@ -437,6 +441,7 @@ pub(crate) mod sample {
                 version: Some("3.5.0".into()),
                 hw_offload: true,
                 tc_policy: TcPolicy::SkipHw,
+                max_idle_ms: None,
                 interfaces: vec![interface("eth0", 1), interface("eth0_0", 2), interface("eth0_1", 3)],
             }),
             vswitchd: Ok(Process { pid: 7, age_ms: 60_000 }),
@@ -449,6 +454,7 @@ pub(crate) mod sample {
             mode: Ok(ModeSetting::Auto),
             daemon_runs: false,
             no_guard: None,
+            gaps: false,
             net_admin: Ok(true),
         }
     }

@@ -177,6 +177,9 @@ pub(crate) enum Entry {
         version: Option<(u16, u16, u16)>,
         hw_offload: bool,
         tc_policy: String,
+        /// Absent where it is not set, and in logs of before it was read.
+        #[serde(default)]
+        max_idle_us: Option<u64>,
     },
     Peer {
         peer: String,
@@ -428,6 +431,7 @@ impl Entry {
                 version: ovs.version.map(|version| (version.major, version.minor, version.patch)),
                 hw_offload: ovs.hw_offload,
                 tc_policy: ovs.tc_policy.as_str().to_owned(),
+                max_idle_us: ovs.max_idle.map(|time| time.0),
             },
             Event::Peer { peer, up } => {
                 let word = PEERS.iter().find(|(known, _)| known == peer).map_or("", |(_, word)| word);
@@ -500,10 +504,11 @@ impl Entry {
         Ok(match self {
             Self::Settings(settings) => Event::Settings(Box::new(settings_of(&settings)?)),
             Self::Policy(policy) => Event::Policy(Box::new(policy.rules()?)),
-            Self::Ovs { version, hw_offload, tc_policy } => Event::Ovs(OvsSettings {
+            Self::Ovs { version, hw_offload, tc_policy, max_idle_us } => Event::Ovs(OvsSettings {
                 version: version.map(|(major, minor, patch)| OvsVersion::new(major, minor, patch)),
                 hw_offload,
                 tc_policy: TcPolicy::parse(&tc_policy),
+                max_idle: max_idle_us.map(Micros),
             }),
             Self::Peer { peer, up } => {
                 let known = PEERS.iter().find(|(_, word)| *word == peer);

@@ -246,6 +246,7 @@ mod tests {
             version: Some(OvsVersion::new(3, 5, 0)),
             hw_offload: true,
             tc_policy: TcPolicy::SkipHw,
+            max_idle: Some(Micros(5_000_000)),
         };
         vec![
             (2, Event::JournalFound(vec!["a8a8cb2c-1b0d-4b0b-8a7c-8b3e3b1a5a01".parse().unwrap()])),

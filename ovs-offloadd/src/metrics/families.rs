@@ -292,6 +292,13 @@ static FAMILIES: &[Family] = &[
         samples: |status, _, out| out.put(&[], status.done.demotions),
     },
     Family {
+        name: "offloadd_gaps_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Times that a rule of mode shadow went for a moment, lest its megaflow look idle to Open vSwitch (shadow.gaps).",
+        samples: |status, _, out| out.put(&[], status.done.gaps),
+    },
+    Family {
         name: "offloadd_undone_promotions_total",
         kind: Kind::Counter,
         labels: &[],

@@ -9,7 +9,8 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         labels: &["bridge", "table"],
         help: "Packets that hardware took of OpenFlow rules in mode shadow, which their own counters do not have: of the first 256 \
-               tables, and of the rest as other. A packet counts in each table that its megaflow passed.",
+               tables, and of the rest as other. A packet counts in each table that its megaflow passed; bridge \
+               is empty before Open vSwitch 4.0.",
         samples: |status, _, out| {
             for (bridge, table, sum) in &status.openflow.tables {
                 out.put(&[bridge, table], sum.packets);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lab_tests::harness::{
-    Daemon, Demo, Failure, Outcome, Ovs, Receiver, Sender, Simnic, Stream, ensure, wait_for,
+    Daemon, Demo, Failure, Outcome, Ovs, Receiver, Sender, Simnic, Stream, ensure, ethtool_counters, wait_for,
 };
 use netlink_wire::Ufid;
 
@@ -126,4 +126,19 @@ pub(super) fn nothing_left() -> Outcome {
         ensure!(!filters.contains("flower"), "filters are left at {port}:\n{filters}");
     }
     Ok(())
+}
+
+/// Packets that the NIC's queues and those to ovs-vswitchd had no room for: a guest that stood still for a while sends the rest at once.
+pub(super) fn dropped(ovs: &Ovs) -> Outcome<u64> {
+    let shown = ovs.appctl(&["dpctl/show"])?;
+    let mut dropped =
+        shown.split("lost:").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    for device in ["sn0pf0vf0", "sn0pf0vf1"] {
+        let counters = ethtool_counters(device)?;
+        let of_queue =
+            counters.iter().filter(|(name, _)| matches!(&***name, "drop_queue" | "drop_queue_packets"));
+        let of_queue: u64 = of_queue.map(|(_, packets)| *packets).sum();
+        dropped = dropped.map(|dropped: u64| dropped + of_queue);
+    }
+    dropped.ok_or_else(|| Failure::new(format!("`dpctl/show` tells of no lost packets: {shown}")))
 }

@@ -1,13 +1,19 @@
 //! ovs-offloadd's configuration, and what this process may do.
 
-use offload_engine::TcPolicy;
+use offload_engine::{OvsSettings, TcPolicy};
 
 use crate::config::ModeSetting;
 use crate::doctor::{Facts, Finding, Kind, Severity, Stage};
 
 /// All kinds found here.
-pub const KINDS: &[&Kind] =
-    &[&CONFIGURATION_WRONG, &TC_POLICY_NOT_SKIP_HW, &NO_GUARD, &NO_NET_ADMIN, &CAPABILITIES_UNKNOWN];
+pub const KINDS: &[&Kind] = &[
+    &CONFIGURATION_WRONG,
+    &TC_POLICY_NOT_SKIP_HW,
+    &NO_GUARD,
+    &IDLE_IN_HARDWARE,
+    &NO_NET_ADMIN,
+    &CAPABILITIES_UNKNOWN,
+];
 
 /// A configuration that the daemon refuses.
 pub static CONFIGURATION_WRONG: Kind = Kind {
@@ -41,6 +47,17 @@ pub static NO_GUARD: Kind = Kind {
     complaint: "ovs-offloadd in mode shadow places nothing (`no_guard`)",
     why: "in mode shadow rules are ovs-offloadd's own; when it dies or hangs, somebody has to remove them",
     mend: "start ovs-offload-guard",
+};
+
+/// Mode shadow with megaflows that are deleted while hardware takes their packets.
+pub static IDLE_IN_HARDWARE: Kind = Kind {
+    id: "idle-in-hardware",
+    in_lab: false,
+    stage: Stage::Daemon,
+    severity: Severity::Note,
+    complaint: "in mode shadow, busy flows leave hardware every ten seconds and come back, each time by ovs-vswitchd",
+    why: "Open vSwitch does not see packets that hardware takes in mode shadow, and deletes a megaflow that had none for max-idle",
+    mend: "set shadow.gaps, or a longer max-idle where there are not too many megaflows",
 };
 
 /// No CAP_NET_ADMIN.
@@ -98,6 +115,22 @@ pub fn guard(facts: &Facts) -> Vec<Finding> {
     vec![NO_GUARD.found(["shadow.guard"], what).run("systemctl enable --now ovs-offload-guard")]
 }
 
+/// How long Open vSwitch keeps megaflows that hardware takes the packets of.
+pub fn idle(facts: &Facts) -> Vec<Finding> {
+    let (Ok(ModeSetting::Shadow), Ok(ovs)) = (&facts.mode, &facts.ovsdb) else { return Vec::new() };
+    let usual = OvsSettings::MAX_IDLE_DEFAULT.0 / 1_000;
+    let max_idle = ovs.max_idle_ms.unwrap_or(usual);
+    if facts.gaps || ovs.hw_offload || max_idle > usual {
+        return Vec::new();
+    }
+    let what = format!("mode is shadow without shadow.gaps, and max-idle is {max_idle} ms");
+    vec![
+        IDLE_IN_HARDWARE
+            .found(["max-idle"], what)
+            .run("ovs-vsctl set Open_vSwitch . other_config:max-idle=60000"),
+    ]
+}
+
 /// What this process may do.
 pub fn capabilities(facts: &Facts) -> Vec<Finding> {
     match &facts.net_admin {
@@ -142,6 +175,19 @@ mod tests {
         assert_eq!(seen(&guard(&facts)), [("no-guard", vec!["shadow.guard"])]);
         facts.no_guard = None;
         assert_eq!(guard(&facts), []);
+    }
+
+    #[test]
+    fn mode_shadow_with_a_short_max_idle_and_without_gaps_is_told() {
+        let mut facts = sample::healthy();
+        facts.ovs_mut().hw_offload = false;
+        assert_eq!(idle(&facts), []);
+        facts.mode = Ok(ModeSetting::Shadow);
+        assert_eq!(seen(&idle(&facts)), [("idle-in-hardware", vec!["max-idle"])]);
+        facts.ovs_mut().max_idle_ms = Some(60_000);
+        assert_eq!(idle(&facts), []);
+        (facts.ovs_mut().max_idle_ms, facts.gaps) = (None, true);
+        assert_eq!(idle(&facts), []);
     }
 
     #[test]

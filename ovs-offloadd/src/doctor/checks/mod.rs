@@ -55,6 +55,7 @@ pub const ALL: &[Check] = &[
     daemon::configuration,
     daemon::mode_and_policy,
     daemon::guard,
+    daemon::idle,
     daemon::capabilities,
 ];
 
@@ -121,6 +122,7 @@ mod tests {
             },
             daemon_runs: false,
             no_guard: None,
+            gaps: false,
         };
         let found: Vec<Finding> = ALL.iter().flat_map(|check| check(&facts)).collect();
         let ids: Vec<&str> = found.iter().map(|finding| finding.kind.id).collect();

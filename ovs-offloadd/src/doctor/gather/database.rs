@@ -76,6 +76,7 @@ fn told(tables: &Tables) -> Result<(Ovs, Vec<(String, String)>), RowError> {
             .get("hw-offload")
             .is_some_and(|value| value.eq_ignore_ascii_case("true")),
         tc_policy: TcPolicy::parse(policy),
+        max_idle_ms: row.other_config.get("max-idle").and_then(|text| text.parse().ok()),
         interfaces: Vec::new(),
     };
     for bridge in tables.rows::<BridgeRow>() {

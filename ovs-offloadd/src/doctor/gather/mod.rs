@@ -64,6 +64,7 @@ pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
         Err(_) => Default::default(),
     };
     let no_guard = config.as_ref().ok().and_then(|config| no_guard(config.shadow.guard.as_deref()));
+    let gaps = config.as_ref().is_ok_and(|config| config.shadow.gaps);
     Facts {
         nics: devlink.map(|found| found.nics),
         kernel: files::kernel(root),
@@ -81,6 +82,7 @@ pub async fn gather(args: &DoctorArgs, places: &Places) -> Facts {
         ovn: ovn_version(&rundir, limit).await,
         daemon_runs: running_pid(&rundir, "ovs-offloadd").is_ok(),
         no_guard,
+        gaps,
         net_admin: caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN)
             .map_err(|error| error.to_string()),
     }

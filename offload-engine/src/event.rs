@@ -359,6 +359,13 @@ pub enum Effect {
         /// How many rules were right.
         rules: usize,
     },
+    /// More new megaflows come by a port than mode shadow follows, or no longer: the log is to say so.
+    Shed {
+        /// Its name.
+        port: String,
+        /// Whether they do.
+        on: bool,
+    },
     /// Note the flows that have a command in flight, in place of those noted before.
     Journal(Vec<Ufid>),
 }

@@ -210,7 +210,8 @@ impl Entry {
 /// All megaflows, found by ufid and by address in TC.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
-    entries: BTreeMap<Ufid, Entry>,
+    /// Boxed: of a large map the keys are what is read, and moved, most.
+    entries: BTreeMap<Ufid, Box<Entry>>,
     by_address: BTreeMap<FilterAddress, Ufid>,
     /// Those that went, and when, in that order. One that came back, or went again, is there in vain.
     gone: VecDeque<(Micros, Ufid)>,
@@ -218,11 +219,11 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn get(&self, ufid: Ufid) -> Option<&Entry> {
-        self.entries.get(&ufid)
+        self.entries.get(&ufid).map(|entry| &**entry)
     }
 
     pub(crate) fn get_mut(&mut self, ufid: Ufid) -> Option<&mut Entry> {
-        self.entries.get_mut(&ufid)
+        self.entries.get_mut(&ufid).map(|entry| &mut **entry)
     }
 
     pub(crate) fn at(&self, address: FilterAddress) -> Option<Ufid> {
@@ -230,7 +231,7 @@ impl Ledger {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Ufid, &Entry)> {
-        self.entries.iter().map(|(ufid, entry)| (*ufid, entry))
+        self.entries.iter().map(|(ufid, entry)| (*ufid, &**entry))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -244,7 +245,7 @@ impl Ledger {
             if let Home::Gone { since } = home {
                 gone.push_back((since, ufid));
             }
-            Entry::new(now, home)
+            Box::new(Entry::new(now, home))
         })
     }
 
@@ -272,7 +273,7 @@ impl Ledger {
         {
             self.gone.pop_front();
             let entry = self.entries.get(&ufid);
-            match entry.filter(|entry| entry.home == Home::Gone { since }).map(Entry::is_resting) {
+            match entry.filter(|entry| entry.home == Home::Gone { since }).map(|entry| entry.is_resting()) {
                 Some(true) => {
                     self.entries.remove(&ufid);
                     forgotten.push(ufid);
@@ -304,8 +305,8 @@ impl Ledger {
     }
 
     /// Changes every megaflow.
-    pub(crate) fn for_each(&mut self, change: impl FnMut(&mut Entry)) {
-        self.entries.values_mut().for_each(change);
+    pub(crate) fn for_each(&mut self, mut change: impl FnMut(&mut Entry)) {
+        self.entries.values_mut().for_each(|entry| change(entry));
     }
 
     /// Megaflows of which `pick` is true.

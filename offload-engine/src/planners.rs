@@ -61,6 +61,11 @@ impl Planners {
         self.each().for_each(|planner| planner.forget(ufid));
     }
 
+    /// [`Self::forget`] of each of them, in less time.
+    pub(crate) fn forget_all(&mut self, ufids: &[Ufid]) {
+        self.each().for_each(|planner| planner.forget_all(ufids));
+    }
+
     /// What policy says of a megaflow of this NIC, as its planner was told.
     pub(crate) fn verdict(&self, nic: Option<NicId>, ufid: Ufid) -> Option<Verdict> {
         self.get(nic?)?.verdict(ufid)

@@ -65,6 +65,8 @@ pub enum Refusal {
     Overlaps,
     /// No guard would remove its rule if the daemon died (shadow mode).
     NoGuard,
+    /// More new megaflows come by its port than are followed (shadow mode).
+    TooManyNew,
 }
 
 /// How a [`Refusal`] is dealt with: the one place where retries are decided.
@@ -145,6 +147,7 @@ impl Refusal {
             | Self::OutOfTunnel
             | Self::Overlaps
             | Self::NoGuard
+            | Self::TooManyNew
             | Self::PassedBy => Retry::WhenChanged,
         }
     }
@@ -166,6 +169,7 @@ impl Refusal {
                 | Self::OutOfTunnel
                 | Self::Overlaps
                 | Self::NoGuard
+                | Self::TooManyNew
         )
     }
 
@@ -198,6 +202,7 @@ impl Refusal {
             Self::OutOfTunnel => "out_of_tunnel",
             Self::Overlaps => "overlaps",
             Self::NoGuard => "no_guard",
+            Self::TooManyNew => "too_many_new",
         }
     }
 }
@@ -249,6 +254,10 @@ impl fmt::Display for Refusal {
             Self::NoGuard => {
                 f.write_str("ovs-offload-guard, which would remove its rule if ovs-offloadd died, is not there")
             }
+            Self::TooManyNew => f.write_str(
+                "more new megaflows come by its port than limits.new-flows-max: all of that port stay in software until that \
+                 is over",
+            ),
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Settings {
     pub commands_in_flight_max: u32,
     /// Megaflows kept track of. Default: 1,000,000; more are counted and left alone.
     pub megaflows_max: u32,
+    /// New megaflows by one port in a second that mode shadow follows. Default: 20,000; where more come, the port's stay in software.
+    pub new_megaflows_max: u32,
     /// Whether mode shadow places rules only while it holds a guard's lease. Default: no, as in simulations.
     pub needs_guard: bool,
     /// Whether rules of mode shadow go for a moment before their megaflows look idle to Open vSwitch. Default: no.
@@ -65,6 +67,7 @@ impl Default for Settings {
             settle: Micros::from_secs(1),
             commands_in_flight_max: 4,
             megaflows_max: 1_000_000,
+            new_megaflows_max: 20_000,
             needs_guard: false,
             gaps: false,
             planner: planner::Settings::default(),

@@ -5,10 +5,11 @@ use crate::event::{Author, Megaflow, OpId, Round};
 use crate::ledger::{Entry, Goal, Home, Stage, TcFilter, Told};
 use crate::refusal::Refusal;
 use crate::rule::{counters_of, same_rule, traffic};
+use crate::shadow::storm::Noted;
 use crate::world::{Doubt, World};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use netlink_wire::Ufid;
+use netlink_wire::{Ifindex, Ufid};
 use policies::Micros;
 use tc_flower::{Chain, FilterCounters, FilterReport, FlowStats, Location, Prio};
 
@@ -46,6 +47,10 @@ pub(crate) enum Change {
     Counted { ufid: Ufid, moved: Traffic, over: Micros },
     /// A rule of our own is not there any more.
     OwnLost { ufid: Ufid },
+    /// More new megaflows come by a port than are followed, from now on.
+    Shed { port: Ifindex },
+    /// All megaflows of a port are known again that was shed.
+    Followed { port: Ifindex },
     /// The rules say otherwise of it than before.
     Decided { ufid: Ufid },
     /// Nothing the mode would care about.
@@ -383,12 +388,20 @@ impl World {
         }
         let was_in_tc = known.is_some_and(|entry| matches!(entry.home, Home::Tc(_)));
         let was_there = known.is_some_and(|entry| entry.home == Home::Datapath);
+        let port =
+            flow.in_port.and_then(|port| self.ports.by_dp_port(flow.dp, port)).map(|port| port.ifindex);
+        if let (Some(port), None, true) = (port, round, self.judges_datapath && !was_there) {
+            match self.storms.note_new(now, port, self.settings.new_megaflows_max) {
+                Noted::Followed => {}
+                Noted::Sheds => return Change::Shed { port },
+                // The next reading shows it, if it is there so long.
+                Noted::PassedOver => return Change::Nothing,
+            }
+        }
         if !self.has_room_for(ufid) {
             return Change::Nothing;
         }
         let latest = self.latest_round();
-        let port =
-            flow.in_port.and_then(|port| self.ports.by_dp_port(flow.dp, port)).map(|port| port.ifindex);
         let entry = self.ledger.entry(ufid, now, Home::Datapath);
         if entry.home != Home::Datapath {
             // A flow that is changed goes on counting from what it had.
@@ -479,12 +492,13 @@ impl World {
         let gone = self.ledger.select(|entry| {
             entry.home == Home::Datapath && entry.seen < round && entry.stale_through < round
         });
-        gone.into_iter()
-            .map(|ufid| {
-                self.filter_lost(now, ufid);
-                Change::Left { ufid }
-            })
-            .collect()
+        let left = gone.into_iter().map(|ufid| {
+            self.filter_lost(now, ufid);
+            Change::Left { ufid }
+        });
+        let left: Vec<Change> = left.collect();
+        let followed = self.storms.read(round).into_iter().map(|port| Change::Followed { port });
+        left.into_iter().chain(followed).collect()
     }
 
     /// Notifications of the kernel datapath were lost, or flows went without one.

@@ -13,6 +13,7 @@ use crate::recording::Recordings;
 use crate::refusal::Refusal;
 use crate::settings::Settings;
 use crate::shadow::book::Book;
+use crate::shadow::storm::Storms;
 use crate::shadow::{Abilities, Overlaps};
 use crate::standing::Standings;
 use alloc::boxed::Box;
@@ -118,6 +119,8 @@ pub(crate) struct World {
     pub(crate) overlaps: Overlaps,
     /// What hardware took, by OpenFlow rules.
     pub(crate) openflow: Sums,
+    /// Ports by which too many new megaflows come; none but in mode shadow.
+    pub(crate) storms: Storms,
     /// What of TC the kernel has.
     pub(crate) abilities: Abilities,
     /// Whether the mode decides about flows of the kernel datapath.
@@ -161,6 +164,7 @@ impl World {
             own: Book::default(),
             overlaps: Overlaps::default(),
             openflow: Sums::default(),
+            storms: Storms::default(),
             abilities: Abilities::default(),
             judges_datapath: false,
             chains: Chains::default(),

@@ -10,6 +10,7 @@ mod placement;
 mod scene;
 mod set_up;
 mod stale;
+mod storm;
 mod switched;
 
 use lab_tests::harness::{Need, Test, fact};
@@ -21,11 +22,12 @@ use guard::{
     no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed,
     rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over,
 };
-use lag::rules_go_with_what_their_megaflows_did;
+use lag::{rules_go_with_what_their_megaflows_did, rules_keep_up_with_a_hundred_openflow_changes_a_second};
 use packaged::the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed;
 use placement::a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule;
 use set_up::making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening;
 use stale::nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge;
+use storm::a_port_that_is_scanned_through_is_shed_and_the_flows_of_others_stay_in_hardware;
 use switched::when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -44,6 +46,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(when_open_vswitch_is_switched_no_packet_goes_wrong_and_its_own_rules_are_steered)
         .needs(NEEDS)
         .long(),
+    fact!(a_port_that_is_scanned_through_is_shed_and_the_flows_of_others_stay_in_hardware).needs(NEEDS),
     fact!(making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening).needs(NEEDS).long(),
     fact!(rules_treat_packets_as_their_megaflows_do).needs(&[Need::Simnic]).long(),
 ];

@@ -17,6 +17,10 @@ use tc_flower::{Filter, FilterAddress, Handle, Location};
 
 /// One megaflow of so many is big.
 const BIG_ONE_OF: u64 = 500;
+/// Megaflows of another port, all of them big, which are there from the beginning to the end.
+const STEADY: u64 = 100;
+/// The number of the first of them.
+const STEADY_FROM: u64 = 1 << 40;
 /// Packets per second of a big one, and of each other.
 const BIG_PER_S: u64 = 5_000;
 const SMALL_PER_S: u64 = 10;
@@ -42,6 +46,8 @@ pub(crate) struct Offered {
     /// So many are there at once at most: the oldest goes (`flow-limit` of Open vSwitch is 200,000).
     pub(crate) live_max: u64,
     pub(crate) seconds: u64,
+    /// So many of a port are followed (`limits.new-flows-max`).
+    pub(crate) followed_max: u32,
 }
 
 /// What came of it.
@@ -55,6 +61,8 @@ pub(crate) struct Seen {
     pub(crate) losses: u64,
     /// Share of the packets of big megaflows that hardware forwarded, in the second half.
     pub(crate) big_in_hardware: f64,
+    /// The same of those of the other port.
+    pub(crate) steady_in_hardware: f64,
 }
 
 impl Seen {
@@ -89,6 +97,8 @@ pub(crate) struct Storm {
     buffer: Vec<u8>,
     hardware: u64,
     big: u64,
+    steady_hardware: u64,
+    steady: u64,
     counted_until: Micros,
     seen: Seen,
 }
@@ -113,7 +123,11 @@ fn number_of(filter: &Filter) -> u64 {
 }
 
 fn is_big(number: u64) -> bool {
-    number.is_multiple_of(BIG_ONE_OF)
+    number.is_multiple_of(BIG_ONE_OF) || is_steady(number)
+}
+
+fn is_steady(number: u64) -> bool {
+    number >= STEADY_FROM
 }
 
 /// A message of the family as the kernel writes it: of one that is gone, its id and what it counted.
@@ -129,7 +143,8 @@ fn message(command: u8, number: u64, packets: u64) -> Vec<u8> {
             attr(&mut mask, kind, covered);
         };
         both(20, &[0; 4], &[0xff; 4]);
-        both(3, &1_u32.to_ne_bytes(), &[0xff; 4]);
+        let port: u32 = if is_steady(number) { 3 } else { 1 };
+        both(3, &port.to_ne_bytes(), &[0xff; 4]);
         both(4, &[2; 12], &[0xff; 12]);
         both(6, &[8, 0], &[0xff; 2]);
         let [.., a, b, c] = number.to_be_bytes();
@@ -173,7 +188,11 @@ fn event(message: &Message<'_>, round: Option<Round>) -> Event {
 impl Storm {
     pub(crate) fn new(offered: Offered) -> Self {
         let now = Micros::from_secs(100);
-        let settings = Settings { mode: ModeWanted::Shadow, ..Settings::default() };
+        let settings = Settings {
+            mode: ModeWanted::Shadow,
+            new_megaflows_max: offered.followed_max,
+            ..Settings::default()
+        };
         let wire = UnixDatagram::pair().unwrap();
         let mut storm = Self {
             offered,
@@ -192,6 +211,8 @@ impl Storm {
             buffer: vec![0; 64 << 10],
             hardware: 0,
             big: 0,
+            steady_hardware: 0,
+            steady: 0,
             counted_until: now,
             seen: Seen::default(),
         };
@@ -209,13 +230,16 @@ impl Storm {
             switch_id: "00".into(),
             eswitch_mode: "switchdev".into(),
         })));
-        storm.queue.extend([1, 2].map(|number| Event::Port(Box::new(port(number)))));
+        storm.queue.extend([1, 2, 3].map(|number| Event::Port(Box::new(port(number)))));
         storm.queue.push_back(Event::Peer { peer: Peer::Vswitchd, up: true });
         storm.queue.push_back(Event::DatapathOverrun);
         storm
     }
 
     pub(crate) fn run(mut self) -> Seen {
+        for number in STEADY_FROM..STEADY_FROM + STEADY {
+            self.notify(self.begun, message(NEW, number, 1));
+        }
         let end = self.begun.plus(Micros::from_secs(self.offered.seconds));
         while self.now < end {
             self.offer();
@@ -225,6 +249,7 @@ impl Storm {
         self.seen.live = self.next - self.oldest;
         self.seen.behind.sort_unstable();
         self.seen.big_in_hardware = self.hardware as f64 / self.big.max(1) as f64;
+        self.seen.steady_in_hardware = self.steady_hardware as f64 / self.steady.max(1) as f64;
         self.seen
     }
 
@@ -247,6 +272,9 @@ impl Storm {
 
     /// When a megaflow is made.
     fn born(&self, number: u64) -> Micros {
+        if is_steady(number) {
+            return self.begun;
+        }
         self.begun.plus(Micros(number * 1_000_000 / self.offered.per_s))
     }
 
@@ -277,7 +305,10 @@ impl Storm {
         }
         if self.now.since(self.begun) > Micros::from_secs(self.offered.seconds / 2) {
             self.big += packets * ((self.next - self.oldest) / BIG_ONE_OF);
-            self.hardware += packets * self.placed.len() as u64;
+            let steady = self.placed.keys().filter(|number| is_steady(**number)).count() as u64;
+            self.hardware += packets * (self.placed.len() as u64 - steady);
+            self.steady += packets * STEADY;
+            self.steady_hardware += packets * steady;
         }
     }
 
@@ -334,9 +365,13 @@ impl Storm {
 
     fn part_of_dump(&mut self) -> Option<(Round, Vec<u8>, bool)> {
         let (round, from, to) = self.flow_dump.take()?;
+        let is_first = from == 0;
         let from = from.max(self.oldest);
         let until = to.min(from + DUMPED_AT_A_TIME as u64);
-        let bytes = (from..until).flat_map(|number| message(NEW, number, self.counted(number))).collect();
+        // The others come with the first part.
+        let steady = if is_first { STEADY } else { 0 };
+        let numbers = (STEADY_FROM..STEADY_FROM + steady).chain(from..until);
+        let bytes = numbers.flat_map(|number| message(NEW, number, self.counted(number))).collect();
         let ends = until >= to;
         if !ends {
             self.flow_dump = Some((round, until, to));
@@ -360,7 +395,7 @@ impl Storm {
                     self.delete(op, address);
                 }
                 Effect::DumpFilters { round, location, terse } => self.dump_filters(round, location, terse),
-                Effect::DumpMegaflows { round } => self.flow_dump = Some((round, self.oldest, self.next)),
+                Effect::DumpMegaflows { round } => self.flow_dump = Some((round, 0, self.next)),
                 _ => {}
             }
         }

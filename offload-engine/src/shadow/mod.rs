@@ -32,6 +32,7 @@ mod overlap;
 mod place;
 mod rewrite;
 mod settle;
+pub(crate) mod storm;
 mod take_over;
 mod tunnel;
 mod untranslatable;

@@ -141,6 +141,15 @@ impl Overlaps {
         concerned
     }
 
+    /// Nothing is known any more of what enters there.
+    pub fn forget(&mut self, entrance: Entrance) {
+        let groups = self.ports.remove(&entrance).unwrap_or_default();
+        for ufid in groups.into_values().flat_map(|group| group.flows.into_keys()) {
+            self.known.remove(&ufid);
+        }
+        self.actions.retain(|actions| Arc::strong_count(actions) > 1);
+    }
+
     /// Nothing is known any more.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -6,6 +6,7 @@
 
 use super::book::{Stage, is_gone};
 use super::gap::Gaps;
+use super::storm::{Storms, passed_over};
 use super::translate;
 use crate::event::{Answer, Effect, OpId};
 use crate::ledger::{Entry, Home};
@@ -57,6 +58,7 @@ pub(crate) struct Shadow {
 impl Placing for Shadow {
     fn changed(&mut self, world: &mut World, now: Micros, change: Change, fx: &mut Vec<Effect>) {
         match change {
+            Change::Told { ufid } if passed_over(world, ufid) => self.settle(world, now, ufid, fx),
             Change::Told { ufid } => {
                 // Those go first that it leaves uncertain.
                 self.lay_over(world, now, ufid, fx);
@@ -75,6 +77,8 @@ impl Placing for Shadow {
                 }
                 self.lay_over(world, now, ufid, fx);
             }
+            Change::Shed { port } => self.shed(world, now, port, fx),
+            Change::Followed { port } => self.follow(world, now, port, fx),
             Change::OwnLost { ufid } => {
                 self.unplaced(now, ufid);
                 self.settle(world, now, ufid, fx);
@@ -97,10 +101,13 @@ impl Placing for Shadow {
 
     fn epoch(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
         self.take_over(world, now, fx);
-        for ufid in world.forget_gone(now) {
-            self.unwant(world, now, ufid);
-            self.planners.forget(ufid);
+        world.abate(now);
+        let gone = world.forget_gone(now);
+        for ufid in &gone {
+            self.wanted.remove(ufid);
+            self.queued.remove(ufid);
         }
+        self.planners.forget_all(&gone);
         self.hot.retain(|_, since| now.since(*since) < HOT_FOR);
         self.settle_queued(world, now, fx);
         self.see_to_gaps(world, now, fx);
@@ -172,6 +179,9 @@ impl Placing for Shadow {
     }
 
     fn overrun(&mut self, world: &mut World, now: Micros, fx: &mut Vec<Effect>) {
+        if let Some(port) = world.storms.overrun(world.latest_round(), world.settings.new_megaflows_max) {
+            self.shed(world, now, port, fx);
+        }
         self.settle_all(world, now, fx);
     }
 
@@ -216,6 +226,7 @@ impl Placing for Shadow {
         let left = world.own.is_empty() && world.ops.is_empty();
         if left {
             world.overlaps.clear();
+            world.storms = Storms::default();
             world.ledger.for_each(|entry| {
                 if entry.home == Home::Datapath {
                     (entry.refusal, entry.nic, entry.decision) = (None, None, None);
@@ -319,7 +330,7 @@ impl Shadow {
     }
 
     /// Decides whether a megaflow may compete at all, and tells its planner.
-    fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
+    pub(super) fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         let Some(entry) = world.ledger.get(ufid).filter(|entry| world.judges(entry)) else { return };
         let nic = nic_of(world, entry);
         let guarded = if world.may_keep() { Ok(()) } else { Err(Refusal::NoGuard) };
@@ -405,6 +416,9 @@ fn nic_of(world: &World, entry: &Entry) -> Option<NicId> {
 
 /// The rule of our own that does what a megaflow does, and its NIC.
 pub(crate) fn rule_of(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId, Filter), Refusal> {
+    if entry.port.is_some_and(|port| world.storms.is_shed(port)) {
+        return Err(Refusal::TooManyNew);
+    }
     let told = entry.told.as_ref().ok_or(Refusal::TooLong)?;
     let unreadable = |why: netlink_wire::Malformed| Refusal::Unsupported(why.to_string());
     let keys = told.body.keys().map_err(unreadable)?;

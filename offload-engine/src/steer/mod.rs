@@ -91,6 +91,8 @@ impl Placing for Steer {
             | Change::Told { .. }
             | Change::Counted { .. }
             | Change::OwnLost { .. }
+            | Change::Shed { .. }
+            | Change::Followed { .. }
             | Change::Nothing => {}
         }
     }

@@ -27,11 +27,14 @@ pub(crate) struct Plan {
     pub(crate) overlaps: bool,
     /// Rules that the NIC has room for.
     pub(crate) entries: usize,
+    /// New flows in a second that are followed.
+    pub(crate) new_max: u32,
     /// Ports, filters of others, Open vSwitch and the mode come and go.
     pub(crate) upheavals: bool,
 }
 
-fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
+/// Returns how often a port was shed.
+fn schedules(count: u64, plan: impl Fn(u64) -> Plan) -> u64 {
     let seeds = match std::env::var("OFFLOAD_SEED") {
         Ok(seed) => {
             let seed = seed.parse().expect("OFFLOAD_SEED is a number");
@@ -40,7 +43,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
         Err(_) => 0..count,
     };
     let repeated = std::env::var_os("OFFLOAD_SEED").is_some();
-    let (mut placed, mut removed, mut uncertain) = (0, 0, 0);
+    let (mut placed, mut removed, mut uncertain, mut shed) = (0, 0, 0, 0);
     let mut overlaps = false;
     for seed in seeds.clone() {
         let plan = plan(seed);
@@ -50,16 +53,20 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
             for _ in 0..400 {
                 run.step();
             }
+            if plan.new_max != u32::MAX {
+                run.go_on_slowly();
+            }
             run.come_to_rest();
             run.check_at_rest();
             if plan.entries == usize::MAX {
                 run.be_busy();
             }
             run.leave();
-            (run.added, run.deleted, run.uncertain)
+            (run.added, run.deleted, run.uncertain, run.storms)
         });
         match result {
-            Ok((added, deleted, times)) => {
+            Ok((added, deleted, times, storms)) => {
+                shed += storms;
                 (placed, removed, uncertain) = (placed + added, removed + deleted, uncertain + times);
             }
             Err(panic) => {
@@ -79,6 +86,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) {
         repeated || !overlaps || uncertain > many,
         "flows overlapped after {uncertain} steps of {many} schedules"
     );
+    shed
 }
 
 fn calm(seed: u64) -> Plan {
@@ -90,6 +98,7 @@ fn calm(seed: u64) -> Plan {
         overlaps: false,
         upheavals: false,
         entries: 6,
+        new_max: u32::MAX,
     }
 }
 
@@ -146,6 +155,19 @@ fn everything_at_once_leaves_no_rule_without_its_megaflow() {
         upheavals: true,
         ..calm(seed)
     });
+}
+
+#[test]
+fn a_port_by_which_too_many_new_ones_come_has_no_rules_and_has_them_again_once_that_is_over() {
+    let storms = schedules(200, |seed| Plan {
+        new_max: 20,
+        entries: usize::MAX,
+        buffer: if seed % 2 == 0 { usize::MAX } else { 3 },
+        overlaps: seed % 4 < 2,
+        upheavals: seed % 8 < 4,
+        ..calm(seed)
+    });
+    assert!(storms > 100, "the port was shed {storms} times");
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub(crate) struct Run {
     detraced: u64,
     /// It was decided about what an earlier daemon left.
     taken_over: bool,
+    /// How often the port was shed.
+    pub(crate) storms: u64,
     pub(crate) added: u64,
     pub(crate) deleted: u64,
     /// How often flows were there that overlapped and did not do the same.
@@ -125,9 +127,10 @@ fn megaflow(number: u64, flow: Flow) -> Box<Megaflow> {
     })
 }
 
-fn settings(mode: ModeWanted) -> Settings {
+fn settings(mode: ModeWanted, new_megaflows_max: u32) -> Settings {
     Settings {
         mode,
+        new_megaflows_max,
         epoch: Micros::from_millis(20),
         datapath_interval: Micros::from_millis(20),
         planner: planner::Settings {
@@ -157,7 +160,7 @@ impl Run {
             plan,
             traced: std::env::var_os("OFFLOAD_TRACE").is_some(),
             now,
-            engine: Engine::new(now, settings(ModeWanted::Shadow)),
+            engine: Engine::new(now, settings(ModeWanted::Shadow, plan.new_max)),
             flows: BTreeMap::new(),
             ports: (1..=3).map(|number| (number, port(number))).collect(),
             filters: BTreeMap::new(),
@@ -176,6 +179,7 @@ impl Run {
             took: BTreeMap::new(),
             detraced: 0,
             taken_over: false,
+            storms: 0,
             added: 0,
             deleted: 0,
             uncertain: 0,
@@ -246,6 +250,7 @@ impl Run {
                 let answer = Answer::Detraced(self.detrace(ufid));
                 self.answers.push_back(Event::Answer { op, answer });
             }
+            Effect::Shed { on, .. } => self.storms += u64::from(on),
             other => panic!("shadow mode does not do this: {other:?}"),
         }
     }
@@ -506,7 +511,7 @@ impl Run {
                     ModeWanted::Shadow => ModeWanted::Observe,
                     _ => ModeWanted::Shadow,
                 };
-                self.tell(Event::Settings(Box::new(settings(self.mode))));
+                self.tell(Event::Settings(Box::new(settings(self.mode, self.plan.new_max))));
             }
             4 => {
                 // The qdisc goes, and what hangs on it.
@@ -539,6 +544,25 @@ impl Run {
         self.deliver_tc();
         self.carry_on();
         self.check();
+    }
+
+    /// Less happens than it takes for a port to be shed, until one that was is not any more, and a while longer.
+    pub(crate) fn go_on_slowly(&mut self) {
+        let end = self.now.plus(Micros::from_secs(9));
+        while self.now < end {
+            let until = self.now.plus(Micros::from_millis(150));
+            while self.now < until {
+                self.now = self.now.plus(Micros::from_millis(4));
+                self.wake();
+                self.go_on_dumping();
+                self.deliver_datapath(1);
+                self.deliver_tc();
+                self.carry_on();
+                self.check();
+            }
+            self.step();
+            self.change();
+        }
     }
 
     fn wake(&mut self) {
@@ -612,7 +636,9 @@ impl Run {
     /// What came and went is there again, and all flows have packets all the while: whatever can be is in hardware then.
     pub(crate) fn be_busy(&mut self) {
         self.restore();
-        for _ in 0..100 {
+        // A port that was shed has to be calm for some seconds.
+        let long = if self.plan.new_max == u32::MAX { 100 } else { 400 };
+        for _ in 0..long {
             for number in self.flows.keys().copied().collect::<Vec<_>>() {
                 self.send(number, 10);
             }
@@ -647,7 +673,7 @@ impl Run {
             self.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
         }
         self.mode = ModeWanted::Shadow;
-        self.tell(Event::Settings(Box::new(settings(self.mode))));
+        self.tell(Event::Settings(Box::new(settings(self.mode, self.plan.new_max))));
     }
 
     /// NIC, kernel datapath and the engine's tables agree.

@@ -162,6 +162,7 @@ impl Run {
             Effect::AddFilter { .. } => panic!("steer mode makes no filter"),
             Effect::TookOver { .. } => panic!("steer mode takes no rules over"),
             Effect::Detrace { .. } => panic!("Open vSwitch sees what steer mode moves"),
+            Effect::Shed { .. } => panic!("steer mode sheds no port"),
             Effect::Journal(flows) => self.journal = flows,
         }
     }

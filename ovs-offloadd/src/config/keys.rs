@@ -395,6 +395,16 @@ pub static KEYS: &[Key] = &[
         set: |config, value| value.integer(1_000, 1 << 24).map(|number| config.limits.flows_max = number),
     },
     Key {
+        name: "limits.new-flows-max",
+        default: "20000",
+        shape: "whole number from 100 to 16777216",
+        doc: "New megaflows by one port in a second that mode shadow follows. Where more come, all of that port stay in \
+              software (too_many_new) until it has been less than half of that for 5 s.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| value.integer(100, 1 << 24).map(|number| config.limits.new_flows_max = number),
+    },
+    Key {
         name: "limits.socket-buffer",
         default: "16777216",
         shape: "whole number of bytes from 65536 to 1073741824",
@@ -504,6 +514,7 @@ mod tests {
             ("dump.datapath-interval", "\"3 s\""),
             ("metrics.listen", "\"off\""),
             ("limits.flows-max", "5000"),
+            ("limits.new-flows-max", "200"),
             ("limits.socket-buffer", "65536"),
             ("limits.requests-in-flight", "9"),
             ("limits.control-clients", "9"),

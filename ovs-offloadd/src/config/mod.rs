@@ -305,6 +305,8 @@ pub struct Metrics {
 pub struct Limits {
     /// Most flows that are tracked.
     pub flows_max: u64,
+    /// New megaflows by one port in a second that mode shadow follows.
+    pub new_flows_max: u64,
     /// Receive buffer of each notification socket, in bytes.
     pub socket_buffer: u64,
     /// Most requests to the kernel in flight.

@@ -576,6 +576,10 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             }
             carry.guard.took_over(devices.into_iter().map(|device| device.0).collect(), &mut events);
         }
+        Effect::Shed { port, on: true } => {
+            warn!(%port, "more new megaflows come by a port than limits.new-flows-max; all of it stay in software for now");
+        }
+        Effect::Shed { port, on: false } => info!(%port, "megaflows of the port may go to hardware again"),
         Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
         Effect::Detrace { op, ufid } => events.extend(command(vswitchd::Command::Detrace(ufid), op)),
         Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),

@@ -149,6 +149,7 @@ pub(crate) fn engine_settings(config: &Config) -> Settings {
         epoch: micros(config.policy.epoch),
         datapath_interval: micros(config.dump.datapath_interval),
         megaflows_max: small(config.limits.flows_max),
+        new_megaflows_max: small(config.limits.new_flows_max),
         needs_guard: config.shadow.guard.is_some(),
         gaps: config.shadow.gaps,
         planner: planner::Settings {

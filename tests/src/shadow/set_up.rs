@@ -147,7 +147,7 @@ fn there(ovs: &Ovs) -> Outcome<u64> {
 }
 
 /// UDP from this port.
-fn datagram(from: u16) -> Vec<u8> {
+pub(super) fn datagram(from: u16) -> Vec<u8> {
     let mut frame = vec![0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1, 0x08, 0x00];
     frame.extend([0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 10, 0, 1, 10, 10, 0, 2]);
     frame.extend(from.to_be_bytes());

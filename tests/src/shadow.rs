@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
         .needs(NEEDS)
         .per_release(),
     fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).long(),
+    fact!(rules_keep_up_with_a_hundred_openflow_changes_a_second).needs(NEEDS).long(),
     fact!(rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over).needs(NEEDS),
     fact!(the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed).needs(NEEDS),
     fact!(no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed).needs(NEEDS).long(),

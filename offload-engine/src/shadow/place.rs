@@ -106,6 +106,7 @@ impl Placing for Shadow {
         for ufid in &gone {
             self.wanted.remove(ufid);
             self.queued.remove(ufid);
+            self.gaps.close(*ufid);
         }
         self.planners.forget_all(&gone);
         self.hot.retain(|_, since| now.since(*since) < HOT_FOR);

@@ -6,14 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, ensure, wait_for, wait_until};
+use lab_tests::harness::{
+    Daemon, Demo, Failure, Lab, OpenFlow, Outcome, Ovs, UdpRule, ensure, wait_for, wait_until,
+};
 use netlink_wire::genl::FamilyId;
 use netlink_wire::ovs_flow::{self, Megaflow};
 use netlink_wire::{Messages, ovs_datapath};
 use ovs_offloadd::io::netlink::{Asker, DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 use tc_flower::{Change, TcEvent, request};
 
-use super::scene::{EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, one_megaflow_each, origin};
+use super::scene::{
+    EAGER, FIRST, PORT, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, one_megaflow_each, origin,
+};
 
 const FLOWS: u16 = 20;
 /// OpenFlow changes, each of all flows.
@@ -220,6 +224,55 @@ pub(super) fn rules_go_with_what_their_megaflows_did(lab: &mut Lab) -> Outcome {
     tell("deleted megaflows", &witness.with(|record| record.lags[changed..].to_vec()), BOUND)?;
     agree(&ovs, &daemon, SETTLES_WITHIN)?;
     wait_until("no rule is due", SETTLES_WITHIN, || Ok(witness.with(|record| record.due.is_empty())))?;
+    ensure!(witness.with(|record| record.lost) == 0, "the witness lost notifications");
+    let sent = traffic.sender.stop()?;
+    let received = traffic.receiver.finish()?;
+    ensure!(received.duplicated == 0, "packets came twice: {received:?}");
+    ensure!(sent == received.packets, "{sent} packets were sent and {received:?}");
+    Ok(())
+}
+
+/// OpenFlow changes a second, and for how many seconds.
+const CHANGES_A_SECOND: u32 = 100;
+const SECONDS: u32 = 30;
+
+pub(super) fn rules_keep_up_with_a_hundred_openflow_changes_a_second(lab: &mut Lab) -> Outcome {
+    let ovs = Ovs::start(lab, &["hw-offload=false"])?;
+    let demo = Demo::up(&ovs)?;
+    one_megaflow_each(&ovs, FLOWS, "output:sn0pf0vf1")?;
+    let witness = Witness::start()?;
+    let traffic = Traffic::start(&demo, FLOWS, 400)?;
+    let daemon = Daemon::start(lab, &ovs, EAGER)?;
+    in_hardware(usize::from(FLOWS))?;
+    let output = ovs.vsctl(&["get", "Interface", "sn0pf0vf1", "ofport"])?.trim().parse()?;
+
+    let mut bridge = OpenFlow::connect(&ovs, "br0")?;
+    let begun = Instant::now();
+    let mut placed = 0;
+    for change in 0..CHANGES_A_SECOND * SECONDS {
+        let due = begun + Duration::from_secs(1) * change / CHANGES_A_SECOND;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (round, flow) = (change / u32::from(FLOWS), change % u32::from(FLOWS));
+        let ports = (FIRST + u16::try_from(flow)?, PORT);
+        let tos = u8::try_from(round % 60)? * 4 + 4;
+        bridge.change(UdpRule { priority: 100, ports, tos, output })?;
+        if flow == 0 {
+            bridge.settle()?;
+            placed += in_nic()?.len();
+        }
+    }
+    let took = begun.elapsed();
+    println!(
+        "    {} changes took {took:?}, about {} flows in hardware meanwhile",
+        CHANGES_A_SECOND * SECONDS,
+        placed as u32 * u32::from(FLOWS) / (CHANGES_A_SECOND * SECONDS)
+    );
+    wait_until("no rule is due", SETTLES_WITHIN, || Ok(witness.with(|record| record.due.is_empty())))?;
+    tell("OpenFlow changes", &witness.with(|record| record.lags.clone()), BOUND)?;
+    in_hardware(usize::from(FLOWS))?;
+    agree(&ovs, &daemon, SETTLES_WITHIN)?;
+    ensure!(took < Duration::from_secs(u64::from(SECONDS) * 5 / 4), "the bridge was not changed that fast");
+    ensure!(placed > 0, "never was a rule there: this test shows nothing");
     ensure!(witness.with(|record| record.lost) == 0, "the witness lost notifications");
     let sent = traffic.sender.stop()?;
     let received = traffic.receiver.finish()?;

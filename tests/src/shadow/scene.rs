@@ -20,7 +20,7 @@ pub(super) const TAG: &str = "73686477";
 /// The UDP port that the flows go to.
 pub(super) const PORT: u16 = 7100;
 /// The source port of the first flow; the others follow.
-const FIRST: u16 = 21_000;
+pub(super) const FIRST: u16 = 21_000;
 
 /// What a rule's cookie has of its megaflow's id.
 pub(super) fn origin(ufid: Ufid) -> String {

@@ -47,6 +47,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("simnic", simnic::TESTS),
     ("steer", steer::TESTS),
     ("shadow", shadow::TESTS),
+    ("judge", shadow::JUDGE),
     ("faults", faults::TESTS),
     ("hot", hot::TESTS),
     ("races", races::TESTS),

@@ -38,8 +38,8 @@ Options of lab:
 
 Options of test:
   --only PART       runs this part only; may be given several times. Parts: fmt, clippy, pure, doc, deny, unit, fuzz,
-                    lab-trixie, lab-nics, lab-faults, lab-bookworm, lab-sid, lab-conntrack, and with --long also
-                    lab-conntrack-bookworm, lab-conntrack-sid, lab-ct, lab-debug, ovs-testsuite
+                    lab-trixie, lab-nics, lab-judge, lab-faults, lab-bookworm, lab-sid, lab-conntrack, and with --long
+                    also lab-conntrack-bookworm, lab-conntrack-sid, lab-ct, lab-debug, ovs-testsuite
   --long            adds what takes longer than a change should wait for
 
 Options of ovs-testsuite:

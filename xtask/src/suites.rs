@@ -34,16 +34,17 @@ pub(crate) struct Suite {
     pub(crate) long: bool,
 }
 
-/// All of them, those first that take longest. The full one is in three parts, so that none is what all wait for: what
-/// the first two leave out is in the third, whatever it is.
-pub(crate) const ALL: [Suite; 10] = [
+/// All of them, those first that take longest. The full one is in four parts, so that none is what all wait for: what
+/// the others leave out is in `lab-faults`, whatever it is.
+pub(crate) const ALL: [Suite; 11] = [
     suite("lab-trixie", Release::Trixie, Flavour::Trixie, "lab,ovsdb,steer,doctor,ovn"),
     suite("lab-nics", Release::Trixie, Flavour::Trixie, "simnic,inventory,lifecycle,hot"),
+    suite("lab-judge", Release::Trixie, Flavour::Trixie, "judge"),
     suite(
         "lab-faults",
         Release::Trixie,
         Flavour::Trixie,
-        "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle,hot",
+        "-lab,ovsdb,steer,doctor,ovn,simnic,inventory,lifecycle,hot,judge",
     ),
     Suite { tests: "release", ..suite("lab-bookworm", Release::Bookworm, Flavour::Trixie, "") },
     Suite { tests: "release", ..suite("lab-sid", Release::Sid, Flavour::Sid, "") },

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use lab_tests::harness::{Failure, Lab, Outcome, ensure};
+use lab_tests::harness::{Lab, Outcome};
 use netlink_wire::ovs_flow::{FlowKeys, Megaflow};
 use offload_engine::shadow::{Overlaps, Packets};
 use tc_flower::Filter;
@@ -11,29 +11,17 @@ use tc_flower::Filter;
 use super::dice;
 use super::kernel::Kernel;
 use super::odd;
-use super::outer::GENEVE_PORT;
 use super::packet::{self, BARRIER};
+use super::phase::{Barriers, Seen};
 use super::pipeline::{Ingress, Pipeline};
 use super::switch::{End, Switch};
 
-/// The longest that the barriers of a phase may take to come back.
-const COMES_BACK_WITHIN: Duration = Duration::from_secs(60);
-/// How long is waited for the next frame while barriers are under way.
-const SILENCE: Duration = Duration::from_millis(40);
-/// Nothing more comes once nothing has come for so long after the barriers, which packets may take another way than: by
-/// hardware, or by ovs-vswitchd.
-const LONG_SILENCE: Duration = Duration::from_millis(250);
-/// The longest that is waited for what came out before, and has not this time.
-const LATE_WITHIN: Duration = Duration::from_secs(3);
-/// So many times more are packets sent by software, until the same comes out twice in a row.
-const SETTLES_IN: usize = 4;
-/// Frames that are sent before what came out is read.
-const IN_FLIGHT: usize = 64;
-/// Numbers of barriers begin here.
-const BARRIERS: u32 = 0x8000_0000;
+/// So many times are packets sent by hardware, where some come out otherwise than by software: what ovs-vswitchd sends on late comes
+/// out of another phase than its own. What differs each time is told.
+const HARDWARE_TIMES: usize = 3;
 
-/// What came out of a phase: by the packet, in order for each port. What has no number is under none.
-pub(super) type Seen = BTreeMap<Option<u32>, BTreeMap<End, Vec<Vec<u8>>>>;
+/// A frame with its number and the place it is sent from.
+pub(super) type Frame = (u32, Ingress, Vec<u8>);
 
 /// A packet that was not treated the same.
 #[derive(Clone, Debug)]
@@ -69,6 +57,10 @@ pub(super) struct Round {
     pub(super) uncertain_ports: BTreeSet<u32>,
     /// Packets of these that were not treated the same.
     pub(super) uncertain: usize,
+    /// Packets that came out otherwise, and as by software when they were sent again.
+    pub(super) late: usize,
+    /// Packets sent with rules in the NIC.
+    pub(super) sent_by_hardware: u64,
     /// Megaflows that take the same packets as others and do something else, as text.
     pub(super) overlapped: Vec<String>,
     /// Megaflows and rules as text, where asked for.
@@ -87,15 +79,18 @@ pub(super) struct How {
 pub(super) struct Judge<'l> {
     pub(super) lab: &'l mut Lab,
     pub(super) switch: Switch,
-    kernel: Kernel,
-    buffer: Vec<u8>,
-    barriers: u32,
+    pub(super) kernel: Kernel,
+    pub(super) buffer: Vec<u8>,
+    pub(super) barriers: Barriers,
+    /// Packets that found the kernel's queue for ovs-vswitchd full.
+    pub(super) lost: u64,
 }
 
 impl<'l> Judge<'l> {
     pub(super) fn new(lab: &'l mut Lab) -> Outcome<Self> {
         let switch = Switch::new(lab)?;
-        Ok(Self { lab, switch, kernel: Kernel::open()?, buffer: Vec::new(), barriers: BARRIERS })
+        let (buffer, barriers) = (Vec::new(), Barriers::default());
+        Ok(Self { lab, switch, kernel: Kernel::open()?, buffer, barriers, lost: 0 })
     }
 
     pub(super) fn run(&mut self, pipelines: &[Pipeline], how: How) -> Outcome<Round> {
@@ -106,59 +101,56 @@ impl<'l> Judge<'l> {
         watch.lap(&mut round);
         let frames = frames(pipelines);
         round.sent = frames.len() as u64;
-        // The first time, ovs-vswitchd decides about each packet, and its megaflow is made.
-        self.phase(&frames)?;
+        let decided = self.decide(&frames)?;
         watch.lap(&mut round);
-        let before = self.kernel.statistics()?;
-        let software = self.settled(&frames)?;
-        let after = self.kernel.statistics()?;
-        ensure!(
-            after.lost == before.lost,
-            "{} packets did not get to ovs-vswitchd",
-            after.lost - before.lost
-        );
-        round.misses = after.misses - before.misses;
+        let before = self.kernel.statistics()?.misses;
+        let software = self.settled(&frames, decided)?;
+        round.misses = self.kernel.statistics()?.misses - before;
         round.came_out = software.values().flat_map(BTreeMap::values).map(Vec::len).sum();
         watch.lap(&mut round);
         self.install(how, &mut round)?;
         watch.lap(&mut round);
-        let hardware = self.phase_like(&frames, &software)?;
+        self.compare(pipelines, &frames, &software, &mut round)?;
         watch.lap(&mut round);
-        for difference in differences(pipelines, &software, &hardware) {
-            let pipeline = difference.of.and_then(|(which, _)| pipelines.get(which));
-            let is_uncertain = pipeline.is_some_and(|of| round.uncertain_ports.contains(&of.ingress.port()));
-            match oddity(pipelines, &difference) {
-                Some(odd) => *round.odd.entry(odd).or_default() += 1,
-                None if is_uncertain => round.uncertain += 1,
-                None => round.differences.push(difference),
-            }
-        }
         Ok(round)
     }
 
-    /// What comes out by software, once it is the same twice in a row. ovs-vswitchd sends packets of its own on at a time of its
-    /// own: what is late then comes out of the next phase, and is missed in its own.
-    fn settled(&mut self, frames: &[(u32, Ingress, Vec<u8>)]) -> Outcome<Seen> {
-        let mut seen = self.phase(frames)?;
-        for _ in 0..SETTLES_IN {
-            let again = self.phase_like(frames, &seen)?;
-            if again == seen {
-                return Ok(seen);
+    /// Sends the packets by hardware; what differs from software.
+    fn compare(
+        &mut self,
+        pipelines: &[Pipeline],
+        frames: &[Frame],
+        software: &Seen,
+        round: &mut Round,
+    ) -> Outcome {
+        let pardoned = pardoned(pipelines, &round.uncertain_ports);
+        for time in 1..=HARDWARE_TIMES {
+            let hardware = self.by_hardware(frames, software, &pardoned)?;
+            round.sent_by_hardware += round.sent;
+            round.odd.clear();
+            round.uncertain = 0;
+            let mut found = Vec::new();
+            for difference in differences(pipelines, software, &hardware) {
+                let pipeline = difference.of.and_then(|(which, _)| pipelines.get(which));
+                let is_uncertain =
+                    pipeline.is_some_and(|of| round.uncertain_ports.contains(&of.ingress.port()));
+                match oddity(pipelines, &difference) {
+                    Some(odd) => *round.odd.entry(odd).or_default() += 1,
+                    None if is_uncertain => round.uncertain += 1,
+                    None => found.push(difference),
+                }
             }
-            seen = again;
+            let before = round.differences.len();
+            match time {
+                1 => round.differences = found,
+                _ => round.differences.retain(|one| found.iter().any(|other| other.of == one.of)),
+            }
+            round.late += before.saturating_sub(round.differences.len());
+            if round.differences.is_empty() {
+                break;
+            }
         }
-        // What is not certain by software alone is told as what differs.
-        Ok(seen)
-    }
-
-    /// A phase of which this much is to be seen at least: what is missing is waited for.
-    fn phase_like(&mut self, frames: &[(u32, Ingress, Vec<u8>)], like: &Seen) -> Outcome<Seen> {
-        let (mut seen, mut awaited) = (self.phase(frames)?, BTreeSet::new());
-        let begun = Instant::now();
-        while seen != *like && begun.elapsed() < LATE_WITHIN {
-            self.take(LONG_SILENCE, &mut seen, &mut awaited)?;
-        }
-        Ok(seen)
+        Ok(())
     }
 
     fn load(&self, pipelines: &[Pipeline]) -> Outcome {
@@ -170,69 +162,6 @@ impl<'l> Judge<'l> {
         });
         let flows = pipelines.iter().flat_map(|pipeline| pipeline.flows.iter().cloned());
         self.switch.load(self.lab, &barriers.chain(flows).collect::<Vec<_>>())
-    }
-
-    fn send(&self, end: End, frame: &[u8]) -> Outcome {
-        let index = self.switch.indexes.get(&end).copied().unwrap_or(0);
-        self.switch
-            .ends
-            .send_by(index, frame)
-            .map_err(|error| Failure::new(format!("sending by {end:?}: {error}")))
-    }
-
-    /// Sends all frames, and then a barrier by each of their ports; what came out.
-    fn phase(&mut self, frames: &[(u32, Ingress, Vec<u8>)]) -> Outcome<Seen> {
-        let (mut seen, mut awaited) = (Seen::new(), BTreeSet::new());
-        for (at, (_, ingress, frame)) in frames.iter().enumerate() {
-            self.send(end_of(*ingress), frame)?;
-            if at % IN_FLIGHT == 0 {
-                self.take(Duration::ZERO, &mut seen, &mut awaited)?;
-            }
-        }
-        let mut ports: Vec<Ingress> = Vec::new();
-        for (_, ingress, _) in frames {
-            if !ports.iter().any(|other| other.port() == ingress.port()) {
-                ports.push(*ingress);
-            }
-        }
-        for ingress in ports {
-            self.barriers += 1;
-            let frame = packet::barrier(self.barriers);
-            awaited.insert(self.barriers);
-            let frame = match ingress {
-                Ingress::Tunnel(kind, id) => super::outer::Outer::plain(kind, id).encode(&frame),
-                Ingress::Vf(_) | Ingress::Uplink => frame,
-            };
-            self.send(end_of(ingress), &frame)?;
-        }
-        let begun = Instant::now();
-        while !awaited.is_empty() {
-            ensure!(begun.elapsed() < COMES_BACK_WITHIN, "{} barriers did not come back", awaited.len());
-            self.take(SILENCE, &mut seen, &mut awaited)?;
-        }
-        self.take(LONG_SILENCE, &mut seen, &mut awaited)?;
-        let dropped = self.switch.ends.dropped()?;
-        ensure!(dropped == 0, "{dropped} frames found the socket of the far ends full");
-        Ok(seen)
-    }
-
-    /// Takes what has come, until nothing comes for so long.
-    fn take(&mut self, silence: Duration, seen: &mut Seen, awaited: &mut BTreeSet<u32>) -> Outcome {
-        while let Some((index, frame)) = self.switch.ends.receive_from(silence, &mut self.buffer)? {
-            let Some(end) = self.switch.indexes.iter().find(|(_, of)| **of == index).map(|(end, _)| *end)
-            else {
-                continue;
-            };
-            if is_chatter(end, &frame) {
-                continue;
-            }
-            let number = packet::number(&frame);
-            match number {
-                Some(number) if number >= BARRIERS => drop(awaited.remove(&number)),
-                _ => seen.entry(number).or_default().entry(end).or_default().push(plain(end, frame)),
-            }
-        }
-        Ok(())
     }
 
     fn install(&mut self, how: How, round: &mut Round) -> Outcome {
@@ -282,6 +211,18 @@ impl<'l> Judge<'l> {
     }
 }
 
+/// Packets that may come out otherwise, by their number.
+fn pardoned(pipelines: &[Pipeline], uncertain: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let mut all = BTreeSet::new();
+    for (which, pipeline) in pipelines.iter().enumerate() {
+        let is_uncertain = uncertain.contains(&pipeline.ingress.port());
+        let odd = |packet: &packet::Packet| is_uncertain || odd::about(&packet.inner(0)).is_some();
+        let at = pipeline.packets.iter().enumerate().filter(|(_, packet)| odd(packet)).map(|(at, _)| at);
+        all.extend(at.map(|at| number_of(which, at)));
+    }
+    all
+}
+
 /// What is odd about the packet that was treated otherwise. Where a rewrite of a packet that is cut off has spoilt its number:
 /// about the frames.
 fn oddity(pipelines: &[Pipeline], difference: &Difference) -> Option<&'static str> {
@@ -327,16 +268,8 @@ impl Watch {
     }
 }
 
-const fn end_of(ingress: Ingress) -> End {
-    match ingress {
-        Ingress::Vf(vf) => End::Vf(vf),
-        Ingress::Uplink => End::Wire,
-        Ingress::Tunnel(..) => End::Underlay,
-    }
-}
-
 /// Ports take turns, so that their packets meet in the switch.
-fn frames(pipelines: &[Pipeline]) -> Vec<(u32, Ingress, Vec<u8>)> {
+fn frames(pipelines: &[Pipeline]) -> Vec<Frame> {
     let most = pipelines.iter().map(|pipeline| pipeline.packets.len()).max().unwrap_or(0);
     let numbered = (0..most).flat_map(|at| {
         pipelines.iter().enumerate().filter_map(move |(which, pipeline)| {
@@ -349,43 +282,6 @@ fn frames(pipelines: &[Pipeline]) -> Vec<(u32, Ingress, Vec<u8>)> {
 
 const fn number_of(pipeline: usize, packet: usize) -> u32 {
     (pipeline as u32) << 16 | packet as u32
-}
-
-/// A frame without what whoever puts packets into tunnels chooses: IPv4's identification, and the UDP port that it is sent
-/// from, which tells flows apart (RFC 7348, RFC 8926) and is a hash of the NIC's or of the kernel's. The checksums over
-/// them go, too, where they are right. And without Geneve's bit for critical options, which TC does not set, as the
-/// translator says of itself.
-fn plain(end: End, mut frame: Vec<u8>) -> Vec<u8> {
-    let head = match frame.get(12..15) {
-        Some([8, 0, 0x45]) if end == End::Underlay && frame.len() > 42 => 34,
-        Some([0x86, 0xdd, _]) if end == End::Underlay && frame.len() > 62 => 54,
-        _ => return frame,
-    };
-    let ends = if head == 34 { 26..34 } else { 22..54 };
-    let proto = if head == 34 { frame[23] } else { frame[20] };
-    if proto == packet::UDP {
-        let datagram = &frame[head..];
-        let is_geneve = datagram[2..4] == GENEVE_PORT.to_be_bytes();
-        let begin = u32::from(packet::sum(&frame[ends], u32::from(proto))) + datagram.len() as u32;
-        if packet::sum(datagram, begin) == 0xffff {
-            // Right, which is not the same as none.
-            frame[head + 6..head + 8].fill(0xff);
-        }
-        frame[head..head + 2].fill(0);
-        if is_geneve {
-            frame[head + 9] &= !0x40;
-        }
-    }
-    if head == 34 && packet::sum(&frame[14..34], 0) == 0xffff {
-        frame[18..20].fill(0);
-        frame[24..26].fill(0);
-    }
-    frame
-}
-
-/// What the host says by itself at the device of its tunnels: IPv6's neighbour discovery and group membership.
-fn is_chatter(end: End, frame: &[u8]) -> bool {
-    end == End::Underlay && frame.starts_with(&[0x33, 0x33]) && packet::number(frame).is_none()
 }
 
 fn differences(pipelines: &[Pipeline], software: &Seen, hardware: &Seen) -> Vec<Difference> {

@@ -43,6 +43,8 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_GENEVE_PORT: u16 = 5;
 const IFLA_BOND_MODE: u16 = 1;
 const IFLA_BOND_ACTIVE_SLAVE: u16 = 2;
 const IFLA_BOND_SLAVE_STATE: u16 = 1;
@@ -258,6 +260,8 @@ pub struct Link {
     pub bond: Option<Bond>,
     /// What its bond says of it; none for what is no member of a bond.
     pub bond_member: Option<BondMember>,
+    /// `IFLA_VXLAN_PORT`, `IFLA_GENEVE_PORT`: the UDP port that a tunnel's packets come to; none for other kinds.
+    pub tunnel_port: Option<u16>,
     /// `IFLA_MTU`, in bytes.
     pub mtu: Option<u32>,
     /// `IFLA_OPERSTATE`
@@ -346,19 +350,32 @@ impl Link {
 impl Link {
     fn take_info(&mut self, attr: &Attr<'_>) -> Result<(), Malformed> {
         // The kind comes before the data that it gives a meaning to, as in rtnl_link_fill.
-        let (mut of_bond, mut in_bond) = (false, false);
+        let (mut of_bond, mut in_bond, mut port_attr) = (false, false, None);
         for info in attr.nested() {
             let info = info?;
             match info.kind() {
                 IFLA_INFO_KIND => {
                     self.kind = Some(Box::from(info.text()?));
                     of_bond = info.text()? == BOND;
+                    port_attr = match info.text()? {
+                        "vxlan" => Some(IFLA_VXLAN_PORT),
+                        "geneve" => Some(IFLA_GENEVE_PORT),
+                        _ => None,
+                    };
                 }
                 IFLA_INFO_SLAVE_KIND => {
                     self.master_kind = Some(Box::from(info.text()?));
                     in_bond = info.text()? == BOND;
                 }
                 IFLA_INFO_DATA if of_bond => self.bond = Some(Bond::decode(&info)?),
+                IFLA_INFO_DATA if port_attr.is_some() => {
+                    for attr in info.nested() {
+                        let attr = attr?;
+                        if Some(attr.kind()) == port_attr {
+                            self.tunnel_port = Some(attr.be16()?);
+                        }
+                    }
+                }
                 IFLA_INFO_SLAVE_DATA if in_bond => self.bond_member = Some(BondMember::decode(&info)?),
                 _ => {}
             }

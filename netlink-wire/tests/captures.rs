@@ -69,6 +69,7 @@ fn links_have_kind_master_and_state() {
     let link = |name: &str| links.iter().flatten().find(|link| link.name.as_deref() == Some(name)).unwrap();
     assert_eq!(link("p1").kind.as_deref(), Some("veth"));
     assert_eq!(link("p1").master_kind.as_deref(), Some("openvswitch"));
+    assert_eq!((link("p1").tunnel_port, link("genev_sys_6081").tunnel_port), (None, Some(6081)));
     assert_eq!(link("p1").master, Some(link("ovs-system").ifindex));
     assert_eq!((link("p1").mtu, link("p1").operstate), (Some(1500), OperState::Up));
     assert!(link("p1").flags.is_up() && link("p1").lower_netns.is_some());

@@ -41,6 +41,7 @@ fn ports() -> Ports {
             workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
+            tunnel_port: None,
             nic: None,
             hw_tc_offload: true,
         });

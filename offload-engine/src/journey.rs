@@ -168,6 +168,7 @@ mod tests {
             }),
             kind,
             tunnel_kind: (kind == PortKind::Tunnel).then(|| "geneve".into()),
+            tunnel_port: None,
             nic: None,
             hw_tc_offload: false,
         }

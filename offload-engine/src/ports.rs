@@ -87,6 +87,8 @@ pub struct PortFacts {
     pub kind: PortKind,
     /// The kind of tunnel it is a port of, as `Interface.type` has it: "geneve", "vxlan", "gre"….
     pub tunnel_kind: Option<String>,
+    /// The UDP port that its tunnel's packets come to, where it is one over UDP.
+    pub tunnel_port: Option<u16>,
     /// The NIC it belongs to.
     pub nic: Option<NicId>,
     /// `hw-tc-offload` of the netdev.
@@ -254,6 +256,7 @@ mod tests {
                 iface_id: None,
                 kind,
                 tunnel_kind: None,
+                tunnel_port: None,
                 workload: None,
                 nic: nic.map(NicId),
                 hw_tc_offload,

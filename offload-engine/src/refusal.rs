@@ -58,8 +58,6 @@ pub enum Refusal {
     FiltersOfOthers,
     /// Its port shares its filters with others in a block, where a rule would take their packets too (shadow mode).
     SharedBlock,
-    /// Its packets come out of a tunnel, at whose device a rule would be in software, too (shadow mode).
-    OutOfTunnel,
     /// Another megaflow takes some of its packets and does something else with them, so that it is not certain what
     /// becomes of these in software (shadow mode).
     Overlaps,
@@ -144,7 +142,6 @@ impl Refusal {
             | Self::TooLong
             | Self::FiltersOfOthers
             | Self::SharedBlock
-            | Self::OutOfTunnel
             | Self::Overlaps
             | Self::NoGuard
             | Self::TooManyNew
@@ -166,7 +163,6 @@ impl Refusal {
                 | Self::TooLong
                 | Self::FiltersOfOthers
                 | Self::SharedBlock
-                | Self::OutOfTunnel
                 | Self::Overlaps
                 | Self::NoGuard
                 | Self::TooManyNew
@@ -199,7 +195,6 @@ impl Refusal {
             Self::TooLong => "too_long",
             Self::FiltersOfOthers => "filters_of_others",
             Self::SharedBlock => "shared_block",
-            Self::OutOfTunnel => "out_of_tunnel",
             Self::Overlaps => "overlaps",
             Self::NoGuard => "no_guard",
             Self::TooManyNew => "too_many_new",
@@ -244,9 +239,6 @@ impl fmt::Display for Refusal {
                 f.write_str("at its port there are filters of others, which its packets would pass by in hardware")
             }
             Self::SharedBlock => f.write_str("its port shares its filters with other devices"),
-            Self::OutOfTunnel => f.write_str(
-                "its packets come out of a tunnel, at whose device a rule of ours would be in software, too",
-            ),
             Self::Overlaps => f.write_str(
                 "another megaflow takes some of its packets and does something else with them, and which of the two does is \
                  not certain",

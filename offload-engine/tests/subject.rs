@@ -35,6 +35,7 @@ fn ports() -> Ports {
         workload: None,
         kind,
         tunnel_kind: (kind == PortKind::Tunnel).then(|| "geneve".into()),
+        tunnel_port: None,
         nic: None,
         hw_tc_offload: false,
     };

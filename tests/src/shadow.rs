@@ -24,7 +24,10 @@ use guard::{
 };
 use lag::{rules_go_with_what_their_megaflows_did, rules_keep_up_with_a_hundred_openflow_changes_a_second};
 use packaged::the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed;
-use placement::a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule;
+use placement::{
+    a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule,
+    a_tunnelled_flow_is_placed_on_both_hosts_where_open_vswitch_does_not_offload,
+};
 use set_up::making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_listening;
 use stale::nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge;
 use storm::a_port_that_is_scanned_through_is_shed_and_the_flows_of_others_stay_in_hardware;
@@ -34,6 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule)
         .needs(NEEDS)
         .per_release(),
+    fact!(a_tunnelled_flow_is_placed_on_both_hosts_where_open_vswitch_does_not_offload).needs(NEEDS),
     fact!(rules_go_with_what_their_megaflows_did).needs(NEEDS).long(),
     fact!(rules_keep_up_with_a_hundred_openflow_changes_a_second).needs(NEEDS).long(),
     fact!(rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over).needs(NEEDS),

@@ -7,7 +7,7 @@ mod promotion;
 mod recording;
 mod restarts;
 mod totals;
-mod tunnels;
+pub(crate) mod tunnels;
 mod workload;
 
 use std::time::Duration;

@@ -120,7 +120,7 @@ impl Placing for Shadow {
         let stage = world.own.get(ufid).map(|own| own.stage);
         match (stage, answer) {
             (Some(Stage::Adding(of)), Answer::Added { made, result, took }) if of == op => {
-                self.added(world, now, ufid, made.map(|made| made.address), result, took);
+                self.added(world, now, ufid, made.as_deref(), result, took);
             }
             (Some(Stage::Removing { op: of, .. }), Answer::FilterDeleted(result)) if of == Some(op) => {
                 self.removed(world, now, ufid, is_gone(&result));
@@ -333,9 +333,11 @@ impl Shadow {
     /// Decides whether a megaflow may compete at all, and tells its planner.
     pub(super) fn judge(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         let Some(entry) = world.ledger.get(ufid).filter(|entry| world.judges(entry)) else { return };
-        let nic = nic_of(world, entry);
+        let found = translated(world, ufid, entry);
+        // The NIC of what comes out of a tunnel shows in its rule only.
+        let nic = found.as_ref().map_or_else(|_| nic_of(world, entry), |(nic, _)| Some(*nic));
         let guarded = if world.may_keep() { Ok(()) } else { Err(Refusal::NoGuard) };
-        let possible = rule_of(world, ufid, entry).and(guarded);
+        let possible = found.and_then(|found| undisturbed(world, (ufid, entry), found)).and(guarded);
         let Some(entry) = world.ledger.get_mut(ufid) else { return };
         if entry.nic != nic {
             self.planners.forget(ufid);
@@ -410,16 +412,18 @@ fn packets_of(entry: &Entry) -> Option<Packets> {
     Some([&told.dp.0.to_ne_bytes()[..], key, mask.unwrap_or_default()].concat().into())
 }
 
-/// The NIC that a megaflow's packets come in by.
+/// The NIC that a megaflow's packets come in by, but for those out of a tunnel.
 fn nic_of(world: &World, entry: &Entry) -> Option<NicId> {
     entry.port.and_then(|ifindex| world.ports.get(ifindex)?.offload_nic())
 }
 
 /// The rule of our own that does what a megaflow does, and its NIC.
 pub(crate) fn rule_of(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId, Filter), Refusal> {
-    if entry.port.is_some_and(|port| world.storms.is_shed(port)) {
-        return Err(Refusal::TooManyNew);
-    }
+    undisturbed(world, (ufid, entry), translated(world, ufid, entry)?)
+}
+
+/// The same, whatever else is there.
+fn translated(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId, Filter), Refusal> {
     let told = entry.told.as_ref().ok_or(Refusal::TooLong)?;
     let unreadable = |why: netlink_wire::Malformed| Refusal::Unsupported(why.to_string());
     let keys = told.body.keys().map_err(unreadable)?;
@@ -427,14 +431,26 @@ pub(crate) fn rule_of(world: &World, ufid: Ufid, entry: &Entry) -> Result<(NicId
     let port = |number: DpPort| world.ports.by_dp_port(told.dp, number);
     let rule = translate(ufid, &keys, &actions, world.abilities, &port).map_err(Refusal::Untranslatable)?;
     let from = keys.in_port().and_then(port).ok_or(Refusal::NoOffloadPort)?;
-    if from.kind == PortKind::Tunnel {
-        return Err(Refusal::OutOfTunnel);
+    let nic = match from.kind {
+        PortKind::Tunnel => world.ports.tunnel_nic(rule.actions.iter().map(|action| &action.kind)),
+        _ => from.offload_nic(),
+    };
+    Ok((nic.ok_or(Refusal::NoOffloadPort)?, rule))
+}
+
+/// The rule, where nothing else at its port, and no other megaflow, makes uncertain what it would do.
+fn undisturbed(
+    world: &World,
+    (ufid, entry): (Ufid, &Entry),
+    (nic, rule): (NicId, Filter),
+) -> Result<(NicId, Filter), Refusal> {
+    if entry.port.is_some_and(|port| world.storms.is_shed(port)) {
+        return Err(Refusal::TooManyNew);
     }
-    let nic = from.offload_nic().ok_or(Refusal::NoOffloadPort)?;
-    let Location::Device { hook: Hook::Ingress, .. } = from.location else {
+    let Location::Device { hook: Hook::Ingress, .. } = rule.address.location else {
         return Err(Refusal::SharedBlock);
     };
-    if world.own.is_encumbered(from.location) {
+    if world.own.is_encumbered(rule.address.location) {
         return Err(Refusal::FiltersOfOthers);
     }
     if world.overlaps.is_overlapped(ufid) {

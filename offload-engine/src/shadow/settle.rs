@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use netlink_wire::{Errno, Ufid};
 use policies::Micros;
-use tc_flower::{Filter, FilterAddress, Shape};
+use tc_flower::{Filter, FilterReport, Shape};
 
 /// Rules asked for at the same time: a removal that is asked for then does not wait behind more.
 const ADDING_MAX: usize = 64;
@@ -157,7 +157,7 @@ impl Shadow {
         world: &mut World,
         now: Micros,
         ufid: Ufid,
-        made: Option<FilterAddress>,
+        made: Option<&FilterReport>,
         result: Result<Acked, Refused>,
         took: Option<Micros>,
     ) {
@@ -165,9 +165,18 @@ impl Shadow {
         let (nic, location) = (own.nic, own.rule.address.location);
         let shape = Shape::of(&own.rule).ok();
         own.stage = Stage::There;
-        let at = own.at.or(made);
+        let at = own.at.or(made.map(|made| made.address));
+        // The kernel takes no `skip_sw` at a tunnel's device: what no driver took is there, in software alone.
+        let in_software = made.is_some_and(|made| !made.is_in_hw());
         if let (Some(address), true) = (at, result.is_ok() || own.at.is_some()) {
             world.own.is_at(ufid, address);
+            if in_software {
+                let why = Refusal::from_driver(result.ok().and_then(|acked| acked.extack).as_deref());
+                self.refuse(world, now, ufid, (nic, shape), why);
+                // It goes as soon as this answer has been dealt with.
+                self.unwant(world, now, ufid);
+                return;
+            }
             world.count_promotion(Some(nic));
             world.openflow.placed(now, ufid);
             self.gaps.placed(now, ufid);

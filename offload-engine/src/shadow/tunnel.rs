@@ -36,12 +36,24 @@ pub(super) fn matched(key: Option<&TunnelKey>, port: &PortFacts, kernel: Abiliti
     header.tos = key.tos.and_then(masked);
     header.ttl = key.ttl.and_then(masked);
     header.src_port = key.tp_src.and_then(masked);
-    header.dst_port = key.tp_dst.and_then(masked);
+    header.dst_port = dst_port(key.tp_dst.unwrap_or_default(), port)?;
     header.flags = flags(key.flags)?;
     if header.flags.is_some() && !kernel.tunnel_flags {
         return Err(Untranslatable::Kernel(Missing::TunnelFlags));
     }
     Ok(Tunnel { header, options: options(key)? })
+}
+
+/// All packets of a tunnel over UDP come to the port of its device, which the kernel datapath does not look at, and NICs want to
+/// be told (Open vSwitch's own filters have it, too: `netdev_tc_flow_put()`).
+fn dst_port(key: Masked<u16>, port: &PortFacts) -> Outcome<Option<Masked<u16>>> {
+    match port.tunnel_port {
+        Some(of_device) if (key.value ^ of_device) & key.mask != 0 => {
+            Err(Untranslatable::NoPacket(Looked::TunnelEnds))
+        }
+        Some(of_device) => Ok(Some(Masked::exact(of_device))),
+        None => Ok(masked(key)),
+    }
 }
 
 /// Whether packets of no tunnel fit.

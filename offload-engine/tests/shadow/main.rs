@@ -44,6 +44,7 @@ fn ports() -> Vec<PortFacts> {
         workload: None,
         kind,
         tunnel_kind: tunnel.map(Into::into),
+        tunnel_port: packet::udp_port(number),
         nic: None,
         hw_tc_offload: true,
     };

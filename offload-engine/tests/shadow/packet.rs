@@ -255,7 +255,13 @@ pub(crate) fn lse(choices: &mut Choices, bottom: bool) -> u32 {
 pub(crate) const PORTS: u32 = 7;
 
 fn outer(choices: &mut Choices, in_port: u32) -> Option<Outer> {
-    (4..=6).contains(&in_port).then(|| tunnel(choices, in_port))
+    let tunnel = (4..=6).contains(&in_port).then(|| tunnel(choices, in_port))?;
+    Some(Outer { tp_dst: udp_port(in_port).unwrap_or(0), ..tunnel })
+}
+
+/// The UDP port of a tunnel's device, to which all its packets come.
+pub(crate) fn udp_port(port: u32) -> Option<u16> {
+    [(4, 6081), (5, 4789)].into_iter().find(|(of, _)| *of == port).map(|(_, udp_port)| udp_port)
 }
 
 pub(crate) fn tunnel(choices: &mut Choices, port: u32) -> Outer {

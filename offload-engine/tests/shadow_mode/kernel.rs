@@ -30,6 +30,7 @@ pub(crate) fn port(number: u32) -> PortFacts {
         workload: None,
         kind: PortKind::Representor,
         tunnel_kind: None,
+        tunnel_port: None,
         nic: Some(NicId(0)),
         hw_tc_offload: true,
     }

@@ -43,7 +43,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) -> u64 {
         Err(_) => 0..count,
     };
     let repeated = std::env::var_os("OFFLOAD_SEED").is_some();
-    let (mut placed, mut removed, mut uncertain, mut shed) = (0, 0, 0, 0);
+    let (mut placed, mut removed, mut uncertain, mut shed, mut untaken) = (0, 0, 0, 0, 0);
     let mut overlaps = false;
     for seed in seeds.clone() {
         let plan = plan(seed);
@@ -62,12 +62,13 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) -> u64 {
                 run.be_busy();
             }
             run.leave();
-            (run.added, run.deleted, run.uncertain, run.storms)
+            (run.added, run.deleted, run.uncertain, run.storms, run.untaken)
         });
         match result {
-            Ok((added, deleted, times, storms)) => {
+            Ok((added, deleted, times, storms, not_taken)) => {
                 shed += storms;
                 (placed, removed, uncertain) = (placed + added, removed + deleted, uncertain + times);
+                untaken += not_taken;
             }
             Err(panic) => {
                 eprintln!(
@@ -82,6 +83,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) -> u64 {
         repeated || placed > many && removed > many,
         "{placed} rules placed and {removed} removed in {many} schedules"
     );
+    assert!(repeated || untaken > many / 10, "{untaken} rules were in software alone, in {many} schedules");
     assert!(
         repeated || !overlaps || uncertain > many,
         "flows overlapped after {uncertain} steps of {many} schedules"

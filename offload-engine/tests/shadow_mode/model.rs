@@ -1,18 +1,19 @@
 //! The kernel datapath, TC and the NIC as far as shadow mode sees them, and what must hold between them.
 
+mod flow;
 mod idle;
 mod successor;
 
 use crate::Plan;
-use crate::kernel::{DP, attr, counters, port, report};
+use crate::kernel::{counters, port};
 use crate::rng::Rng;
-use netlink_wire::ovs_flow::FlowBody;
+use flow::{Flow, NOT_TAKEN, TUNNEL, WIDE, body, counted, is_taken, megaflow, overlap, report, tunnel, ufid};
 use netlink_wire::{DpPort, Errno, Ufid};
 use offload_engine::shadow::{self, Abilities, layout::Origin};
 use offload_engine::{
     Acked, Answer, Author, CommandError, Count, Effect, Engine, Event, Megaflow, Micros, Mode, ModeWanted,
-    NicFacts, NicId, OpId, OvsSettings, Peer, Placement, PortFacts, Refused, Round, Settings, TcPolicy,
-    Traffic,
+    NicFacts, NicId, OpId, OvsSettings, Peer, Placement, PortFacts, Refusal, Refused, Round, Settings,
+    TcPolicy, Traffic,
 };
 use policies::planner;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,16 +22,6 @@ use tc_flower::{Filter, FilterAddress, FilterFlags, FilterReport, Handle, Locati
 const FLOWS: u64 = 10;
 /// How long Open vSwitch keeps a flow without packets.
 pub(crate) const MAX_IDLE: Micros = Micros::from_millis(100);
-/// Flows that take packets of others, by their number: how many bits of the address matter.
-const WIDE: [(u64, u32); 2] = [(11, 30), (12, 29)];
-
-/// A flow of the kernel datapath.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Flow {
-    /// The port it sends packets to.
-    to: u32,
-    packets: u64,
-}
 
 /// Requests that wait for the kernel.
 enum Request {
@@ -71,60 +62,11 @@ pub(crate) struct Run {
     /// How often the port was shed.
     pub(crate) storms: u64,
     pub(crate) added: u64,
+    /// Of these, rules that no driver took.
+    pub(crate) untaken: u64,
     pub(crate) deleted: u64,
     /// How often flows were there that overlapped and did not do the same.
     pub(crate) uncertain: u64,
-}
-
-fn ufid(number: u64) -> Ufid {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    Ufid::from_bytes(bytes)
-}
-
-/// The addresses that a flow's packets go to, and the bits of them that matter: 10.0.0.`number`, but for wide ones.
-fn addresses(number: u64) -> (u32, u32) {
-    let net = u32::from_be_bytes([10, 0, 0, 0]);
-    match WIDE.iter().find(|(wide, _)| *wide == number) {
-        Some((_, bits)) => (net, !0 << (32 - bits)),
-        None => (net | number as u32, !0),
-    }
-}
-
-/// Whether some packet is of both flows.
-fn overlap(one: u64, other: u64) -> bool {
-    let ((one, mask), (other, other_mask)) = (addresses(one), addresses(other));
-    (one ^ other) & mask & other_mask == 0
-}
-
-/// IPv4 of port 1 to its addresses, sent to a port.
-fn body(number: u64, to: u32) -> FlowBody {
-    let (mut key, mut mask, mut actions) = (Vec::new(), Vec::new(), Vec::new());
-    let (dst, dst_mask) = addresses(number);
-    attr(&mut key, 20, &[0; 4]);
-    attr(&mut mask, 20, &[0xff; 4]);
-    attr(&mut key, 3, &1_u32.to_ne_bytes());
-    attr(&mut mask, 3, &[0xff; 4]);
-    attr(&mut key, 4, &[0; 12]);
-    attr(&mut mask, 4, &[0; 12]);
-    attr(&mut key, 6, &[8, 0]);
-    attr(&mut mask, 6, &[0xff; 2]);
-    attr(&mut key, 7, &[&[0; 4][..], &dst.to_be_bytes(), &[0; 4]].concat());
-    attr(&mut mask, 7, &[&[0; 4][..], &dst_mask.to_be_bytes(), &[0, 0, 0, 0xff]].concat());
-    attr(&mut actions, 1, &to.to_ne_bytes());
-    FlowBody::from_parts(&key, Some(&mask), &actions).unwrap()
-}
-
-fn megaflow(number: u64, flow: Flow) -> Box<Megaflow> {
-    Box::new(Megaflow {
-        ufid: ufid(number),
-        dp: DP,
-        in_port: Some(DpPort(1)),
-        needs_chain_restore: false,
-        counted: Some(counted(flow.packets)),
-        unfit: None,
-        body: Some(body(number, flow.to)),
-    })
 }
 
 fn settings(mode: ModeWanted, new_megaflows_max: u32) -> Settings {
@@ -147,11 +89,6 @@ fn settings(mode: ModeWanted, new_megaflows_max: u32) -> Settings {
     }
 }
 
-/// So many packets, of 100 bytes each.
-fn counted(packets: u64) -> Count {
-    Count::new(packets, packets * 100)
-}
-
 impl Run {
     pub(crate) fn new(plan: Plan) -> Self {
         let now = Micros::from_secs(100);
@@ -162,7 +99,7 @@ impl Run {
             now,
             engine: Engine::new(now, settings(ModeWanted::Shadow, plan.new_max)),
             flows: BTreeMap::new(),
-            ports: (1..=3).map(|number| (number, port(number))).collect(),
+            ports: (1..=3).map(|number| (number, port(number))).chain([(TUNNEL, tunnel())]).collect(),
             filters: BTreeMap::new(),
             other: false,
             datapath_told: VecDeque::new(),
@@ -181,6 +118,7 @@ impl Run {
             taken_over: false,
             storms: 0,
             added: 0,
+            untaken: 0,
             deleted: 0,
             uncertain: 0,
         };
@@ -233,7 +171,12 @@ impl Run {
         }
         match effect {
             Effect::AddFilter { op, filter } => {
-                assert!(filter.flags.contains(FilterFlags::SKIP_SW), "a rule of ours for software, too");
+                let of_tunnel = filter.address.location == tunnel().location;
+                assert_ne!(
+                    filter.flags.contains(FilterFlags::SKIP_SW),
+                    of_tunnel,
+                    "for hardware only, where that is taken"
+                );
                 assert!(self.vswitchd, "a rule was placed without Open vSwitch");
                 self.requests.push_back(Request::Add(op, filter));
             }
@@ -351,6 +294,7 @@ impl Run {
                     (true, ..) => no(Errno::EOPNOTSUPP),
                     (_, true, _) => no(Errno::ENOSPC),
                     (.., false) => no(Errno::ENODEV),
+                    _ if !is_taken(&filter) => Ok(Acked { extack: Some("not to two ports".into()) }),
                     _ => Ok(Acked { extack: None }),
                 };
                 let made = result.is_ok().then(|| self.make(op, &filter, lost));
@@ -375,6 +319,7 @@ impl Run {
         let address = (1..).map(at).find(|address| !self.filters.contains_key(address)).unwrap();
         self.filters.insert(address, (filter.clone(), 0));
         self.added += 1;
+        self.untaken += u64::from(!is_taken(filter));
         let report = report(address, filter, Count::default());
         if !silent {
             let told = Box::new(report.clone());
@@ -608,6 +553,7 @@ impl Run {
             let ought = of.and_then(|(number, flow)| self.rule(*number, *flow));
             assert_eq!(Some(filter), ought.as_ref(), "the rule at {address} is not what its megaflow gives");
             assert!(self.vswitchd, "a rule is there without Open vSwitch");
+            assert!(is_taken(filter), "the rule at {address} is in software alone");
             let is_uncertain = of.is_some_and(|(number, _)| self.is_uncertain(*number));
             assert!(
                 !is_uncertain,
@@ -655,7 +601,10 @@ impl Run {
             let origin = Origin::of(ufid(*number)).cookie();
             self.filters.values().any(|(filter, _)| filter.actions.iter().any(|of| of.cookie == Some(origin)))
         };
-        let left = self.flows.keys().filter(|number| !self.is_uncertain(**number) && !placed(number));
+        let left = self
+            .flows
+            .keys()
+            .filter(|number| !self.is_uncertain(**number) && **number != NOT_TAKEN && !placed(number));
         let why = |number: &u64| format!("{number}: {:?}", self.engine.flow(self.now, ufid(*number)));
         let left: Vec<_> = left.map(why).collect();
         assert!(left.is_empty(), "in software though busy: {left:?}");
@@ -690,6 +639,10 @@ impl Run {
         };
         assert!(placed.iter().all(in_nic), "our tables have rules that the NIC has not");
         assert_eq!(placed.len(), self.filters.len(), "the NIC has rules that our tables have not");
+        for flow in self.engine.flows(self.now) {
+            let of_driver = matches!(flow.refusal, Some(Refusal::Driver(_)));
+            assert!(!of_driver || flow.placement != Placement::Hardware, "{flow:?}");
+        }
     }
 
     /// The daemon ends: nothing is left.

@@ -44,6 +44,7 @@ fn port(number: u32, name: &str) -> Event {
         workload: None,
         kind: PortKind::Representor,
         tunnel_kind: None,
+        tunnel_port: None,
         nic: Some(NicId(0)),
         hw_tc_offload: true,
     }))

@@ -106,6 +106,7 @@ fn refused_toward_one_kind_of_port_is_refused_toward_all_of_that_kind() {
         workload: None,
         kind: PortKind::Uplink,
         tunnel_kind: None,
+        tunnel_port: None,
         nic: Some(NicId(0)),
         hw_tc_offload: true,
     })));

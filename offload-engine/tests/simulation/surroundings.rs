@@ -31,6 +31,7 @@ pub(crate) fn events(location: Location) -> [Event; 4] {
             workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
+            tunnel_port: None,
             nic: Some(NicId(0)),
             hw_tc_offload: true,
         })),

@@ -239,6 +239,7 @@ mod tests {
             workload: None,
             kind: PortKind::Representor,
             tunnel_kind: None,
+            tunnel_port: None,
             nic: Some(offload_engine::NicId(0)),
             hw_tc_offload: true,
         };

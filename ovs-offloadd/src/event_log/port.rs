@@ -58,6 +58,8 @@ pub(crate) struct PortEntry {
     kind: String,
     #[serde(default)]
     tunnel_kind: Option<String>,
+    #[serde(default)]
+    tunnel_port: Option<u16>,
     nic: Option<u16>,
     hw_tc_offload: bool,
 }
@@ -75,6 +77,7 @@ impl PortEntry {
             workload: port.workload.as_ref().map(WorkloadEntry::of),
             kind: port.kind.as_str().to_owned(),
             tunnel_kind: port.tunnel_kind.clone(),
+            tunnel_port: port.tunnel_port,
             nic: port.nic.map(|nic| nic.0),
             hw_tc_offload: port.hw_tc_offload,
         }
@@ -93,6 +96,7 @@ impl PortEntry {
             workload: self.workload.map(WorkloadEntry::workload).transpose()?,
             kind,
             tunnel_kind: self.tunnel_kind,
+            tunnel_port: self.tunnel_port,
             nic: self.nic.map(NicId),
             hw_tc_offload: self.hw_tc_offload,
         })
@@ -124,6 +128,7 @@ mod tests {
             workload: Some(workload),
             kind: PortKind::Representor,
             tunnel_kind: None,
+            tunnel_port: None,
             nic: Some(NicId(0)),
             hw_tc_offload: true,
         };

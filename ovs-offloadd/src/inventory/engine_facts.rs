@@ -81,6 +81,8 @@ impl Inventory {
             false => offload(&ifindex),
         };
         let tunnel_kind = self.tunnel_kind(vport, ifindex).filter(|_| kind == PortKind::Tunnel);
+        let of_device = || self.links.get(&ifindex).and_then(|link| link.tunnel_port);
+        let tunnel_port = vport.tunnel_port.or_else(of_device).filter(|_| kind == PortKind::Tunnel);
         let facts = PortFacts {
             name: vport.name.to_string(),
             ifindex,
@@ -91,6 +93,7 @@ impl Inventory {
             iface_id: row.iface_id,
             workload: row.workload,
             tunnel_kind: tunnel_kind.map(str::to_owned),
+            tunnel_port,
             kind,
             nic: None,
             hw_tc_offload,
@@ -302,11 +305,13 @@ mod tests {
     #[test]
     fn a_tunnel_is_of_the_kind_that_open_vswitch_calls_it() {
         let mut inventory = Inventory::default();
-        inventory.link(Link { kind: Some("geneve".into()), ..link(9, "genev_sys_6081", None) });
+        let device = link(9, "genev_sys_6081", None);
+        inventory.link(Link { kind: Some("geneve".into()), tunnel_port: Some(6081), ..device });
         inventory.vport(vport(4, 9, "genev_sys_6081", VportKind::Netdev));
         let events = changes(&mut inventory);
         let port = one_port(&events);
         assert_eq!((port.kind, port.tunnel_kind.as_deref()), (PortKind::Tunnel, Some("geneve")));
+        assert_eq!(port.tunnel_port, Some(6081));
     }
 
     #[test]

@@ -129,8 +129,8 @@ impl Total {
             self.took.map(|took| took.as_secs())
         );
         println!(
-            "    {} packets came late; {} found ovs-vswitchd's queue full and {} barriers did not come back, all of which were sent again",
-            self.late, judge.lost, judge.barriers.again
+            "    {} phases; {} packets came late; {} found ovs-vswitchd's queue full and {} barriers did not come back, all of which were sent again",
+            judge.phases, self.late, judge.lost, judge.barriers.again
         );
         let reasons = |title: &str, all: &BTreeMap<String, usize>| {
             let mut sorted: Vec<_> = all.iter().collect();

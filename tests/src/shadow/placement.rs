@@ -2,6 +2,8 @@
 
 use lab_tests::harness::{Daemon, Demo, Failure, Lab, Outcome, Ovs, SentByVf, ensure, run, wait_until};
 
+use crate::steer::tunnels::between_two_hosts;
+
 use super::scene::{
     EAGER, SETTLES_WITHIN, Traffic, agree, in_hardware, in_nic, nothing_left, one_megaflow_each,
 };
@@ -66,6 +68,15 @@ pub(super) fn a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_lea
     ensure!(received.duplicated == 0, "packets came twice: {received:?}");
     ensure!(sent == received.packets, "{sent} packets were sent and {received:?}");
     Ok(())
+}
+
+/// Geneve and VXLAN: the flow into the tunnel on one host and out of it on the other.
+pub(super) fn a_tunnelled_flow_is_placed_on_both_hosts_where_open_vswitch_does_not_offload(
+    lab: &mut Lab,
+) -> Outcome {
+    // No megaflow in hardware goes for want of packets, so that one counts all of them.
+    let settings = ["hw-offload=false", "max-idle=120000"];
+    between_two_hosts(lab, &settings, &|_| Ok(EAGER.to_owned()))
 }
 
 fn hardware_packets(daemon: &Daemon) -> Outcome<u64> {

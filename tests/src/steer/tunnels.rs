@@ -21,6 +21,9 @@ const CHATTER_MAX: u64 = 20;
 /// came between the reading and the replacement of it.
 const UNCOUNTED_MAX: u64 = FAST_PER_S / 2;
 
+/// Settings of an Open vSwitch whose filters the daemon steers.
+const STEERED: [&str; 2] = ["hw-offload=true", "tc-policy=skip_hw"];
+
 /// A host. The first has its ports in the guest's own namespace, the second in one of its own.
 struct Host {
     nic: Simnic,
@@ -32,9 +35,8 @@ struct Host {
 }
 
 impl Host {
-    fn new(lab: &mut Lab, number: u32, nic: Simnic) -> Outcome<Self> {
+    fn new(lab: &mut Lab, number: u32, nic: Simnic, settings: &[&str]) -> Outcome<Self> {
         nic.set_mode("switchdev")?;
-        let settings = ["hw-offload=true", "tc-policy=skip_hw"];
         let (uplink, rep) = (nic.uplink(), nic.representor(0));
         let (pod, address) = (Netns::new(lab, "pod")?, format!("172.31.0.{number}/24"));
         let netns = if number == 1 { None } else { Some(Netns::new(lab, "host")?) };
@@ -42,12 +44,12 @@ impl Host {
             None => {
                 run("ip", &["address", "add", &address, "dev", &uplink])?;
                 run("ip", &["link", "set", &uplink, "up"])?;
-                Ovs::start(lab, &settings)?
+                Ovs::start(lab, settings)?
             }
             Some(netns) => {
                 netns.adopt(&uplink, &address)?;
                 run("ip", &["link", "set", &rep, "netns", netns.name()])?;
-                Ovs::start_in(lab, netns, &settings)?
+                Ovs::start_in(lab, netns, settings)?
             }
         };
         pod.adopt(&nic.vf(0), &format!("10.20.0.{number}/24"))?;
@@ -171,7 +173,9 @@ fn try_kind(hosts: [&Host; 2], daemons: [&Daemon; 2], kind: &str, port: u16) -> 
     for (host, (daemon, flow)) in hosts.iter().zip(daemons.iter().zip(&flows)) {
         let ufid = flow["ufid"].as_str().unwrap_or_default();
         let why = daemon.ctl(&["flow", "why", ufid])?;
-        ensure!(why.contains("tunnel_key"), "`flow why` does not tell of the tunnel: {why}");
+        // As TC has it, or as the kernel datapath does.
+        let tells = why.contains("tunnel_key") || why.contains("tunnel(tun_id=");
+        ensure!(tells, "`flow why` does not tell of the tunnel: {why}");
         let counted =
             wait_for(&format!("host {} has counted {sent} packets", host.number), PLACED_WITHIN, || {
                 let flows = daemon.flows()?;
@@ -203,9 +207,18 @@ fn try_kind(hosts: [&Host; 2], daemons: [&Daemon; 2], kind: &str, port: u16) -> 
 pub(super) fn a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent(
     lab: &mut Lab,
 ) -> Outcome {
+    between_two_hosts(lab, &STEERED, &config)
+}
+
+/// The same with these settings of Open vSwitch and this configuration of the daemons.
+pub(crate) fn between_two_hosts(
+    lab: &mut Lab,
+    settings: &[&str],
+    config: &dyn Fn(&Ovs) -> Outcome<String>,
+) -> Outcome {
     let (nic, far) = (Simnic::new(0, 1)?, Simnic::new(1, 1)?);
     nic.wire(&far)?;
-    let (one, two) = (Host::new(lab, 1, nic)?, Host::new(lab, 2, far)?);
+    let (one, two) = (Host::new(lab, 1, nic, settings)?, Host::new(lab, 2, far, settings)?);
     let daemons = [
         Daemon::start(lab, &one.ovs, &config(&one.ovs)?)?,
         Daemon::start(lab, &two.ovs, &config(&two.ovs)?)?,

@@ -112,6 +112,13 @@ impl Kernel {
             Err(refusal) => Ok(Err(refusal)),
         }
     }
+
+    /// Takes a rule back.
+    pub(super) fn remove(&mut self, report: &FilterReport) -> Outcome {
+        let write = |seq| request::delete(&report.address, seq);
+        let nothing = |_: &Message<'_>| Ok(None::<()>);
+        self.runtime.block_on(self.route.ask(usize::MAX, write, nothing)).map(drop).map_err(Failure::new)
+    }
 }
 
 fn facts(port: &ovs_vport::Vport) -> Option<PortFacts> {
@@ -134,6 +141,7 @@ fn facts(port: &ovs_vport::Vport) -> Option<PortFacts> {
         iface_id: None,
         workload: None,
         kind,
+        tunnel_port: port.name.rsplit_once("_sys_").and_then(|(_, port)| port.parse().ok()),
         tunnel_kind: tunnel,
         nic: None,
         hw_tc_offload: true,

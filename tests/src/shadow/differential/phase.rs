@@ -23,7 +23,9 @@ const SENT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(40);
 /// Nothing more comes once nothing has come for so long after the barriers, which packets may take another way than: by
 /// hardware, or by ovs-vswitchd.
-const LONG_SILENCE: Duration = Duration::from_millis(100);
+pub(super) const LONG_SILENCE: Duration = Duration::from_millis(100);
+/// The same where ovs-vswitchd sends most of the packets.
+const SILENCE_OF_UPCALLS: Duration = Duration::from_millis(300);
 /// The longest that is waited for what came out before, and has not this time; and for what came out by software.
 const LATE_WITHIN: Duration = Duration::from_secs(3);
 const LATE_BY_HARDWARE: Duration = Duration::from_secs(10);
@@ -51,7 +53,10 @@ pub(super) struct Barriers {
 impl Judge<'_> {
     /// Has ovs-vswitchd decide about each packet; what came out.
     pub(super) fn decide(&mut self, frames: &[Frame]) -> Outcome<Seen> {
-        self.without_loss(frames, None)
+        self.silence = SILENCE_OF_UPCALLS;
+        let seen = self.without_loss(frames, None);
+        self.silence = LONG_SILENCE;
+        seen
     }
 
     /// What comes out by software, once it is the same twice in a row; `seen` came out when it was decided. ovs-vswitchd sends packets
@@ -136,7 +141,8 @@ impl Judge<'_> {
         }
         self.send_barriers()?;
         self.take_barriers(&mut seen)?;
-        self.take(LONG_SILENCE, &mut seen)?;
+        self.take(self.silence, &mut seen)?;
+        self.phases += 1;
         let dropped = self.switch.ends.dropped()?;
         ensure!(dropped == 0, "{dropped} frames found the socket of the far ends full");
         Ok(seen)

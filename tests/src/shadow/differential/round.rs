@@ -12,7 +12,7 @@ use super::dice;
 use super::kernel::Kernel;
 use super::odd;
 use super::packet::{self, BARRIER};
-use super::phase::{Barriers, Seen};
+use super::phase::{Barriers, LONG_SILENCE, Seen};
 use super::pipeline::{Ingress, Pipeline};
 use super::switch::{End, Switch};
 
@@ -84,13 +84,25 @@ pub(super) struct Judge<'l> {
     pub(super) barriers: Barriers,
     /// Packets that found the kernel's queue for ovs-vswitchd full.
     pub(super) lost: u64,
+    pub(super) phases: usize,
+    /// Nothing more comes after a phase once nothing has come for so long.
+    pub(super) silence: Duration,
 }
 
 impl<'l> Judge<'l> {
     pub(super) fn new(lab: &'l mut Lab) -> Outcome<Self> {
         let switch = Switch::new(lab)?;
         let (buffer, barriers) = (Vec::new(), Barriers::default());
-        Ok(Self { lab, switch, kernel: Kernel::open()?, buffer, barriers, lost: 0 })
+        Ok(Self {
+            lab,
+            switch,
+            kernel: Kernel::open()?,
+            buffer,
+            barriers,
+            lost: 0,
+            phases: 0,
+            silence: LONG_SILENCE,
+        })
     }
 
     pub(super) fn run(&mut self, pipelines: &[Pipeline], how: How) -> Outcome<Round> {
@@ -203,7 +215,11 @@ impl<'l> Judge<'l> {
             }
             match installed {
                 Ok(report) if report.is_in_hw() => round.rules += 1,
-                Ok(_) => *round.refused.entry("not in hardware".to_owned()).or_default() += 1,
+                // As the daemon does: in software alone it has no business.
+                Ok(report) => {
+                    self.kernel.remove(&report)?;
+                    *round.refused.entry("not in hardware".to_owned()).or_default() += 1;
+                }
                 Err(refusal) => *round.refused.entry(refusal).or_default() += 1,
             }
         }

@@ -8,7 +8,7 @@ use lab_tests::harness::{
 use serde_json::Value;
 
 use super::super::{PLACED_WITHIN, config};
-use super::{CHATTER_MAX, Host};
+use super::{CHATTER_MAX, Host, STEERED};
 
 /// Packets per second of each stream: above the policy's rate by its bytes.
 const PER_S: u64 = 200;
@@ -218,7 +218,7 @@ pub(in super::super) fn every_kind_of_tunnel_is_placed_on_both_hosts_and_its_nei
 ) -> Outcome {
     let (nic, far) = (Simnic::new(0, 1)?, Simnic::new(1, 1)?);
     nic.wire(&far)?;
-    let hosts = [&Host::new(lab, 1, nic)?, &Host::new(lab, 2, far)?];
+    let hosts = [&Host::new(lab, 1, nic, &STEERED)?, &Host::new(lab, 2, far, &STEERED)?];
     for host in hosts {
         host.join_by_all(lab)?;
     }

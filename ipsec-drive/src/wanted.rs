@@ -1,4 +1,4 @@
-//! From rows of OVSDB to connections, by the rules of `ovs-monitor-ipsec` (Open vSwitch 3.5 and 4.0: `_is_valid_tunnel_conf`).
+//! From rows of OVSDB to connections, by the rules of Open vSwitch's `ovs-monitor-ipsec` (`_is_valid_tunnel_conf`).
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString as _};

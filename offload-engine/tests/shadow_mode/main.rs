@@ -162,7 +162,7 @@ fn everything_at_once_leaves_no_rule_without_its_megaflow() {
 #[test]
 fn a_port_by_which_too_many_new_ones_come_has_no_rules_and_has_them_again_once_that_is_over() {
     let storms = schedules(200, |seed| Plan {
-        new_max: 20,
+        new_max: 14,
         entries: usize::MAX,
         buffer: if seed % 2 == 0 { usize::MAX } else { 3 },
         overlaps: seed % 4 < 2,

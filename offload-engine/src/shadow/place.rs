@@ -63,6 +63,7 @@ impl Placing for Shadow {
                 // Those go first that it leaves uncertain.
                 self.lay_over(world, now, ufid, fx);
                 self.judge(world, now, ufid);
+                self.lift_block_of_other(world, now, ufid);
                 self.remember(world, now, ufid);
                 self.settle(world, now, ufid, fx);
             }
@@ -352,6 +353,16 @@ impl Shadow {
         let planner = self.planners.made_for(world, now, nic);
         planner.set_verdict(now, ufid, verdict);
         planner.set_tenant(now, ufid, tenant);
+    }
+
+    /// What was refused was another megaflow where there is no word of it any more: Open vSwitch's id is of the packet that one was made
+    /// for, and the same packet may get one with another mask, and other actions, when its tables are other ones.
+    fn lift_block_of_other(&mut self, world: &World, now: Micros, ufid: Ufid) {
+        if world.ledger.get(ufid).is_some_and(|entry| entry.refusal.is_none())
+            && let Some(planner) = self.planners.of(world, ufid)
+        {
+            planner.unblock(now, ufid);
+        }
     }
 
     /// A megaflow that was in hardware when it was deleted is wanted there again at once.

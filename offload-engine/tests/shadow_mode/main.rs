@@ -83,7 +83,7 @@ fn schedules(count: u64, plan: impl Fn(u64) -> Plan) -> u64 {
         repeated || placed > many && removed > many,
         "{placed} rules placed and {removed} removed in {many} schedules"
     );
-    assert!(repeated || untaken > many / 10, "{untaken} rules were in software alone, in {many} schedules");
+    assert!(repeated || untaken > many / 20, "{untaken} rules were in software alone, in {many} schedules");
     assert!(
         repeated || !overlaps || uncertain > many,
         "flows overlapped after {uncertain} steps of {many} schedules"

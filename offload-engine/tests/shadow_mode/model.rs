@@ -7,7 +7,7 @@ mod successor;
 use crate::Plan;
 use crate::kernel::{counters, port};
 use crate::rng::Rng;
-use flow::{Flow, NOT_TAKEN, TUNNEL, WIDE, body, counted, is_taken, megaflow, overlap, report, tunnel, ufid};
+use flow::{Flow, TUNNEL, WIDE, body, counted, is_taken, is_twice, megaflow, overlap, report, tunnel, ufid};
 use netlink_wire::{DpPort, Errno, Ufid};
 use offload_engine::shadow::{self, Abilities, layout::Origin};
 use offload_engine::{
@@ -69,10 +69,12 @@ pub(crate) struct Run {
     pub(crate) uncertain: u64,
 }
 
-fn settings(mode: ModeWanted, new_megaflows_max: u32) -> Settings {
+fn settings(mode: ModeWanted, plan: Plan) -> Settings {
+    // What is refused at random is tried again soon; what the NIC does not do, hardly ever.
+    let shape_retry_after = if plan.refusals { Micros::from_millis(500) } else { Micros::from_secs(600) };
     Settings {
         mode,
-        new_megaflows_max,
+        new_megaflows_max: plan.new_max,
         epoch: Micros::from_millis(20),
         datapath_interval: Micros::from_millis(20),
         planner: planner::Settings {
@@ -80,7 +82,7 @@ fn settings(mode: ModeWanted, new_megaflows_max: u32) -> Settings {
             min_age: Micros(0),
             min_residency: Micros(0),
             counter_delay: Micros(0),
-            shape_retry_after: Micros::from_millis(500),
+            shape_retry_after,
             retry_after: Micros::from_millis(10),
             retry_after_max: Micros::from_millis(500),
             ..planner::Settings::default()
@@ -97,7 +99,7 @@ impl Run {
             plan,
             traced: std::env::var_os("OFFLOAD_TRACE").is_some(),
             now,
-            engine: Engine::new(now, settings(ModeWanted::Shadow, plan.new_max)),
+            engine: Engine::new(now, settings(ModeWanted::Shadow, plan)),
             flows: BTreeMap::new(),
             ports: (1..=3).map(|number| (number, port(number))).chain([(TUNNEL, tunnel())]).collect(),
             filters: BTreeMap::new(),
@@ -456,7 +458,7 @@ impl Run {
                     ModeWanted::Shadow => ModeWanted::Observe,
                     _ => ModeWanted::Shadow,
                 };
-                self.tell(Event::Settings(Box::new(settings(self.mode, self.plan.new_max))));
+                self.tell(Event::Settings(Box::new(settings(self.mode, self.plan))));
             }
             4 => {
                 // The qdisc goes, and what hangs on it.
@@ -538,6 +540,11 @@ impl Run {
         self.check_rules();
     }
 
+    /// Whether the NIC does not do what this flow does.
+    fn is_refused(&self, number: u64) -> bool {
+        self.flows.get(&number).is_some_and(|flow| is_twice(number, flow.to))
+    }
+
     /// Whether another flow takes packets of this one and sends them elsewhere.
     fn is_uncertain(&self, number: u64) -> bool {
         let to = self.flows.get(&number).map(|flow| flow.to);
@@ -604,7 +611,7 @@ impl Run {
         let left = self
             .flows
             .keys()
-            .filter(|number| !self.is_uncertain(**number) && **number != NOT_TAKEN && !placed(number));
+            .filter(|number| !self.is_uncertain(**number) && !self.is_refused(**number) && !placed(number));
         let why = |number: &u64| format!("{number}: {:?}", self.engine.flow(self.now, ufid(*number)));
         let left: Vec<_> = left.map(why).collect();
         assert!(left.is_empty(), "in software though busy: {left:?}");
@@ -622,7 +629,7 @@ impl Run {
             self.tell(Event::Peer { peer: Peer::Vswitchd, up: true });
         }
         self.mode = ModeWanted::Shadow;
-        self.tell(Event::Settings(Box::new(settings(self.mode, self.plan.new_max))));
+        self.tell(Event::Settings(Box::new(settings(self.mode, self.plan))));
     }
 
     /// NIC, kernel datapath and the engine's tables agree.

@@ -13,8 +13,8 @@ const OF_TUNNEL: [u64; 3] = [8, 9, 10];
 /// The port of that, and the UDP port of its packets.
 pub(super) const TUNNEL: u32 = 4;
 const UDP_PORT: u16 = 6081;
-/// The one of them whose packets are sent twice, which the NIC does not do with what comes out of a tunnel.
-pub(super) const NOT_TAKEN: u64 = 10;
+/// The one of them whose packets are sent twice where they are sent to this port, which the NIC does not do with what comes out of a tunnel.
+const TWICE: (u64, u32) = (10, 3);
 
 /// A flow of the kernel datapath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,15 @@ pub(super) fn body(number: u64, to: u32) -> FlowBody {
     attr(&mut key, 7, &[&[0; 4][..], &dst.to_be_bytes(), &[0; 4]].concat());
     attr(&mut mask, 7, &[&[0; 4][..], &dst_mask.to_be_bytes(), &[0, 0, 0, 0xff]].concat());
     attr(&mut actions, 1, &to.to_ne_bytes());
-    if number == NOT_TAKEN {
+    if is_twice(number, to) {
         attr(&mut actions, 1, &to.to_ne_bytes());
     }
     FlowBody::from_parts(&key, Some(&mask), &actions).unwrap()
+}
+
+/// Whether a flow's packets are sent twice.
+pub(super) fn is_twice(number: u64, to: u32) -> bool {
+    (number, to) == TWICE
 }
 
 pub(super) fn megaflow(number: u64, flow: Flow) -> Box<Megaflow> {

@@ -15,7 +15,7 @@ pub(crate) struct Busy {
 impl Run {
     /// Three flows, each with a packet in every millisecond, with early gaps or without.
     pub(crate) fn be_busy_for_a_second(&mut self, gaps: bool) -> Busy {
-        self.tell(Event::Settings(Box::new(Settings { gaps, ..settings(self.mode, self.plan.new_max) })));
+        self.tell(Event::Settings(Box::new(Settings { gaps, ..settings(self.mode, self.plan) })));
         for number in 1..=3 {
             let flow = Flow { to: 2, packets: 0 };
             self.flows.insert(number, flow);

@@ -18,8 +18,7 @@ impl Run {
         (self.last_totals, self.taken_over) = (Traffic::default(), false);
         self.datapath_told.clear();
         self.datapath_lost = false;
-        self.engine =
-            Engine::new(self.now, Settings { needs_guard: true, ..settings(self.mode, self.plan.new_max) });
+        self.engine = Engine::new(self.now, Settings { needs_guard: true, ..settings(self.mode, self.plan) });
         self.tell(Event::Lease(Lease::TakingOver));
         self.introduce();
         let right: Vec<FilterAddress> =

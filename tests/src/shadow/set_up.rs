@@ -3,7 +3,7 @@
 
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab_tests::harness::{
     Daemon, Demo, Failure, Lab, Outcome, Ovs, OvsDaemon, cpu_time, ensure, wait_for, wait_until,
@@ -38,6 +38,10 @@ struct Took {
     megaflows: u64,
     vswitchd: Duration,
     daemon: Duration,
+    /// From the first to the last.
+    within: Duration,
+    /// From then on until the daemon knew nine of ten.
+    behind: Duration,
 }
 
 impl Took {
@@ -77,6 +81,11 @@ pub(super) fn making_a_megaflow_costs_vswitchd_less_than_twice_as_much_with_us_l
         let vswitchd = each(|took| took.per_megaflow(took.vswitchd));
         let daemon = each(|took| took.per_megaflow(took.daemon));
         println!("    {kind:?}: ovs-vswitchd {vswitchd:.0?} us per megaflow, ovs-offloadd {daemon:.0?} us");
+        let per_s = each(|took| took.megaflows as f64 / took.within.as_secs_f64());
+        let behind = each(|took| took.behind.as_secs_f64() * 1e3);
+        println!(
+            "    {kind:?}: {per_s:.0?} new ones per second, the daemon {behind:.0?} ms behind at the end"
+        );
         vswitchd_takes.push(vswitchd[ROUNDS / 2]);
     }
     for with in &vswitchd_takes[1..] {
@@ -104,7 +113,7 @@ fn round(lab: &Lab, ovs: &Ovs, send: &dyn Fn(&[u8]) -> io::Result<()>, listens: 
     let pid = ovs.pid(OvsDaemon::Vswitchd)?;
     let daemons = || daemon.as_ref().map_or(Ok(Duration::ZERO), |daemon| cpu_time(daemon.pid()));
     let (before, vswitchd, ours) = (there(ovs)?, cpu_time(pid)?, daemons()?);
-    let mut sent = 0;
+    let (mut sent, begun) = (0, Instant::now());
     while sent < u64::from(MEGAFLOWS) {
         let until = (sent + AHEAD / 2).min(u64::from(MEGAFLOWS));
         for number in sent..until {
@@ -122,14 +131,18 @@ fn round(lab: &Lab, ovs: &Ovs, send: &dyn Fn(&[u8]) -> io::Result<()>, listens: 
     wait_until("nearly all have theirs", SETTLES_WITHIN, || {
         Ok(there(ovs)?.saturating_sub(before) + sent / LOST_ONE_OF >= sent)
     })?;
-    let took = Took {
+    let mut took = Took {
+        within: begun.elapsed(),
+        behind: Duration::ZERO,
         megaflows: there(ovs)?.saturating_sub(before),
         vswitchd: cpu_time(pid)?.saturating_sub(vswitchd),
         daemon: daemons()?.saturating_sub(ours),
     };
     if let Some(daemon) = &daemon {
         let at_least = usize::try_from(took.megaflows)? * 9 / 10;
+        let made = Instant::now();
         wait_until("the daemon knows them", SETTLES_WITHIN, || Ok(daemon.flows()?.len() >= at_least))?;
+        took.behind = made.elapsed();
     }
     Ok(took)
 }

@@ -6,7 +6,7 @@
 //! Older ones do not tell, which is said ([`Telling::Unsupported`]). It is asked of megaflows that have a rule in hardware, and of no
 //! others: once that is there, and again every [`ASK_AGAIN_AFTER`], since a change of OpenFlow that leaves the megaflow as it was
 //! is told by nobody. What is counted before the first answer waits for it; what is counted later goes to the rules of the last one.
-//! Asks are at most [`ASKS_PER_S`], and [`UNDER_WAY_MAX`] at a time: ovs-vswitchd's main thread answers them.
+//! Asks are at most [`ASKS_PER_S`], and two at a time: ovs-vswitchd's main thread answers them.
 
 use crate::counters::Count;
 use crate::event::{CommandError, OpId};

@@ -5,6 +5,7 @@ mod differential;
 mod gaps;
 mod guard;
 mod lag;
+mod loss;
 mod packaged;
 mod placement;
 mod scene;
@@ -23,6 +24,7 @@ use guard::{
     rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_taken_over,
 };
 use lag::{rules_go_with_what_their_megaflows_did, rules_keep_up_with_a_hundred_openflow_changes_a_second};
+use loss::nothing_is_stale_after_notifications_of_the_kernel_datapath_were_lost;
 use packaged::the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed;
 use placement::{
     a_stream_between_two_vfs_goes_to_hardware_and_leaving_the_mode_leaves_no_rule,
@@ -44,6 +46,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(the_guard_survives_what_kills_the_daemon_and_is_started_again_when_it_is_killed).needs(NEEDS),
     fact!(no_rule_outlives_its_megaflow_by_more_than_the_bound_whoever_is_killed).needs(NEEDS).long(),
     fact!(nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge).needs(NEEDS),
+    fact!(nothing_is_stale_after_notifications_of_the_kernel_datapath_were_lost).needs(NEEDS),
     fact!(openflow_rules_and_what_hardware_took_of_them_are_together_what_was_sent)
         .needs(NEEDS)
         .per_release(),

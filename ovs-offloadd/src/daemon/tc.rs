@@ -124,6 +124,10 @@ pub(crate) struct Tc {
     pub(crate) raws: Raws,
 }
 
+/// What the answer to one request takes of a socket's buffer at most: the filter as it was made (`NLMSG_GOODSIZE`), the one before
+/// it, and the acknowledgement, each with what the kernel itself needs for it (`skb->truesize`).
+const ANSWER_BYTES: usize = 16 << 10;
+
 /// Which socket has something to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
@@ -138,7 +142,7 @@ impl Tc {
         let notifications = Socket::open(Protocol::Route, receive_bytes)?;
         notifications.join(request::RTNLGRP_TC)?;
         Ok(Self {
-            changes: Socket::open(Protocol::Route, receive_bytes)?,
+            changes: Socket::open(Protocol::Route, receive_bytes.max(in_flight_max * ANSWER_BYTES))?,
             dumps: Socket::open(Protocol::Route, 1 << 20)?,
             notifications,
             pipeline: Pipeline::new(in_flight_max, CHANGES_WAITING_MAX),
@@ -364,6 +368,11 @@ impl Tc {
             Received::Nothing => return,
             Received::Overrun => {
                 self.overruns += 1;
+                // Until its queue is empty, a socket is told of no other loss (`netlink_overrun()`): what is asked before that
+                // might be answered in vain, and be waited for for ever.
+                while let Ok(Received::Bytes(_) | Received::Overrun) =
+                    self.changes.try_receive(&mut self.answer_buffer)
+                {}
                 self.give_up_changes("the kernel's answer was lost", events);
                 return;
             }

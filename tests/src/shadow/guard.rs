@@ -127,10 +127,10 @@ pub(super) fn rules_of_a_dead_or_hung_daemon_go_and_those_that_are_right_are_tak
 }
 
 /// A sequence of numbers that is the same in each run.
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit.max(1)
     }

@@ -577,7 +577,7 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             carry.guard.took_over(devices.into_iter().map(|device| device.0).collect(), &mut events);
         }
         Effect::Shed { port, on: true } => {
-            warn!(%port, "more new megaflows come by a port than limits.new-flows-max; all of it stay in software for now");
+            warn!(%port, "more new megaflows come by a port than limits.new-flows-max; all of that port stay in software until that is over");
         }
         Effect::Shed { port, on: false } => info!(%port, "megaflows of the port may go to hardware again"),
         Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),

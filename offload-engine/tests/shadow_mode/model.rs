@@ -576,14 +576,7 @@ impl Run {
     /// Nothing new happens any more; everything under way comes to its end.
     pub(crate) fn come_to_rest(&mut self) {
         self.plan.refusals = false;
-        for _ in 0..400 {
-            self.now = self.now.plus(Micros::from_millis(1));
-            self.wake();
-            self.deliver_datapath(usize::MAX);
-            self.go_on_dumping();
-            self.deliver_tc();
-            self.carry_on();
-        }
+        self.pass(400);
     }
 
     /// What came and went is there again, and all flows have packets all the while: whatever can be is in hardware then.
@@ -595,14 +588,7 @@ impl Run {
             for number in self.flows.keys().copied().collect::<Vec<_>>() {
                 self.send(number, 10);
             }
-            for _ in 0..20 {
-                self.now = self.now.plus(Micros::from_millis(1));
-                self.wake();
-                self.deliver_datapath(usize::MAX);
-                self.go_on_dumping();
-                self.deliver_tc();
-                self.carry_on();
-            }
+            self.pass(20);
         }
         let placed = |number: &u64| {
             let origin = Origin::of(ufid(*number)).cookie();

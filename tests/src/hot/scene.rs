@@ -66,7 +66,7 @@ impl<'a> Scene<'a> {
     /// Waits until all flows of `streams` streams from vm0 are in hardware, as the NIC itself has them.
     pub(super) fn in_hardware(&self, streams: u32) -> Outcome {
         let wanted = (streams * FLOWS) as usize;
-        wait_for(&format!("{wanted} flows of vm0 are in hardware"), SETTLES_WITHIN, || {
+        let waited = wait_for(&format!("{wanted} flows of vm0 are in hardware"), SETTLES_WITHIN, || {
             let rules = NIC.rules()?;
             let of_vm0 =
                 rules.lines().filter(|line| line.starts_with("port pf0vf0 ") && line.contains("ports"));
@@ -75,7 +75,15 @@ impl<'a> Scene<'a> {
                 return Ok(Some(()));
             }
             Err(Failure::new(format!("{count} are; {}\n{rules}", self.daemon.ctl(&["status"])?)))
-        })
+        });
+        waited.or_else(|failure| Err(Failure::new(format!("{failure}\n{}", self.views()?))))
+    }
+
+    /// Open vSwitch's and the daemon's view of the flows, and what became of those that Open vSwitch had.
+    fn views(&self) -> Outcome<String> {
+        let datapath = self.ovs.appctl(&["dpctl/dump-flows", "-m"])?;
+        let coverage = self.ovs.appctl(&["coverage/show"])?;
+        Ok(format!("{}\n{datapath}\n{coverage}", self.daemon.ctl(&["flow", "list"])?))
     }
 
     /// Waits until so many more packets have come.

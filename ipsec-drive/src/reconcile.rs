@@ -39,8 +39,13 @@ pub enum Step {
         /// The child's.
         child: String,
     },
-    /// Have all of it made anew with what was loaded: by rekeying, so that there is no gap.
-    Rekey(ConnectionName),
+    /// Take out a child's security associations, which others are there for.
+    Terminate {
+        /// The connection's name.
+        name: ConnectionName,
+        /// The IKE daemon's number of the child.
+        id: u32,
+    },
     /// Have all of it made anew from the start: the ends know each other by something else now.
     Restart(ConnectionName),
     /// Take it out, its security associations and its key.
@@ -52,9 +57,8 @@ impl Step {
     pub fn name(&self) -> &ConnectionName {
         match self {
             Self::Load(connection) => &connection.name,
-            Self::Initiate { name, .. } | Self::Rekey(name) | Self::Restart(name) | Self::Unload(name) => {
-                name
-            }
+            Self::Initiate { name, .. } | Self::Terminate { name, .. } => name,
+            Self::Restart(name) | Self::Unload(name) => name,
         }
     }
 }
@@ -66,6 +70,8 @@ pub struct There {
     pub connections: BTreeSet<ConnectionName>,
     /// Children of all names.
     pub children: Vec<ChildSa>,
+    /// Connections that are negotiated at this moment, by name, whoever loaded them: what was initiated is under way.
+    pub negotiating: BTreeSet<String>,
 }
 
 /// How far a connection is.
@@ -77,6 +83,8 @@ pub enum State {
     Refused(String),
     /// It is loaded, and is initiated or waits for the peer.
     Loaded,
+    /// Its packets have security associations, of settings that it had before: others are on their way.
+    Renewing,
     /// All its children have security associations.
     Up,
 }
@@ -100,6 +108,8 @@ struct Entry {
     initiated: u32,
     initiate_not_before: Millis,
     is_up: bool,
+    /// Children that were made with other settings than those that are loaded.
+    outdated: BTreeSet<u32>,
 }
 
 /// Brings an IKE daemon to what is wanted.
@@ -123,9 +133,9 @@ impl Reconciler {
         let ours: BTreeSet<ConnectionName> = there.connections.iter().cloned().chain(with_sas).collect();
         let stale = ours.into_iter().filter(|name| !wanted.connections.contains_key(name));
         steps.extend(stale.map(Step::Unload));
-        let mut installed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut installed: BTreeMap<&str, Vec<&ChildSa>> = BTreeMap::new();
         for child in there.children.iter().filter(|child| child.is_installed) {
-            installed.entry(&child.connection).or_default().insert(&child.child);
+            installed.entry(&child.connection).or_default().push(child);
         }
         for (name, connection) in &wanted.connections {
             if steps.len() >= STEPS_MAX {
@@ -137,8 +147,9 @@ impl Reconciler {
                 // Somebody took it out.
                 entry.is_up = false;
             }
-            let has = installed.get(name.as_str());
-            entry.step(now, connection, has, &mut steps);
+            let has = installed.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let is_negotiating = there.negotiating.contains(name.as_str());
+            entry.step(now, connection, has, is_negotiating, &mut steps);
         }
         steps.truncate(STEPS_MAX);
         steps
@@ -152,7 +163,7 @@ impl Reconciler {
                 entry.loaded = Some(connection.clone());
                 (entry.refused, entry.failures) = (None, 0);
                 (entry.initiated, entry.is_up) = (0, false);
-                entry.initiate_not_before = if goes_first(connection) { now } else { now.after(POLITE_MS) };
+                entry.initiate_not_before = first_try(now, connection);
             }
             (Step::Initiate { .. }, answer) => {
                 entry.refused = answer.err();
@@ -173,6 +184,7 @@ impl Reconciler {
                 (Some(why), _) => State::Refused(why.clone()),
                 (None, None) => State::Waiting,
                 (None, Some(_)) if entry.is_up => State::Up,
+                (None, Some(_)) if !entry.outdated.is_empty() => State::Renewing,
                 (None, Some(_)) => State::Loaded,
             };
             (name, Progress { state, initiated: entry.initiated })
@@ -190,6 +202,7 @@ impl Entry {
             initiated: 0,
             initiate_not_before: now,
             is_up: false,
+            outdated: BTreeSet::new(),
         }
     }
 
@@ -197,38 +210,47 @@ impl Entry {
         &mut self,
         now: Millis,
         connection: &Connection,
-        has: Option<&BTreeSet<&str>>,
+        has: &[&ChildSa],
+        is_negotiating: bool,
         steps: &mut Vec<Step>,
     ) {
+        self.outdated.retain(|id| has.iter().any(|child| child.id == *id));
         let is_as_wanted = self.loaded.as_ref().is_some_and(|loaded| is_same(loaded, connection));
         if !is_as_wanted {
             if now >= self.not_before {
                 steps.push(Step::Load(connection.clone()));
-                // What was made with other settings does not change by itself.
-                let other = self.loaded.take().filter(|_| has.is_some());
-                steps.extend(other.map(|loaded| match loaded.auth == connection.auth {
-                    true => Step::Rekey(connection.name.clone()),
-                    false => Step::Restart(connection.name.clone()),
-                }));
+                self.outdates(connection, has, steps);
             }
             return;
         }
         // Its tunnels may be others.
         self.loaded = Some(connection.clone());
-        let missing = children(connection)
-            .into_iter()
-            .map(|(child, _)| child)
-            .filter(|child| !has.is_some_and(|has| has.contains(child.as_str())));
-        let missing: Vec<String> = missing.collect();
+        let is_fresh = |child: &&&ChildSa| !self.outdated.contains(&child.id);
+        let fresh: BTreeSet<&str> = has.iter().filter(is_fresh).map(|child| &*child.child).collect();
+        let missing = children(connection).into_iter().map(|(child, _)| child);
+        let missing: Vec<String> = missing.filter(|child| !fresh.contains(child.as_str())).collect();
         self.is_up = missing.is_empty();
         if self.is_up {
             (self.initiated, self.refused) = (0, None);
-            self.initiate_not_before = if goes_first(connection) { now } else { now.after(POLITE_MS) };
-        } else if now >= self.initiate_not_before {
+            self.initiate_not_before = first_try(now, connection);
+            let name = &connection.name;
+            steps.extend(self.outdated.iter().map(|id| Step::Terminate { name: name.clone(), id: *id }));
+        } else if now >= self.initiate_not_before && !is_negotiating {
             self.initiated = self.initiated.saturating_add(1);
             self.initiate_not_before = now.after(wait(self.initiated).max(POLITE_MS));
             let name = &connection.name;
             steps.extend(missing.into_iter().map(|child| Step::Initiate { name: name.clone(), child }));
+        }
+    }
+
+    /// What is there was made with other settings, and does not change by itself: strongSwan rekeys it with those that it had (6.0.1).
+    fn outdates(&mut self, connection: &Connection, has: &[&ChildSa], steps: &mut Vec<Step>) {
+        let Some(loaded) = self.loaded.take().filter(|_| !has.is_empty()) else { return };
+        if loaded.auth == connection.auth {
+            // It stays until others are there.
+            self.outdated.extend(has.iter().map(|child| child.id));
+        } else {
+            steps.push(Step::Restart(connection.name.clone()));
         }
     }
 }
@@ -242,8 +264,11 @@ fn is_same(loaded: &Connection, wanted: &Connection) -> bool {
 }
 
 /// Both ends may be told to initiate; one of them does it at once.
-fn goes_first(connection: &Connection) -> bool {
-    connection.local.is_some_and(|local| local < connection.remote)
+fn first_try(now: Millis, connection: &Connection) -> Millis {
+    match connection.local.is_some_and(|local| local < connection.remote) {
+        true => now,
+        false => now.after(POLITE_MS),
+    }
 }
 
 fn wait(failures: u32) -> u64 {
@@ -301,7 +326,8 @@ mod tests {
                 Step::Restart(name) => {
                     self.there.children.retain(|child| child.connection != name.as_str());
                 }
-                _ => {}
+                Step::Terminate { id, .. } => self.there.children.retain(|child| child.id != *id),
+                Step::Initiate { .. } => {}
             }
             Ok(())
         }
@@ -328,7 +354,7 @@ mod tests {
         let word = |step: &Step| match step {
             Step::Load(_) => "load",
             Step::Initiate { .. } => "initiate",
-            Step::Rekey(_) => "rekey",
+            Step::Terminate { .. } => "terminate",
             Step::Restart(_) => "restart",
             Step::Unload(_) => "unload",
         };
@@ -417,16 +443,38 @@ mod tests {
     }
 
     #[test]
-    fn another_offload_is_had_by_a_rekey_and_another_key_from_the_start() {
+    fn another_offload_is_had_before_what_was_there_goes_and_another_key_from_the_start() {
         let (mut daemon, mut reconciler) =
             (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
         daemon.settle(&mut reconciler, 0, &want(&[ONE]));
         let offloaded: Vec<_> = ONE.iter().copied().chain([("ipsec_nic-offload", "packet")]).collect();
-        assert_eq!(words(&daemon.settle(&mut reconciler, 1, &want(&[&offloaded]))), ["load", "rekey"]);
+        let before: Vec<u32> = daemon.there.children.iter().map(|child| child.id).collect();
+        daemon.peer_answers = false;
+        let steps = daemon.settle(&mut reconciler, 1, &want(&[&offloaded]));
+        assert_eq!(words(&steps), ["load", "initiate", "initiate"]);
+        assert_eq!(daemon.there.children.len(), 2, "what is there stays while there is nothing else");
+        assert_eq!(states(&reconciler), [State::Renewing]);
+        daemon.peer_answers = true;
+        let steps = daemon.settle(&mut reconciler, 10_000, &want(&[&offloaded]));
+        assert_eq!(words(&steps), ["initiate", "initiate", "terminate", "terminate"]);
+        assert!(daemon.there.children.iter().all(|child| !before.contains(&child.id)));
+        assert_eq!(states(&reconciler), [State::Up]);
         let rekeyed: Vec<_> =
             offloaded.iter().copied().filter(|(key, _)| *key != "psk").chain([("psk", "y")]).collect();
-        let steps = daemon.settle(&mut reconciler, 2, &want(&[&rekeyed]));
+        let steps = daemon.settle(&mut reconciler, 10_001, &want(&[&rekeyed]));
         assert_eq!(words(&steps), ["load", "restart", "initiate", "initiate"]);
+    }
+
+    #[test]
+    fn what_is_negotiated_is_not_initiated_once_more() {
+        let (mut daemon, mut reconciler, wanted) =
+            (Daemon::default(), Reconciler::default(), want(&[ONE]));
+        daemon.settle(&mut reconciler, 0, &wanted);
+        let name = wanted.connections.keys().next().unwrap().as_str().into();
+        daemon.there.negotiating.insert(name);
+        assert_eq!(daemon.settle(&mut reconciler, 100_000, &wanted), []);
+        daemon.there.negotiating.clear();
+        assert_eq!(words(&daemon.settle(&mut reconciler, 100_001, &wanted)), ["initiate", "initiate"]);
     }
 
     #[test]

@@ -151,6 +151,13 @@ pub fn terminate(name: &ConnectionName) -> Builder {
     message
 }
 
+/// The message of `terminate` for one child, which does not wait for what comes of it.
+pub fn terminate_child(id: u32) -> Builder {
+    let mut message = Builder::default();
+    message.value("child-id", id.to_string()).value("timeout", "-1");
+    message
+}
+
 /// A child as strongSwan has it, with its security associations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildSa {
@@ -191,10 +198,20 @@ pub fn child_sas(event: &Section) -> Vec<ChildSa> {
     all
 }
 
+/// Connections of a `list-sa` event that are negotiated at this moment: the whole of one, or a child of it.
+pub fn negotiating(event: &Section) -> Vec<String> {
+    let is = |ike: &Section| {
+        let tasks = ["tasks-queued", "tasks-active"].into_iter().flat_map(|key| ike.list(key));
+        ike.value("state") == Some("CONNECTING") || tasks.into_iter().any(|task| task == "CHILD_CREATE")
+    };
+    event.sections().filter(|(_, ike)| is(ike)).map(|(name, _)| name.to_string()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Host, TunnelRow, wanted};
+    use alloc::vec;
 
     fn connection(kind: &str, options: &[(&str, &str)], host: &Host) -> Connection {
         let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -300,5 +317,22 @@ mod tests {
         assert_eq!(read[0].spis, [Some(0xc0de_0001), Some(0xff)]);
         assert_eq!(read[0].remote, Some([192, 0, 2, 2].into()));
         assert_eq!((read[1].is_installed, read[1].spis), (false, [None, None]));
+    }
+
+    #[test]
+    fn what_is_negotiated_is_told_from_what_is_there() {
+        let cases = [
+            (("CONNECTING", "tasks-active", "IKE_AUTH"), true),
+            (("ESTABLISHED", "tasks-queued", "CHILD_CREATE"), true),
+            (("ESTABLISHED", "tasks-active", "CHILD_REKEY"), false),
+        ];
+        for ((state, tasks, task), expected) in cases {
+            let mut event = Builder::default();
+            event.section("offloadd-x", |ike| {
+                ike.value("state", state).list(tasks, [task]);
+            });
+            let found = negotiating(&Section::read(event.bytes()).unwrap());
+            assert_eq!(found, if expected { vec!["offloadd-x".to_string()] } else { Vec::new() });
+        }
     }
 }

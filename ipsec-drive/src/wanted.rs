@@ -13,8 +13,8 @@ const VXLAN_PORT: u16 = 4_789;
 const GENEVE_PORT: u16 = 6_081;
 /// strongSwan's bound of `replay_window`.
 const REPLAY_WINDOW_MAX: u32 = 4_096;
-/// Most connections that are kept.
-const CONNECTIONS_MAX: usize = 16_384;
+/// Most connections that are kept: their names have to fit in one message of vici's, 112 bytes each at most.
+const CONNECTIONS_MAX: usize = 4_096;
 
 /// What is wanted of the IKE daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -22,8 +22,11 @@ impl Millis {
 /// The first wait after a failure, and the longest.
 const WAIT_MS: u64 = 1_000;
 const WAIT_MS_MAX: u64 = 60_000;
-/// Where both ends would initiate, the one with the higher address lets the other go first.
-const POLITE_MS: u64 = 3_000;
+/// The shortest wait for the peer before it is asked again.
+const RETRY_MS: u64 = 3_000;
+/// Where both ends would initiate, the one with the higher address lets the other go first: long enough for one try more, which the first
+/// needs where this end did not know the connection yet.
+const POLITE_MS: u64 = 8_000;
 /// Steps of one turn: the IKE daemon has other work, too.
 const STEPS_MAX: usize = 64;
 
@@ -237,7 +240,7 @@ impl Entry {
             steps.extend(self.outdated.iter().map(|id| Step::Terminate { name: name.clone(), id: *id }));
         } else if now >= self.initiate_not_before && !is_negotiating {
             self.initiated = self.initiated.saturating_add(1);
-            self.initiate_not_before = now.after(wait(self.initiated).max(POLITE_MS));
+            self.initiate_not_before = now.after(wait(self.initiated).max(RETRY_MS));
             let name = &connection.name;
             steps.extend(missing.into_iter().map(|child| Step::Initiate { name: name.clone(), child }));
         }
@@ -467,8 +470,7 @@ mod tests {
 
     #[test]
     fn what_is_negotiated_is_not_initiated_once_more() {
-        let (mut daemon, mut reconciler, wanted) =
-            (Daemon::default(), Reconciler::default(), want(&[ONE]));
+        let (mut daemon, mut reconciler, wanted) = (Daemon::default(), Reconciler::default(), want(&[ONE]));
         daemon.settle(&mut reconciler, 0, &wanted);
         let name = wanted.connections.keys().next().unwrap().as_str().into();
         daemon.there.negotiating.insert(name);

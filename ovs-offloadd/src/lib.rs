@@ -10,6 +10,7 @@ pub mod event_log;
 #[cfg(test)]
 mod golden;
 pub mod guard;
+pub mod ike;
 pub mod inventory;
 pub mod io;
 pub mod ipsec;

@@ -53,6 +53,7 @@ pub enum Packet {
 
 const COMMAND: u8 = 0;
 const REGISTER: u8 = 3;
+const UNREGISTER: u8 = 4;
 
 /// A command with its message, and the length before both.
 pub fn command(name: &str, message: &Builder) -> SecretBytes {
@@ -62,6 +63,11 @@ pub fn command(name: &str, message: &Builder) -> SecretBytes {
 /// Asks to be told of events.
 pub fn register(event: &str) -> SecretBytes {
     named(REGISTER, event, &[])
+}
+
+/// Asks to be told of events no more.
+pub fn unregister(event: &str) -> SecretBytes {
+    named(UNREGISTER, event, &[])
 }
 
 fn named(kind: u8, name: &str, message: &[u8]) -> SecretBytes {
@@ -133,6 +139,7 @@ mod tests {
         let bytes = command("ab", &message);
         assert_eq!(&*bytes, [0, 0, 0, 11, 0, 2, b'a', b'b', 3, 2, b'i', b'd', 0, 1, b'7']);
         assert_eq!(&*register("log"), [0, 0, 0, 5, 3, 3, b'l', b'o', b'g']);
+        assert_eq!(&*unregister("log"), [0, 0, 0, 5, 4, 3, b'l', b'o', b'g']);
     }
 
     #[test]

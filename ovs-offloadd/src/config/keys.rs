@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipsec_drive::Offload;
+
 use super::rules::place;
 use super::value::Scalar;
 use super::{
@@ -45,6 +47,12 @@ const RECIRCULATIONS: &[(&str, RecirculationSetting)] = &[
 ];
 const SAVINGS: &[(&str, SavingSetting)] =
     &[("bytes", SavingSetting::Bytes), ("packets", SavingSetting::Packets), ("cpu", SavingSetting::Cpu)];
+const OFFLOADS: &[(&str, Offload)] = &[
+    ("packet", Offload::Packet),
+    ("crypto", Offload::Crypto),
+    ("auto", Offload::Auto),
+    ("none", Offload::None),
+];
 const FORMATS: &[(&str, LogFormat)] = &[
     ("auto", LogFormat::Auto),
     ("text", LogFormat::Text),
@@ -357,6 +365,40 @@ pub static KEYS: &[Key] = &[
         set: |config, value| value.integer(1, 1_000_000).map(|number| config.nic.install_burst = number),
     },
     Key {
+        name: "ipsec.drive",
+        default: "false",
+        shape: "true or false",
+        doc: "Whether tunnels that are marked for IPsec in OVSDB, as for ovs-monitor-ipsec, are protected at this daemon's word: it \
+              has strongSwan load, initiate and unload what they need (docs/ipsec.md). Nothing is done while ovs-monitor-ipsec \
+              runs. Turned off, what is there stays.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| value.boolean().map(|drive| config.ipsec.drive = drive),
+    },
+    Key {
+        name: "ipsec.vici",
+        default: "\"default\"",
+        shape: "\"default\" or an absolute path",
+        doc: "Control socket of strongSwan's charon. The default is /run/charon.vici.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| {
+            config.ipsec.vici = absolute_or_default(value)?.unwrap_or_else(|| crate::ike::VICI_SOCKET.into());
+            Ok(())
+        },
+    },
+    Key {
+        name: "ipsec.offload",
+        default: "\"auto\"",
+        shape: "\"packet\", \"crypto\", \"auto\" or \"none\"",
+        doc: "What a NIC is asked for where options:ipsec_nic-offload of a tunnel does not say: all of IPsec (\"packet\") or its \
+              ciphers (\"crypto\"), without either of which the tunnel does not come up then; the most it can (\"auto\"); \
+              nothing.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.one_of(OFFLOADS).map(|offload| config.ipsec.offload = offload),
+    },
+    Key {
         name: "dump.datapath-interval",
         default: "\"2 s\"",
         shape: "time, 50 ms to 10 min",
@@ -511,6 +553,9 @@ mod tests {
             ("nic.counter-delay", "\"2 s\""),
             ("nic.installs-per-s", "7"),
             ("nic.install-burst", "7"),
+            ("ipsec.drive", "true"),
+            ("ipsec.vici", "\"/x\""),
+            ("ipsec.offload", "\"none\""),
             ("dump.datapath-interval", "\"3 s\""),
             ("metrics.listen", "\"off\""),
             ("limits.flows-max", "5000"),

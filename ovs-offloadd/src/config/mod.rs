@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipsec_drive::Offload;
 use policies::rules::{Place, Rules};
 
 use crate::lifecycle::declared::DeclaredNic;
@@ -176,6 +177,8 @@ pub struct Config {
     pub policy: Policy,
     /// What the NICs can bear.
     pub nic: Nic,
+    /// IPsec of tunnels.
+    pub ipsec: Ipsec,
     /// How often state is read afresh.
     pub dump: Dump,
     /// Prometheus.
@@ -284,6 +287,17 @@ pub struct Nic {
     pub installs_per_s: InstallsSetting,
     /// Most installs at once, per NIC.
     pub install_burst: u64,
+}
+
+/// IPsec of tunnels, which an IKE daemon makes at our word.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ipsec {
+    /// Whether it is to.
+    pub drive: bool,
+    /// Control socket of strongSwan's charon.
+    pub vici: PathBuf,
+    /// What a NIC is asked for where the tunnel does not say.
+    pub offload: Offload,
 }
 
 /// How often state is read afresh.

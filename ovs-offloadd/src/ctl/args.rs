@@ -95,6 +95,9 @@ pub enum Query {
     /// IPsec's security associations
     #[command(subcommand)]
     Sa(SaQuery),
+    /// Tunnels that are marked for IPsec
+    #[command(subcommand)]
+    Tunnel(TunnelQuery),
     /// The rules that decide which flows may be in hardware
     #[command(subcommand)]
     Policy(PolicyQuery),
@@ -295,6 +298,14 @@ pub enum SaQuery {
         #[arg(value_parser = parse_spi)]
         spi: Spi,
     },
+}
+
+/// About tunnels that are marked for IPsec. Keys are shown nowhere.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum TunnelQuery {
+    /// List tunnels that OVSDB marks for IPsec: how the ends know each other, what a NIC is asked for, and how far each is, with the
+    /// reason
+    List,
 }
 
 fn parse_spi(text: &str) -> Result<Spi, String> {

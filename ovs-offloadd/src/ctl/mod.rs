@@ -10,11 +10,12 @@ pub mod policy;
 mod request;
 pub mod sa;
 pub mod text;
+pub mod tunnel;
 pub mod views;
 
 pub use args::{
     Cli, FlowListArgs, FlowOrder, FlowQuery, FunctionArgs, Local, NicApplyArgs, NicQuery, OpenflowQuery,
     OutputFormat, PlacementFilter, PolicyQuery, PolicyTestArgs, PortAttachArgs, PortDetachArgs, PortListArgs,
-    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, Verb,
+    PortQuery, ProbeQuery, Query, RecordingQuery, RefusalQuery, SaQuery, TunnelQuery, Verb,
 };
 pub use request::{Asked, NotACommand, methods, parse_request, to_request};

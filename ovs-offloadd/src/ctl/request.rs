@@ -4,7 +4,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum as _};
 
 use super::args::{
     FlowListArgs, FlowQuery, NicQuery, OpenflowQuery, OutputFormat, PolicyQuery, PortQuery, ProbeQuery,
-    Query, RecordingQuery, RefusalQuery, SaQuery,
+    Query, RecordingQuery, RefusalQuery, SaQuery, TunnelQuery,
 };
 
 /// A query with what the answer should look like.
@@ -80,6 +80,7 @@ pub fn to_request(asked: &Asked) -> (String, Vec<String>) {
         Query::Openflow(OpenflowQuery::List) => ("openflow/list", Vec::new()),
         Query::Sa(SaQuery::List) => ("sa/list", Vec::new()),
         Query::Sa(SaQuery::Why { spi }) => ("sa/why", vec![spi.to_string()]),
+        Query::Tunnel(TunnelQuery::List) => ("tunnel/list", Vec::new()),
         Query::Policy(PolicyQuery::Check { file }) => {
             ("policy/check", file.iter().map(|file| file.display().to_string()).collect())
         }
@@ -199,6 +200,7 @@ mod tests {
             "sa list",
             "sa why 0x0000c0de",
             "sa why 49374",
+            "tunnel list",
             "policy show",
             "policy test --flow tcp.dst=443,inport=a",
             "policy test --flow=in_port(2),eth_type(0x0800)",
@@ -247,6 +249,7 @@ mod tests {
                 "sa/list",
                 "sa/why",
                 "status",
+                "tunnel/list",
                 "version"
             ]
         );

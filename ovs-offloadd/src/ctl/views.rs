@@ -59,7 +59,7 @@ fn share(part: u64, rest: u64) -> Option<f64> {
 /// A connection to something outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConnectionView {
-    /// `ovsdb`, `vswitchd`, `netlink`, `guard` or `southbound`.
+    /// `ovsdb`, `vswitchd`, `netlink`, `guard`, `ike` or `southbound`.
     pub name: &'static str,
     /// Whether it is up.
     pub up: bool,

@@ -22,6 +22,7 @@ mod datapath;
 mod discovery;
 mod groups;
 mod guard;
+mod ike;
 mod journal;
 mod ovsdb;
 mod probes;
@@ -104,6 +105,7 @@ struct Daemon {
     discovery: discovery::Discovery,
     inventory: Inventory,
     ipsec: xfrm::Xfrm,
+    ike: ike::Ike,
     probes: probes::Probes,
     vswitchd: vswitchd::Vswitchd,
     vswitchd_limit: watch::Sender<Duration>,
@@ -425,10 +427,12 @@ impl Daemon {
                 }
             }
             ovsdb::News::State(state) => {
+                let state = *state;
                 let changed = self.config.take_external_ids(
                     state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
                 );
                 (self.interfaces, self.tunnels) = (state.interfaces, state.chassis);
+                self.ike.found(state.ipsec);
                 self.southbound.found(&state.external_ids, &self.interfaces);
                 self.tell_interfaces(events);
                 self.nics.something_changed();
@@ -497,6 +501,7 @@ impl Daemon {
         self.level.set(config.log.level);
         self.vswitchd_limit.send_replace(config.ovs.vswitchd_timeout);
         self.southbound.configure(&config.ovn);
+        self.ike.configure(config);
         events.push(Event::Settings(Box::new(settings::engine_settings(config))));
         events.push(Event::Policy(Box::new(config.rules.clone())));
         if self.ready {

@@ -9,6 +9,7 @@ use ovsdb_client::{Client, Config, Monitor, Notice, Remote, Tables, Tls, TlsFile
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use crate::ike::Rows;
 use crate::inventory::OvsInterface;
 use crate::workload::{self, TunnelRow};
 
@@ -52,7 +53,7 @@ pub(crate) enum News {
     /// The connection is up, or down for this reason.
     Connection(Result<(), String>),
     /// The state of the database, whole.
-    State(State),
+    State(Box<State>),
 }
 
 /// What we read of the database.
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) interfaces: BTreeMap<String, OvsInterface>,
     /// The chassis that tunnels lead to, by address.
     pub(crate) chassis: BTreeMap<IpAddr, String>,
+    /// What is to be protected by IPsec.
+    pub(crate) ipsec: Rows,
 }
 
 /// News that wait for the loop at most.
@@ -119,7 +122,7 @@ async fn follow(client: Client, mut watcher: Watcher, say: mpsc::Sender<News>, f
     let _client = client;
     let mut told = first.clone();
     let mut synchronised = true;
-    for news in [News::Connection(Ok(())), News::State(first)] {
+    for news in [News::Connection(Ok(())), News::State(Box::new(first))] {
         if say.send(news).await.is_err() {
             return;
         }
@@ -141,7 +144,7 @@ async fn follow(client: Client, mut watcher: Watcher, say: mpsc::Sender<News>, f
             let state = state(watcher.tables());
             if state != told {
                 told = state.clone();
-                news.push(News::State(state));
+                news.push(News::State(Box::new(state)));
             }
         }
         for news in news {
@@ -164,6 +167,13 @@ fn state(tables: &Tables) -> State {
             tc_policy: TcPolicy::parse(tc_policy),
             max_idle: row.other_config.get("max-idle").and_then(|text| max_idle(text)),
         };
+        let other = |key: &str| row.other_config.get(key).filter(|value| !value.is_empty()).cloned();
+        state.ipsec.host = ipsec_drive::Host {
+            certificate: other("certificate"),
+            private_key: other("private_key"),
+            ca_cert: other("ca_cert"),
+            skb_mark: other("ipsec_skb_mark"),
+        };
         state.version = row.ovs_version;
         state.external_ids = row.external_ids;
     }
@@ -185,6 +195,11 @@ fn state(tables: &Tables) -> State {
             }
         }
     }
+    let marked = interfaces.values().filter_map(|interface| {
+        ipsec_drive::TunnelRow::read(&interface.name, &interface.kind, &interface.options)
+    });
+    state.ipsec.tunnels = marked.collect();
+    state.ipsec.tunnels.sort_by(|one, other| one.name.cmp(&other.name));
     state.chassis = workload::chassis(ports.values().flat_map(|port| {
         let chassis_id = port.external_ids.get("ovn-chassis-id");
         let of_port = port.interfaces.iter().filter_map(|uuid| interfaces.get(uuid));

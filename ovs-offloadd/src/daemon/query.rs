@@ -16,7 +16,8 @@ use crate::ctl::views::{
 };
 use crate::ctl::{
     Asked, FlowQuery, NicQuery, OpenflowQuery, OutputFormat, PolicyQuery, PortListArgs, PortQuery,
-    ProbeQuery, Query, RefusalQuery, SaQuery, inventory_text, openflow, policy, sa, text,
+    ProbeQuery, Query, RefusalQuery, SaQuery, TunnelQuery, inventory_text, openflow, policy, sa, text,
+    tunnel,
 };
 use crate::inventory::Nic;
 use crate::ipsec;
@@ -168,6 +169,10 @@ impl Daemon {
                     ));
                 }
                 Ok(print(output, &found, |found| sa::sa_why(found)))
+            }
+            Query::Tunnel(TunnelQuery::List) => {
+                let tunnels = self.ike.tunnels();
+                Ok(print(output, &tunnels, |tunnels| tunnel::tunnel_list(tunnels, width)))
             }
             Query::Policy(PolicyQuery::Show) => {
                 let rules = policy::rules(self.engine.rules(), &self.engine.rule_views());
@@ -374,6 +379,7 @@ impl Daemon {
             }
             connections.push(guard);
         }
+        connections.extend(self.ike.connection());
         connections
             .extend(self.southbound.connection.as_ref().map(|connection| view("southbound", connection)));
         connections
@@ -385,6 +391,7 @@ impl Daemon {
             notes.push("there is no kernel datapath: the module openvswitch is not loaded".to_owned());
         }
         notes.extend(self.southbound.note.clone());
+        notes.extend(self.ike.note());
         notes.extend(self.ipsec.why_not().map(ToOwned::to_owned));
         if let Some(why) = &self.journal_error {
             notes.push(format!("the journal cannot be written: {why}"));

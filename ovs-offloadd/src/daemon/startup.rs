@@ -121,6 +121,7 @@ async fn start(
         discovery,
         inventory,
         ipsec: super::xfrm::Xfrm::open(buffer).map_err(netlink)?,
+        ike: super::ike::Ike::start(&settings),
         probes,
         vswitchd,
         vswitchd_limit,

@@ -3,6 +3,7 @@
 //! The list is that of the kernel's mlx5 (`mlx5e_xfrm_validate_state()` of Linux 6.12), the one driver that is known to carry
 //! ESP in mode packet on a switch; it checks in this order and names the first.
 
+use ipsec_drive::{Connection, Offload, Planned};
 use netlink_wire::xfrm::{Algorithm, Limit, Sa, SaDirection, SaMode};
 
 /// `IPPROTO_ESP`
@@ -97,6 +98,29 @@ pub fn demands(sa: &Sa, direction: Option<SaDirection>) -> Vec<Demand> {
     unless(sa.reqid.0 != 0, Demand::Reqid);
     unless(are_good(sa.lifetime.bytes), Demand::Limits("bytes"));
     unless(are_good(sa.lifetime.packets), Demand::Limits("packets"));
+    unmet
+}
+
+/// What of it the security associations of a connection will not meet, known before it is tried: in sentences, and none where no NIC is
+/// asked to do all of IPsec.
+pub fn unmet(connection: &Connection) -> Vec<String> {
+    if !matches!(connection.offload, Offload::Packet | Offload::Auto) {
+        return Vec::new();
+    }
+    let planned = Planned::of(connection);
+    let mut unmet = Vec::new();
+    let mut unless = |met: bool, demand: Demand| {
+        if !met {
+            unmet.push(demand.to_string());
+        }
+    };
+    unless(planned.icv_bits == 128, Demand::Tag(planned.icv_bits));
+    unless([128, 256].contains(&planned.key_bits), Demand::Key(planned.key_bits));
+    // Of the policy: the security association has none.
+    let (protocol, _) = connection.carries.protocol();
+    unless(SELECTOR_PROTOCOLS.contains(&protocol), Demand::Selector(protocol));
+    let window = planned.replay_window;
+    unless(!planned.esn || REPLAY_WINDOWS.contains(&window), Demand::Window(window));
     unmet
 }
 

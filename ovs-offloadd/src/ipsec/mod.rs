@@ -12,7 +12,7 @@ mod demands;
 mod report;
 
 pub(crate) use demands::REPLAY_WINDOWS;
-pub use demands::{Demand, demands};
+pub use demands::{Demand, demands, unmet};
 pub use report::{Scene, sa_list, sa_why};
 
 /// Most security associations, and most policies, that are kept; the rest is counted.

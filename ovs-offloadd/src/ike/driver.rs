@@ -1,0 +1,121 @@
+//! The loop: who is there, and a session with charon for as long as it lives.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::session::{End, Session};
+use super::{Orders, Report, Standing, progress};
+use crate::io::rundir::running_pid;
+
+/// Open vSwitch's own, by the name of its pidfile.
+const MONITOR: &str = "ovs-monitor-ipsec";
+/// Where Libreswan listens: whoever has it has no strongSwan.
+const PLUTO: &str = "/run/pluto/pluto.ctl";
+/// Between two looks for who is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts the task; it ends when nobody gives orders any more.
+pub(crate) fn start(orders: watch::Receiver<Orders>) -> watch::Receiver<Report> {
+    let (report, read) = watch::channel(Report::default());
+    tokio::spawn(run(orders, report));
+    read
+}
+
+async fn run(mut orders: watch::Receiver<Orders>, report: watch::Sender<Report>) {
+    loop {
+        let now = orders.borrow_and_update().clone();
+        let standing = match (now.drive, &now.rows) {
+            (false, _) => Some(Standing::Off),
+            (true, None) => Some(Standing::Alone("OVSDB has not told of tunnels yet".to_owned())),
+            (true, Some(_)) => monitor(&now.rundir).map(Standing::MonitorRuns),
+        };
+        let standing = match standing {
+            Some(standing) => standing,
+            None => match Session::open(&now.vici).await {
+                Err(why) => Standing::Alone(nobody(&why, Path::new(PLUTO).exists())),
+                Ok(mut session) => match session.drive(&mut orders, &report).await {
+                    End::NoOrders => return,
+                    End::OtherOrders => continue,
+                    End::Lost(why) => {
+                        report.send_modify(|report| report.losses += 1);
+                        Standing::Alone(why)
+                    }
+                },
+            },
+        };
+        tell(&report, standing, &now);
+        tokio::select! {
+            changed = orders.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_EVERY), if now.drive => {}
+        }
+    }
+}
+
+/// The process of `ovs-monitor-ipsec`, where it runs.
+pub(super) fn monitor(rundir: &Path) -> Option<i32> {
+    running_pid(rundir, MONITOR).ok()
+}
+
+fn nobody(why: &str, is_libreswan: bool) -> String {
+    match is_libreswan {
+        true => format!("Libreswan runs here, and strongSwan is what can be driven ({why})"),
+        false => format!("strongSwan does not answer: {why}"),
+    }
+}
+
+/// Reports, with a word in the log where it is another than before.
+fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders) {
+    if report.borrow().standing != standing {
+        match &standing {
+            Standing::Off => info!("IPsec of tunnels is left to others; what is there stays"),
+            Standing::MonitorRuns(pid) => {
+                info!(pid, "ovs-monitor-ipsec runs: IPsec of tunnels is left to it");
+            }
+            Standing::Alone(why) => warn!(%why, "IPsec of tunnels cannot be made"),
+            Standing::Driving(_) => {}
+        }
+    }
+    let tunnels = progress::idle(orders, &standing);
+    report.send_modify(|report| (report.standing, report.tunnels) = (standing, tunnels));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rows;
+    use super::*;
+
+    async fn reported(report: &mut watch::Receiver<Report>, is: impl FnMut(&Report) -> bool) -> Report {
+        let report = tokio::time::timeout(Duration::from_secs(20), report.wait_for(is)).await;
+        report.unwrap().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn who_makes_ipsec_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let orders = Orders {
+            drive: false,
+            vici: directory.path().join("charon.vici"),
+            rundir: directory.path().to_owned(),
+            rows: Some(Rows::default()),
+            ..Orders::default()
+        };
+        let (order, read) = watch::channel(orders);
+        let mut report = start(read);
+        assert_eq!(report.borrow_and_update().standing, Standing::Off);
+        order.send_modify(|orders| orders.drive = true);
+        let found = reported(&mut report, |report| report.standing != Standing::Off).await;
+        let Standing::Alone(why) = found.standing else { panic!("{found:?}") };
+        assert!(why.contains("charon.vici: No such file or directory"), "{why}");
+        order.send_modify(|orders| orders.drive = false);
+        reported(&mut report, |report| report.standing == Standing::Off).await;
+    }
+
+    #[test]
+    fn libreswan_is_named_where_it_runs() {
+        assert!(nobody("/x: No such file", true).starts_with("Libreswan runs here"));
+        assert_eq!(nobody("/x: refused", false), "strongSwan does not answer: /x: refused");
+    }
+}

@@ -1,0 +1,73 @@
+//! IPsec of tunnels, made by strongSwan at our word: what OVSDB wants goes in, how far each tunnel is comes out.
+//!
+//! What is done next is decided by `ipsec-drive`; here are the socket, the files, and the loop that asks. It is a task of its own: the
+//! daemon's loop neither waits for an IKE daemon nor is it told of one, but by what it reads of the last [`Report`].
+//!
+//! Nothing is done while `ovs-monitor-ipsec` runs, which does the same; and what is there stays when we are told to do nothing, or
+//! end: without it, packets would go in the clear.
+
+use std::path::PathBuf;
+
+use ipsec_drive::{Host, Offload, TunnelRow};
+
+use crate::ctl::tunnel::TunnelView;
+
+mod certificates;
+mod driver;
+mod progress;
+mod session;
+mod vici;
+
+pub(crate) use driver::start;
+
+/// Where strongSwan's charon listens unless it is told otherwise.
+pub const VICI_SOCKET: &str = "/run/charon.vici";
+
+/// What OVSDB says of IPsec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    /// `Open_vSwitch.other_config`.
+    pub(crate) host: Host,
+    /// Interfaces that are marked for IPsec, by name.
+    pub(crate) tunnels: Vec<TunnelRow>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// Nothing at all, where it is not set.
+    pub(crate) drive: bool,
+    /// Charon's socket.
+    pub(crate) vici: PathBuf,
+    /// What a NIC is asked for where a tunnel does not say.
+    pub(crate) offload: Offload,
+    /// Open vSwitch's run directory, where `ovs-monitor-ipsec` would be found.
+    pub(crate) rundir: PathBuf,
+    /// What the database said last; none before it has.
+    pub(crate) rows: Option<Rows>,
+}
+
+/// Who makes IPsec.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// We are told not to.
+    #[default]
+    Off,
+    /// `ovs-monitor-ipsec` does, this process.
+    MonitorRuns(i32),
+    /// There is nobody to do it at our word, for this reason.
+    Alone(String),
+    /// This strongSwan.
+    Driving(String),
+}
+
+/// How far everything is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Who makes it.
+    pub(crate) standing: Standing,
+    /// Times that the IKE daemon was lost.
+    pub(crate) losses: u64,
+    /// Tunnels that are marked for IPsec, by name.
+    pub(crate) tunnels: Vec<TunnelView>,
+}

@@ -1,0 +1,156 @@
+//! How far each tunnel is, in words.
+
+use std::collections::BTreeMap;
+
+use ipsec_drive::{Connection, ConnectionName, Progress, State, TunnelRow, Wanted};
+use tracing::{info, warn};
+
+use super::{Orders, Rows, Standing};
+use crate::ctl::tunnel::TunnelView;
+use crate::ipsec;
+
+/// What is known of connections.
+pub(super) type Known = BTreeMap<ConnectionName, Progress>;
+
+/// Tunnels while nobody is driven.
+pub(super) fn idle(orders: &Orders, standing: &Standing) -> Vec<TunnelView> {
+    let Some(rows) = orders.rows.as_ref() else { return Vec::new() };
+    let (state, reason) = match standing {
+        Standing::Off => ("left", "ipsec.drive is false: others may protect it".to_owned()),
+        Standing::MonitorRuns(pid) => ("left", format!("ovs-monitor-ipsec protects it (pid {pid})")),
+        Standing::Alone(why) => ("waiting", why.clone()),
+        Standing::Driving(_) => ("waiting", String::new()),
+    };
+    let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
+    let view = |row: &TunnelRow| TunnelView { state, reason: Some(reason.clone()), ..view(row, &wanted) };
+    rows.tunnels.iter().map(view).collect()
+}
+
+/// Tunnels while charon is driven.
+pub(super) fn of(rows: &Rows, wanted: &Wanted, known: &Known) -> Vec<TunnelView> {
+    let view = |row: &TunnelRow| {
+        let mut view = view(row, wanted);
+        if let Some(reason) = wanted.rejected.get(&row.name) {
+            (view.state, view.reason) = ("rejected", Some(reason.to_string()));
+        } else if let Some(progress) =
+            view.connection.as_deref().and_then(ConnectionName::ours).and_then(|name| known.get(&name))
+        {
+            view.initiated = progress.initiated;
+            (view.state, view.reason) = words(progress);
+        }
+        view
+    };
+    rows.tunnels.iter().map(view).collect()
+}
+
+/// Whether nothing is to be done about it but for waiting.
+pub(super) fn is_settled(view: &TunnelView) -> bool {
+    matches!(view.state, "up" | "rejected")
+}
+
+fn words(progress: &Progress) -> (&'static str, Option<String>) {
+    let tries = |of: &str| match progress.initiated {
+        0 => None,
+        tries => Some(format!("{of} (tried {tries} times; charon's log says more)")),
+    };
+    match &progress.state {
+        State::Waiting => ("waiting", None),
+        State::Refused(why) => ("refused", Some(why.clone())),
+        State::Loaded => ("loaded", tries("the peer does not answer, or they do not agree")),
+        State::Renewing => {
+            ("renewing", tries("what was there with other settings stays until there is more"))
+        }
+        State::Up => ("up", None),
+    }
+}
+
+fn view(row: &TunnelRow, wanted: &Wanted) -> TunnelView {
+    let of_row = |connection: &&Connection| connection.tunnels.contains(&row.name);
+    let connection = wanted.connections.values().find(of_row);
+    TunnelView {
+        tunnel: row.name.clone(),
+        kind: row.kind.clone(),
+        local: row.local_ip.clone(),
+        remote: row.remote_ip.clone(),
+        connection: connection.map(|connection| connection.name.to_string()),
+        auth: connection.map(|connection| connection.auth.word()),
+        offload: connection.map(|connection| connection.offload.word()),
+        state: "waiting",
+        reason: None,
+        unmet: connection.map(ipsec::unmet).unwrap_or_default(),
+        initiated: 0,
+    }
+}
+
+/// What was logged of each connection last.
+#[derive(Debug, Default)]
+pub(super) struct Log(Known);
+
+impl Log {
+    /// Logs what is otherwise than before.
+    pub(super) fn changes(&mut self, known: &Known) {
+        for (connection, progress) in known {
+            if self.0.get(connection).is_some_and(|before| before.state == progress.state) {
+                continue;
+            }
+            match &progress.state {
+                State::Waiting => {}
+                State::Refused(why) => warn!(%connection, %why, "strongSwan refuses a connection"),
+                State::Loaded => info!(%connection, "connection loaded"),
+                State::Renewing => info!(%connection, "connection loaded with other settings"),
+                State::Up => info!(%connection, "connection is up"),
+            }
+        }
+        for connection in self.0.keys().filter(|connection| !known.contains_key(connection)) {
+            info!(%connection, "connection unloaded");
+        }
+        self.0.clone_from(known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipsec_drive::{Host, Offload};
+
+    fn rows() -> Rows {
+        let row = |name: &str, options: &[(&str, &str)]| {
+            let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            TunnelRow::read(name, "geneve", &options).unwrap()
+        };
+        let good = [("psk", "CANARY"), ("remote_ip", "192.0.2.2"), ("ipsec_replay-window", "512")];
+        let tunnels = vec![row("tun0", &good), row("tun1", &[("psk", "CANARY"), ("remote_ip", "flow")])];
+        Rows { host: Host::default(), tunnels }
+    }
+
+    #[test]
+    fn each_tunnel_is_shown_with_its_state_and_the_reason_for_it() {
+        let rows = rows();
+        let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, Offload::Packet);
+        let name = wanted.connections.keys().next().unwrap().clone();
+        let shown = |state: State, initiated: u32| {
+            let known = [(name.clone(), Progress { state, initiated })].into();
+            let views = of(&rows, &wanted, &known);
+            assert!(!format!("{views:?}").contains("CANARY"));
+            assert_eq!(views[1].state, "rejected");
+            assert!(views[1].reason.as_deref().unwrap().starts_with("options:remote_ip is \"flow\""));
+            (views[0].state, views[0].reason.clone(), is_settled(&views[0]))
+        };
+        assert_eq!(shown(State::Up, 0), ("up", None, true));
+        assert_eq!(shown(State::Refused("no".into()), 0), ("refused", Some("no".into()), false));
+        let (state, reason, _) = shown(State::Loaded, 3);
+        assert_eq!(state, "loaded");
+        assert!(reason.unwrap().contains("tried 3 times"));
+        let view = &of(&rows, &wanted, &Known::new())[0];
+        assert_eq!((view.auth, view.offload, view.state), (Some("psk"), Some("packet"), "waiting"));
+        assert_eq!(view.unmet, ["its replay window is 512 packets, and NICs have 32, 64, 128 and 256 alone"]);
+    }
+
+    #[test]
+    fn a_tunnel_that_is_left_to_others_says_to_whom() {
+        let orders = Orders { rows: Some(rows()), ..Orders::default() };
+        let views = idle(&orders, &Standing::MonitorRuns(7));
+        assert_eq!(views[0].state, "left");
+        assert_eq!(views[0].reason.as_deref(), Some("ovs-monitor-ipsec protects it (pid 7)"));
+    }
+}

@@ -1,0 +1,277 @@
+//! A session with charon: what it has is read, what is next is done, until it is lost or the orders are others.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipsec_drive::vici::Builder;
+use ipsec_drive::{Auth, Connection, ConnectionName, Millis, Reconciler, Step, There, Wanted, strongswan};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::certificates::{self, Files};
+use super::driver::monitor;
+use super::progress::{self, Log};
+use super::vici::{Failure, Vici};
+use super::{Orders, Report, Rows, Standing};
+
+/// The longest wait for an answer: what charon has is listed when none of it is just being negotiated, which took it 12 s on an emulated
+/// machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks while something is on its way, and while nothing is: what happens is told by itself.
+const SOON: Duration = Duration::from_millis(250);
+const WHILE_UNSETTLED: Duration = Duration::from_secs(1);
+const WHILE_SETTLED: Duration = Duration::from_secs(15);
+/// Events that come together are looked after together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Why a session is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nobody gives orders any more.
+    NoOrders,
+    /// Another charon is to be driven, or none.
+    OtherOrders,
+    /// Charon is gone, or does not answer.
+    Lost(String),
+}
+
+/// Two connections, one to ask and one to be told, and what is known of what was loaded.
+pub(super) struct Session {
+    socket: PathBuf,
+    asks: Vici,
+    told: Vici,
+    version: String,
+    reconciler: Reconciler,
+    log: Log,
+    began: Instant,
+    /// The private key that charon has of us, by its own name for it.
+    key: Option<String>,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody is there who can be driven, in a sentence.
+    pub(super) async fn open(socket: &Path) -> Result<Self, String> {
+        let mut asks = Vici::connect(socket, LIMIT).await?;
+        let mut told = Vici::connect(socket, LIMIT).await?;
+        let words = |failure| match failure {
+            Failure::Lost(why) | Failure::Refused(why) => format!("{}: {why}", socket.display()),
+        };
+        for event in strongswan::EVENTS {
+            told.register(event).await.map_err(words)?;
+        }
+        let answer = asks.ask("version", &Builder::default()).await.map_err(words)?;
+        let said = |key: &str| answer.value(key).unwrap_or("of unknown version").to_owned();
+        let version = format!("strongSwan {} ({})", said("version"), said("daemon"));
+        info!(%version, "IPsec of tunnels is made by it, at our word");
+        Ok(Self {
+            socket: socket.to_owned(),
+            asks,
+            told,
+            version,
+            reconciler: Reconciler::default(),
+            log: Log::default(),
+            began: Instant::now(),
+            key: None,
+        })
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Does what is ordered until that is over.
+    pub(super) async fn drive(
+        &mut self,
+        orders: &mut watch::Receiver<Orders>,
+        report: &watch::Sender<Report>,
+    ) -> End {
+        loop {
+            let now = orders.borrow_and_update().clone();
+            let Some(rows) = now.rows.as_ref().filter(|_| now.drive && now.vici == self.socket) else {
+                return End::OtherOrders;
+            };
+            // It was started after us, and fights us from now on.
+            if monitor(&now.rundir).is_some() {
+                return End::OtherOrders;
+            }
+            let again = match self.turn(rows, &now, report).await {
+                Ok(again) => again,
+                Err(why) => return End::Lost(why),
+            };
+            let due = tokio::time::sleep(again);
+            let told = tokio::select! {
+                changed = orders.changed() => match changed {
+                    Ok(()) => Ok(()),
+                    Err(_) => return End::NoOrders,
+                },
+                told = self.told.told() => told,
+                () = due => Ok(()),
+            };
+            if let Err(Failure::Lost(why) | Failure::Refused(why)) = told {
+                return End::Lost(why);
+            }
+            if let Err(why) = self.gather().await {
+                return End::Lost(why);
+            }
+        }
+    }
+
+    /// Hears what is told together.
+    async fn gather(&mut self) -> Result<(), String> {
+        let gathered = async {
+            loop {
+                if let Err(Failure::Lost(why) | Failure::Refused(why)) = self.told.told().await {
+                    return why;
+                }
+            }
+        };
+        match tokio::time::timeout(GATHER, gathered).await {
+            Ok(why) => Err(why),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Looks, does what is next, and reports; returns when to look again.
+    async fn turn(
+        &mut self,
+        rows: &Rows,
+        orders: &Orders,
+        report: &watch::Sender<Report>,
+    ) -> Result<Duration, String> {
+        let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
+        let there = match self.look().await {
+            Ok(there) => there,
+            Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
+        };
+        let steps = self.reconciler.steps(self.now(), &wanted, &there);
+        for step in &steps {
+            let answer = match self.take(step).await {
+                Ok(()) => Ok(()),
+                Err(Failure::Refused(why)) => Err(why),
+                Err(Failure::Lost(why)) => return Err(why),
+            };
+            debug!(connection = %step.name(), step = word(step), ?answer, "step of IPsec");
+            self.reconciler.answered(self.now(), step, answer);
+        }
+        self.forget_key(&wanted).await.map_err(|failure| match failure {
+            Failure::Lost(why) | Failure::Refused(why) => why,
+        })?;
+        let progress = self.reconciler.progress().map(|(name, progress)| (name.clone(), progress)).collect();
+        self.log.changes(&progress);
+        let tunnels = progress::of(rows, &wanted, &progress);
+        let is_settled = tunnels.iter().all(progress::is_settled);
+        let standing = Standing::Driving(self.version.clone());
+        report.send_modify(|report| (report.standing, report.tunnels) = (standing, tunnels));
+        Ok(match (steps.is_empty(), is_settled) {
+            (false, _) => SOON,
+            (true, false) => WHILE_UNSETTLED,
+            (true, true) => WHILE_SETTLED,
+        })
+    }
+
+    /// What charon has.
+    async fn look(&mut self) -> Result<There, Failure> {
+        let mut there = There::default();
+        let answer = self.asks.ask("get-conns", &Builder::default()).await?;
+        there.connections =
+            answer.list("conns").iter().filter_map(|name| ConnectionName::ours(name)).collect();
+        let listed = self.asks.list("list-sas", "list-sa", |event| {
+            there.children.extend(strongswan::child_sas(event));
+            there.negotiating.extend(strongswan::negotiating(event));
+        });
+        listed.await?;
+        Ok(there)
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<(), Failure> {
+        match step {
+            Step::Load(connection) => self.load(connection).await,
+            Step::Initiate { name, child } => {
+                self.asks.have_done("initiate", &strongswan::initiate(name, child)).await
+            }
+            Step::Terminate { id, .. } => {
+                self.asks.have_done("terminate", &strongswan::terminate_child(*id)).await
+            }
+            Step::Restart(name) => self.asks.have_done("terminate", &strongswan::terminate(name)).await,
+            Step::Unload(name) => self.unload(name).await,
+        }
+    }
+
+    async fn load(&mut self, connection: &Connection) -> Result<(), Failure> {
+        for unmet in crate::ipsec::unmet(connection) {
+            warn!(connection = %connection.name, offload = connection.offload.word(), %unmet, "a NIC would refuse it");
+        }
+        let auth = connection.auth.clone();
+        let read = tokio::task::spawn_blocking(move || certificates::read(&auth)).await;
+        let files = read.map_err(|error| Failure::Refused(error.to_string()))?.map_err(Failure::Refused)?;
+        if let Some(secret) = strongswan::load_shared(connection) {
+            self.asks.have_done("load-shared", &secret).await?;
+        }
+        let certificates = match files {
+            None => strongswan::Certificates::default(),
+            Some(Files { certificates, key }) => {
+                self.load_key(&key).await?;
+                certificates
+            }
+        };
+        self.asks.have_done("load-conn", &strongswan::load_conn(connection, &certificates)).await
+    }
+
+    async fn load_key(&mut self, key: &[u8]) -> Result<(), Failure> {
+        let answer = self.asks.ask("load-key", &strongswan::load_key(key)).await?;
+        ipsec_drive::vici::success(&answer)
+            .map_err(|why| Failure::Refused(format!("other_config:private_key: {why}")))?;
+        let id = answer.value("id").map(ToOwned::to_owned);
+        if self.key != id
+            && let Some(before) = std::mem::replace(&mut self.key, id)
+        {
+            self.unload_key(&before).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes our key out when no connection needs it.
+    async fn forget_key(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+        let is_needed =
+            wanted.connections.values().any(|connection| !matches!(connection.auth, Auth::Psk(_)));
+        match self.key.take_if(|_| !is_needed) {
+            Some(key) => self.unload_key(&key).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn unload_key(&mut self, id: &str) -> Result<(), Failure> {
+        self.done_or_gone("unload-key", &strongswan::one("id", id)).await
+    }
+
+    async fn unload(&mut self, name: &ConnectionName) -> Result<(), Failure> {
+        // The connection first, or the peer could have it made anew.
+        self.done_or_gone("unload-conn", &strongswan::one("name", name.as_str())).await?;
+        self.done_or_gone("terminate", &strongswan::terminate(name)).await?;
+        self.done_or_gone("unload-shared", &strongswan::one("id", name.as_str())).await
+    }
+
+    /// Has something taken out that may not be there any more.
+    async fn done_or_gone(&mut self, command: &str, message: &Builder) -> Result<(), Failure> {
+        match self.asks.have_done(command, message).await {
+            Err(Failure::Refused(why)) => {
+                debug!(command, why, "there was nothing to take out");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+fn word(step: &Step) -> &'static str {
+    match step {
+        Step::Load(_) => "load",
+        Step::Initiate { .. } => "initiate",
+        Step::Terminate { .. } => "terminate",
+        Step::Restart(_) => "restart",
+        Step::Unload(_) => "unload",
+    }
+}

@@ -11,6 +11,11 @@ use lab_tests::harness::{
 };
 use serde_json::Value;
 
+mod driven;
+mod hosts;
+
+pub(crate) use driven::TESTS as DRIVEN;
+
 pub(crate) const TESTS: &[Test] = &[
     fact!(security_associations_are_shown_as_the_kernel_has_them).needs(&[Need::Daemon]).per_release(),
     fact!(a_flow_into_a_tunnel_that_ipsec_protects_is_encrypted).needs(&[Need::Simnic, Need::Daemon]),

@@ -57,6 +57,7 @@ const SUBJECTS: &[(&str, &[Test])] = &[
     ("ovn", ovn::TESTS),
     ("inventory", inventory::TESTS),
     ("ipsec", ipsec::TESTS),
+    ("ike", ipsec::DRIVEN),
 ];
 
 fn main() -> ExitCode {

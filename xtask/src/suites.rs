@@ -74,7 +74,7 @@ impl Suite {
 
     fn environment(self, long: bool) -> Vec<(String, String)> {
         let ct = matches!(self.choice.kernel, Flavour::Ct | Flavour::Debug);
-        let require = if ct { "all" } else { "simnic,ovn,daemon" };
+        let require = if ct { "all" } else { "simnic,ovn,daemon,strongswan" };
         let long = if long { "1" } else { "0" };
         let pairs = [
             ("LAB_SUITE", self.tests),

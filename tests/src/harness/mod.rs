@@ -1,6 +1,7 @@
 //! What tests are made of: a guest's pieces as values that clean up after themselves, and the runner.
 
 mod agreement;
+mod charon;
 mod daemon;
 mod demo;
 mod failure;
@@ -22,6 +23,7 @@ mod wait;
 
 pub use crate::{ensure, fact};
 pub use agreement::{Placements, agree, agree_on_all, agree_on_card, ufid_of_rule};
+pub use charon::Charon;
 pub use daemon::{Daemon, RunningCtl};
 pub use demo::Demo;
 pub use failure::{Failure, Outcome};

@@ -13,11 +13,13 @@ pub enum Need {
     Ovn,
     /// The daemon and its control program.
     Daemon,
+    /// strongSwan, with a charon that takes commands.
+    Strongswan,
 }
 
 impl Need {
     /// Every need.
-    pub const ALL: [Self; 4] = [Self::Simnic, Self::Ct, Self::Ovn, Self::Daemon];
+    pub const ALL: [Self; 5] = [Self::Simnic, Self::Ct, Self::Ovn, Self::Daemon, Self::Strongswan];
 
     /// The name in `REQUIRE`.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Need {
             Self::Ct => "ct",
             Self::Ovn => "ovn",
             Self::Daemon => "daemon",
+            Self::Strongswan => "strongswan",
         }
     }
 
@@ -40,6 +43,7 @@ impl Need {
             }
             Self::Ovn => (succeeds("ovn-controller", &["--version"]), "this guest has no OVN"),
             Self::Daemon => (succeeds("ovs-offloadctl", &["--version"]), "this guest has no ovs-offloadd"),
+            Self::Strongswan => (is_program("charon-systemd"), "this guest has no strongSwan"),
         };
         (!has).then(|| reason.to_owned())
     }
@@ -53,7 +57,9 @@ pub(super) fn required(text: &str) -> Result<Vec<Need>, String> {
             Some(need) => needs.push(need),
             None if word == "all" => needs.extend(Need::ALL),
             None => {
-                return Err(format!("REQUIRE names `{word}`, which is none of simnic, ct, ovn, daemon, all"));
+                return Err(format!(
+                    "REQUIRE names `{word}`, which is none of simnic, ct, ovn, daemon, strongswan, all"
+                ));
             }
         }
     }
@@ -64,6 +70,11 @@ pub(super) fn required(text: &str) -> Result<Vec<Need>, String> {
 fn kernel_has_skb_ext() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().ends_with("-lab-ct") || release.trim().ends_with("-lab-debug")
+}
+
+/// Whether it is there, of a program that cannot be asked.
+fn is_program(name: &str) -> bool {
+    succeeds("sh", &["-c", &format!("command -v {name}")])
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {

@@ -1,0 +1,253 @@
+//! Tunnels that are protected at the daemon's word: real charon at both ends, real ESP between them.
+
+use std::fs;
+use std::process::Command;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
+
+use super::hosts::{Authority, DONE_WITHIN, Hosts};
+
+pub(crate) const TESTS: &[Test] = &[
+    fact!(tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port).needs(NEEDS),
+    fact!(a_changed_setting_is_had_before_what_was_there_goes).needs(NEEDS),
+    fact!(a_charon_that_was_killed_has_its_connections_back).needs(NEEDS),
+    fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
+    fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
+];
+
+const NEEDS: &[Need] = &[Need::Daemon, Need::Strongswan];
+const V4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
+const V6: [&str; 2] = ["fd31::1", "fd31::2"];
+/// Found nowhere by chance.
+const PSK: &str = "CANARY-of-a-key-that-is-n0where-else";
+
+fn psk() -> String {
+    format!("options:psk={PSK}")
+}
+
+fn tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V4, "log.level = \"trace\"")?;
+    hosts.tunnel("geneve", &[])?;
+    hosts.reach_each_other()?;
+    let (seen, esp) = hosts.on_the_wire(lab, "clear")?;
+    ensure!(seen && esp == 0, "the capture does not see what is in the clear: {seen}, {esp} packets of ESP");
+    for (host, _) in hosts.both() {
+        ensure!(host.tunnel()?.is_none(), "a tunnel is shown that is not marked for IPsec");
+        host.set(&[&psk()])?;
+    }
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "encrypted")?;
+
+    let shown = hosts.left.tunnel()?.unwrap_or_default();
+    ensure!(
+        shown["auth"] == "psk" && shown["offload"] == "auto" && shown["unmet"] == serde_json::json!([]),
+        "{shown}"
+    );
+    let status = hosts.left.daemon.ctl(&["status"])?;
+    ensure!(status.contains("ike ok") && status.contains("1 of 1 tunnels up"), "{status}");
+    let list = hosts.left.daemon.json(&["sa", "list"])?;
+    let of_tunnel = list.as_array().into_iter().flatten().filter(|sa| sa["tunnels"][0] == "tun0").count();
+    ensure!(of_tunnel >= 4, "each way of a tunnel has two security associations: {list}");
+
+    hosts.left.ovs.vsctl(&["del-port", "br0", "tun0"])?;
+    wait_until("nothing is left of it in the kernel", DONE_WITHIN, || {
+        Ok(hosts.left.spis()?.is_empty() && hosts.left.policies(6081)? == 0)
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    let left = hosts.left.charon.swanctl(&["--list-conns"])?;
+    ensure!(left.is_empty(), "charon still has {left}");
+    ensure!(hosts.left.tunnel()?.is_none(), "it is still shown");
+    for (host, _) in hosts.both() {
+        let log = host.daemon.log()?;
+        ensure!(log.contains("connection is up") && log.contains("TRACE"), "{log}");
+        ensure!(!log.contains("CANARY") && !log.contains(&hex(PSK)), "the key is in the log at level trace");
+        let answers = host.daemon.ctl(&["tunnel", "list", "-o", "json"])?;
+        ensure!(!answers.contains("CANARY"), "{answers}");
+    }
+    Ok(())
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn a_changed_setting_is_had_before_what_was_there_goes(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V4, "")?;
+    hosts.tunnel("vxlan", &[&psk()])?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    let before = hosts.left.spis()?;
+    let pings = Pings::start(&hosts.left.netns, hosts.right.inner, 100, 64)?;
+    wait_until("pings go", DONE_WITHIN, || Ok(pings.answers() >= 10))?;
+    hosts.left.set(&["options:ipsec_nic-offload=no"])?;
+    wait_until("security associations are others", DONE_WITHIN, || {
+        let now = hosts.left.spis()?;
+        Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    let shown = hosts.left.is_shown("up")?;
+    ensure!(shown["offload"] == "none", "{shown}");
+    hosts.right.is_shown("up")?;
+    let so_far = pings.answers();
+    wait_until("pings go on", DONE_WITHIN, || Ok(pings.answers() >= so_far + 10))?;
+    let (sent, received) = pings.stop()?;
+    // The last may have been on its way.
+    ensure!(received + 1 >= sent, "{} of {sent} pings were lost over the change", sent - received);
+    hosts.are_private(lab, "changed")?;
+
+    // No device here does IPsec, and with mode packet there is no falling back to software.
+    hosts.left.set(&["options:ipsec_nic-offload=packet", "options:ipsec_replay-window=512"])?;
+    let shown = hosts.left.is_shown("renewing")?;
+    ensure!(
+        shown["unmet"][0].as_str().is_some_and(|unmet| unmet.contains("window is 512 packets")),
+        "{shown}"
+    );
+    let log = hosts.left.daemon.log()?;
+    ensure!(log.contains("a NIC would refuse it"), "{log}");
+    wait_until("it was tried", DONE_WITHIN, || {
+        Ok(hosts.left.tunnel()?.is_some_and(|tunnel| tunnel["initiated"].as_u64() >= Some(1)))
+    })?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "not-to-be-had")
+}
+
+fn a_charon_that_was_killed_has_its_connections_back(lab: &mut Lab) -> Outcome {
+    let mut hosts = Hosts::new(lab, V4, "")?;
+    hosts.tunnel("geneve", &[&psk()])?;
+    hosts.are_up()?;
+    let before = hosts.left.spis()?;
+    hosts.left.charon.kill_and_restart()?;
+    wait_until("the new charon has security associations of its own", DONE_WITHIN, || {
+        let sas = hosts.left.charon.swanctl(&["--list-sas"])?;
+        let of_its_own = hosts.left.spis()?.into_iter().any(|spi| !before.contains(&spi));
+        Ok(of_its_own && sas.matches("INSTALLED").count() >= 2)
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "restarted")?;
+    let status = hosts.left.daemon.json(&["status"])?;
+    let ike =
+        status["connections"].as_array().into_iter().flatten().find(|peer| peer["name"] == "ike").cloned();
+    let ike = ike.ok_or_else(|| Failure::new(format!("{status}")))?;
+    ensure!(ike["losses"] == 1 && ike["up"] == true, "{ike}");
+
+    // The daemon's own end changes nothing, and the next takes over what is there.
+    let spis = hosts.left.spis()?;
+    hosts.left.daemon.signal("KILL")?;
+    hosts.reach_each_other()?;
+    hosts.left.daemon.restart()?;
+    hosts.left.is_shown("up")?;
+    ensure!(
+        hosts.left.spis()? == spis,
+        "security associations are others: {:?}, {spis:?}",
+        hosts.left.spis()?
+    );
+    Ok(())
+}
+
+fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V6, "")?;
+    let authority = Authority::new(lab)?;
+    let ca = format!("other_config:ca_cert={}", authority.certificate.display());
+    let mut own = Vec::new();
+    for ((host, _), name) in hosts.both().into_iter().zip(["hv1", "hv2"]) {
+        let (key, certificate) = host.certificate(lab, name, Some(&authority))?;
+        own.push(host.certificate(lab, &format!("{name}.own"), None)?);
+        host.ovs.vsctl(&[
+            "set",
+            "Open_vSwitch",
+            ".",
+            &format!("other_config:certificate={}", certificate.display()),
+            &format!("other_config:private_key={}", key.display()),
+            &ca,
+        ])?;
+    }
+    hosts.tunnel("vxlan", &["options:key=7"])?;
+    hosts.left.set(&["options:remote_name=hv2"])?;
+    hosts.right.set(&["options:remote_name=hv1"])?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "authority")?;
+    let shown = hosts.left.tunnel()?.unwrap_or_default();
+    ensure!(shown["auth"] == "ca", "{shown}");
+
+    // From an authority's to certificates that each end has of the other.
+    let before = hosts.left.spis()?;
+    for (at, (host, _)) in hosts.both().into_iter().enumerate() {
+        let ((key, certificate), (_, of_peer)) = (&own[at], &own[1 - at]);
+        host.ovs.vsctl(&[
+            "set",
+            "Open_vSwitch",
+            ".",
+            &format!("other_config:certificate={}", certificate.display()),
+            &format!("other_config:private_key={}", key.display()),
+            "--",
+            "remove",
+            "Open_vSwitch",
+            ".",
+            "other_config",
+            "ca_cert",
+            "--",
+            "remove",
+            "Interface",
+            "tun0",
+            "options",
+            "remote_name",
+            "--",
+            "set",
+            "Interface",
+            "tun0",
+            &format!("options:remote_cert={}", of_peer.display()),
+        ])?;
+    }
+    wait_until("security associations are others", DONE_WITHIN, || {
+        let now = hosts.left.spis()?;
+        Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "self-signed")?;
+    let shown = hosts.left.tunnel()?.unwrap_or_default();
+    ensure!(shown["auth"] == "self-signed", "{shown}");
+
+    // A file that is not there concerns its tunnel, and is named.
+    hosts.left.set(&["options:remote_cert=/nonexistent/peer.pem"])?;
+    let shown = hosts.left.is_shown("refused")?;
+    ensure!(
+        shown["reason"].as_str().is_some_and(|why| why.contains("/nonexistent/peer.pem: No such file")),
+        "{shown}"
+    );
+    Ok(())
+}
+
+fn nothing_is_done_beside_ovs_monitor_ipsec(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V4, "")?;
+    // What holds its pidfile as Open vSwitch's daemons do, is taken for it.
+    let pidfile = hosts.left.ovs.rundir().join("ovs-monitor-ipsec.pid");
+    let db = lab.dir().join("stand-in.db");
+    output(
+        Command::new("ovsdb-tool").arg("create").arg(&db).arg("/usr/share/openvswitch/vswitch.ovsschema"),
+    )?;
+    output(
+        Command::new("ovsdb-server")
+            .arg(&db)
+            .arg(format!("--pidfile={}", pidfile.display()))
+            .arg(format!("--unixctl={}", lab.dir().join("stand-in.ctl").display()))
+            .args(["--detach", "--no-chdir", "-vconsole:off"]),
+    )?;
+    let pid = fs::read_to_string(&pidfile)?.trim().to_owned();
+    hosts.tunnel("geneve", &[&psk()])?;
+    let shown = hosts.left.is_shown("left")?;
+    let reason = format!("ovs-monitor-ipsec protects it (pid {pid})");
+    ensure!(shown["reason"] == reason.as_str(), "{shown}");
+    let status = hosts.left.daemon.ctl(&["status"])?;
+    ensure!(status.contains("IPsec of tunnels is left to it"), "{status}");
+    ensure!(hosts.left.charon.swanctl(&["--list-conns"])?.is_empty(), "a connection was loaded");
+    output(Command::new("kill").arg(&pid))?;
+    hosts.are_up()?;
+    hosts.reach_each_other()
+}

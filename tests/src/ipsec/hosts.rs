@@ -1,0 +1,319 @@
+//! Two hosts with a tunnel between them: a namespace each, with Open vSwitch, charon and the daemon.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Charon, Daemon, Failure, Lab, Netns, Outcome, Ovs, run, wait_for, wait_until};
+use serde_json::Value;
+
+/// On a machine with nothing else to do it takes a few seconds.
+pub(super) const DONE_WITHIN: Duration = Duration::from_secs(90);
+/// What is in every ping, and may be seen by nobody on the wire.
+const SEEN: &[u8] = b"PLAINTEXT-of-16b";
+const PINGS: usize = 10;
+
+/// One end.
+pub(super) struct Host {
+    pub(super) daemon: Daemon,
+    pub(super) charon: Charon,
+    pub(super) ovs: Ovs,
+    pub(super) netns: Netns,
+    /// Its address on the wire.
+    pub(super) outer: &'static str,
+    /// In the tunnel.
+    pub(super) inner: &'static str,
+    /// Its end of the wire.
+    wire: &'static str,
+}
+
+/// Both ends, `kind` of tunnel between them.
+pub(super) struct Hosts {
+    pub(super) left: Host,
+    pub(super) right: Host,
+}
+
+impl Hosts {
+    /// With addresses on the wire and the daemons' configuration, beyond where charon is. There is no tunnel yet.
+    pub(super) fn new(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
+        let (left, right) = (Netns::new(lab, "left")?, Netns::new(lab, "right")?);
+        run("ip", &["link", "add", "wire0", "type", "veth", "peer", "name", "wire1"])?;
+        // Without duplicate address detection an address is there at once.
+        let ends = [(&left, "wire0", outer[0]), (&right, "wire1", outer[1])];
+        for (netns, wire, address) in ends {
+            run("ip", &["link", "set", wire, "netns", netns.name()])?;
+            let (bits, nodad): (_, &[&str]) =
+                if address.contains(':') { (64, &["nodad"]) } else { (24, &[]) };
+            let address = format!("{address}/{bits}");
+            netns.run(&[&["ip", "address", "add", &address, "dev", wire][..], nodad].concat())?;
+            netns.run(&["ip", "link", "set", wire, "up"])?;
+        }
+        let left = Host::start(lab, left, ("wire0", outer[0], "10.20.0.1"), config)?;
+        let right = Host::start(lab, right, ("wire1", outer[1], "10.20.0.2"), config)?;
+        Ok(Self { left, right })
+    }
+
+    pub(super) fn both(&self) -> [(&Host, &Host); 2] {
+        [(&self.left, &self.right), (&self.right, &self.left)]
+    }
+
+    /// Adds the tunnel `tun0` of this type with these options at both ends. Open vSwitch 4.0 takes none without `remote_ip`, which
+    /// therefore comes with it.
+    pub(super) fn tunnel(&self, kind: &str, options: &[&str]) -> Outcome {
+        for (host, peer) in self.both() {
+            let (kind, remote) = (format!("type={kind}"), format!("options:remote_ip={}", peer.outer));
+            let local = format!("options:local_ip={}", host.outer);
+            let port = ["add-port", "br0", "tun0", "--", "set", "Interface", "tun0", &kind, &remote, &local];
+            host.ovs.vsctl(&[&port[..], options].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until both daemons show the tunnel as up.
+    pub(super) fn are_up(&self) -> Outcome {
+        for (host, _) in self.both() {
+            host.is_shown("up")?;
+        }
+        Ok(())
+    }
+
+    /// Both can be reached through the tunnel.
+    pub(super) fn reach_each_other(&self) -> Outcome {
+        for (host, peer) in self.both() {
+            wait_until(&format!("{} is reached", peer.inner), DONE_WITHIN, || {
+                Ok(host.netns.pings(peer.inner))
+            })
+            .map_err(|failure| self.explained(&failure))?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is to be recognised through the tunnel, and has what is on the wire: whether that was seen, and packets of ESP.
+    pub(super) fn on_the_wire(&self, lab: &Lab, name: &str) -> Outcome<(bool, usize)> {
+        let capture = Capture::start(lab, &self.left, name)?;
+        let pattern: String = SEEN.iter().map(|byte| format!("{byte:02x}")).collect();
+        let count = PINGS.to_string();
+        let words = [
+            "ping",
+            "-n",
+            "-c",
+            &count,
+            "-i",
+            "0.2",
+            "-W",
+            "10",
+            "-s",
+            "64",
+            "-p",
+            &pattern,
+            self.right.inner,
+        ];
+        self.left.netns.run(&words)?;
+        // What was sent and answered comes to the file a little later.
+        wait_until("all is captured", DONE_WITHIN, || Ok(capture.packets("esp or udp")? >= 2 * PINGS))?;
+        capture.stop()
+    }
+
+    /// Nothing of what the tunnel carries is seen on the wire, and it is there, encrypted, both ways.
+    pub(super) fn are_private(&self, lab: &Lab, name: &str) -> Outcome {
+        let (seen, esp) = self.on_the_wire(lab, name)?;
+        ensure!(!seen, "what the tunnel carries is on the wire in the clear ({name})");
+        ensure!(esp >= 2 * PINGS, "{esp} packets of ESP on the wire, for {PINGS} pings and their answers");
+        Ok(())
+    }
+
+    /// A failure with what both charons have to say.
+    pub(super) fn explained(&self, failure: &Failure) -> Failure {
+        let tail = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(25)..].join("\n")
+        };
+        let tails = self.both().map(|(host, _)| {
+            let shown = host.daemon.ctl(&["tunnel", "list"]).unwrap_or_default();
+            format!("{shown}{}", tail(host.charon.log()))
+        });
+        Failure::new(format!("{failure}\n{}", tails.join("\n---\n")))
+    }
+}
+
+impl Host {
+    fn start(
+        lab: &Lab,
+        netns: Netns,
+        (wire, outer, inner): (&'static str, &'static str, &'static str),
+        config: &str,
+    ) -> Outcome<Self> {
+        let ovs = Ovs::start_in(lab, &netns, &[])?;
+        ovs.vsctl(&["add-br", "br0"])?;
+        netns.run(&["ip", "address", "add", &format!("{inner}/24"), "dev", "br0"])?;
+        // Room for tunnel and ESP on the wire.
+        netns.run(&["ip", "link", "set", "br0", "mtu", "1300", "up"])?;
+        let charon = Charon::start(lab, &netns)?;
+        let daemon = Daemon::start(lab, &ovs, &Self::config(&charon, config))?;
+        Ok(Self { daemon, charon, ovs, netns, outer, inner, wire })
+    }
+
+    /// What the daemon is started with.
+    fn config(charon: &Charon, more: &str) -> String {
+        let vici = charon.socket();
+        format!("mode = \"observe\"\n{more}\n[ipsec]\ndrive = true\nvici = \"{}\"\n", vici.display())
+    }
+
+    /// Sets something of the tunnel's row.
+    pub(super) fn set(&self, words: &[&str]) -> Outcome {
+        self.ovs.vsctl(&[&["set", "Interface", "tun0"][..], words].concat()).map(drop)
+    }
+
+    /// The tunnel as the daemon shows it.
+    pub(super) fn tunnel(&self) -> Outcome<Option<Value>> {
+        let tunnels = self.daemon.json(&["tunnel", "list"])?;
+        Ok(tunnels.as_array().and_then(|all| all.iter().find(|tunnel| tunnel["tunnel"] == "tun0")).cloned())
+    }
+
+    /// Waits until the daemon shows the tunnel in this state.
+    pub(super) fn is_shown(&self, state: &str) -> Outcome<Value> {
+        let what = format!("the tunnel is {state} at {}", self.outer);
+        let found =
+            wait_for(&what, DONE_WITHIN, || Ok(self.tunnel()?.filter(|tunnel| tunnel["state"] == state)));
+        found.or_else(|failure| {
+            let (shown, log) = (self.tunnel()?, self.charon.log());
+            let log: Vec<&str> = log.lines().collect();
+            let tail = log[log.len().saturating_sub(30)..].join("\n");
+            Err(Failure::new(format!("{failure}: {shown:?}\n{tail}")))
+        })
+    }
+
+    /// SPIs of the security associations that the kernel has here, those left out that it waits for.
+    pub(super) fn spis(&self) -> Outcome<Vec<String>> {
+        let text = self.netns.run(&["ip", "xfrm", "state"])?;
+        let words = text.lines().filter_map(|line| line.trim().strip_prefix("proto esp spi "));
+        let spis = words.filter_map(|rest| rest.split_whitespace().next()).filter(|spi| *spi != "0x00000000");
+        Ok(spis.map(str::to_owned).collect())
+    }
+
+    /// Policies of the kernel here that are about a UDP port.
+    pub(super) fn policies(&self, port: u16) -> Outcome<usize> {
+        let text = self.netns.run(&["ip", "xfrm", "policy"])?;
+        Ok(text.matches(&format!("port {port} ")).count())
+    }
+
+    /// A key and a certificate for it, signed by an authority or by itself: their paths.
+    pub(super) fn certificate(
+        &self,
+        lab: &Lab,
+        name: &str,
+        authority: Option<&Authority>,
+    ) -> Outcome<(PathBuf, PathBuf)> {
+        let (key, certificate) =
+            (lab.dir().join(format!("{name}-key.pem")), lab.dir().join(format!("{name}.pem")));
+        pki(&["--gen", "--type", "ecdsa", "--size", "256", "--outform", "pem"], &key)?;
+        let (dn, path) = (format!("O=lab, CN={name}"), key.display().to_string());
+        match authority {
+            None => pki(
+                &["--self", "--in", &path, "--type", "ecdsa", "--dn", &dn, "--san", name, "--outform", "pem"],
+                &certificate,
+            )?,
+            Some(Authority { key, certificate: ca }) => {
+                let (ca_key, ca) = (key.display().to_string(), ca.display().to_string());
+                let words = [
+                    "--issue",
+                    "--in",
+                    &path,
+                    "--type",
+                    "priv",
+                    "--cacert",
+                    &ca,
+                    "--cakey",
+                    &ca_key,
+                    "--dn",
+                    &dn,
+                    "--san",
+                    name,
+                    "--outform",
+                    "pem",
+                ];
+                pki(&words, &certificate)?;
+            }
+        }
+        Ok((key, certificate))
+    }
+}
+
+/// Who signs certificates.
+pub(super) struct Authority {
+    key: PathBuf,
+    pub(super) certificate: PathBuf,
+}
+
+impl Authority {
+    pub(super) fn new(lab: &Lab) -> Outcome<Self> {
+        let (key, certificate) = (lab.dir().join("ca-key.pem"), lab.dir().join("ca.pem"));
+        pki(&["--gen", "--type", "ecdsa", "--size", "256", "--outform", "pem"], &key)?;
+        let path = key.display().to_string();
+        let words = [
+            "--self",
+            "--ca",
+            "--in",
+            &path,
+            "--type",
+            "ecdsa",
+            "--dn",
+            "O=lab, CN=authority",
+            "--outform",
+            "pem",
+        ];
+        pki(&words, &certificate)?;
+        Ok(Self { key, certificate })
+    }
+}
+
+fn pki(words: &[&str], out: &Path) -> Outcome {
+    let text = run("pki", words)?;
+    Ok(fs::write(out, text)?)
+}
+
+/// What goes over the wire, on file.
+struct Capture {
+    child: Child,
+    file: PathBuf,
+    netns: Netns,
+}
+
+impl Capture {
+    fn start(lab: &Lab, host: &Host, name: &str) -> Outcome<Self> {
+        let file = lab.dir().join(format!("{name}.pcap"));
+        let mut command = host.netns.command("tcpdump");
+        command.args(["-i", host.wire, "--immediate-mode", "-U", "-s", "0", "-w"]).arg(&file);
+        let log = fs::File::create(lab.dir().join(format!("{name}.tcpdump")))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let capture = Self { child, file, netns: Netns::existing(host.netns.name()) };
+        // The file's header is written once it listens.
+        wait_until("tcpdump listens", DONE_WITHIN, || {
+            Ok(fs::metadata(&capture.file).is_ok_and(|file| file.len() >= 24))
+        })?;
+        Ok(capture)
+    }
+
+    fn stop(mut self) -> Outcome<(bool, usize)> {
+        run("kill", &["-INT", &self.child.id().to_string()])?;
+        self.child.wait()?;
+        let bytes = fs::read(&self.file)?;
+        let seen = bytes.windows(SEEN.len()).any(|window| window == SEEN);
+        Ok((seen, self.packets("esp")?))
+    }
+
+    fn packets(&self, of: &str) -> Outcome<usize> {
+        let path = self.file.display().to_string();
+        Ok(self.netns.run(&["tcpdump", "-n", "-r", &path, of])?.lines().count())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        // Ended already, in most cases.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

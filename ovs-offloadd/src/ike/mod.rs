@@ -1,7 +1,7 @@
 //! IPsec of tunnels, made by strongSwan at our word: what OVSDB wants goes in, how far each tunnel is comes out.
 //!
 //! What is done next is decided by `ipsec-drive`; here are the socket, the files, and the loop that asks. It is a task of its own: the
-//! daemon's loop neither waits for an IKE daemon nor is it told of one, but by what it reads of the last [`Report`].
+//! daemon's loop neither waits for an IKE daemon nor is it told of one, but by what it reads of the last `Report`.
 //!
 //! Nothing is done while `ovs-monitor-ipsec` runs, which does the same; and what is there stays when we are told to do nothing, or
 //! end: without it, packets would go in the clear.

@@ -116,6 +116,8 @@ pub enum Answer {
         /// it was answered, and nothing else. Unknown where nothing was sent, or nothing measured.
         took: Option<Micros>,
     },
+    /// To [`Effect::Replace`] with `unless_counted`: it has counted something, and is as it was.
+    Counted,
     /// To [`Effect::DeleteFilter`].
     FilterDeleted(Result<Acked, Refused>),
     /// To [`Effect::AddFilter`].
@@ -306,6 +308,9 @@ pub enum Effect {
         op: OpId,
         /// The replacement; never with `NLM_F_CREATE`.
         request: Box<Replacement>,
+        /// Leave the filter as it is where the reading shows that it has counted something: [`Answer::Counted`]. The two requests
+        /// are none of one batch, then.
+        unless_counted: bool,
     },
     /// `dpctl/get-flow`.
     ReadFlow {

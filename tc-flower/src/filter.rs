@@ -98,6 +98,12 @@ impl FilterReport {
         stats
     }
 
+    /// Whether it has counted a packet.
+    pub fn has_counted(&self) -> bool {
+        let stats = self.flow_stats();
+        stats.software.packets > 0 || stats.hardware.packets > 0
+    }
+
     /// Whether the kernel says that it is in hardware. The only proof of a promotion.
     pub const fn is_in_hw(&self) -> bool {
         self.flags.contains(FilterFlags::IN_HW)

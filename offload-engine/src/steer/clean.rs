@@ -20,8 +20,7 @@ impl Steer {
     /// Whether a bare replacement would take something out of the OpenFlow counters.
     pub(super) fn needs_clean_promotion(&self, world: &World, ufid: Ufid) -> bool {
         let counted = world.ledger.get(ufid).is_some_and(|entry| !entry.meter.last().is_zero());
-        let subtracts = world.ovs.version.is_none_or(|version| version.subtracts_restarted_counters());
-        world.settings.counters == Counters::Exact && subtracts && counted
+        counted && saves_counters(world)
     }
 
     /// Puts a flow in line for a clean promotion, not before Open vSwitch has left it alone for a while.
@@ -185,6 +184,12 @@ impl Steer {
     fn not_promoted(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         self.tell_unplaced(world, now, ufid);
     }
+}
+
+/// Whether OpenFlow's counters are to be saved, and have to be.
+pub(super) fn saves_counters(world: &World) -> bool {
+    let subtracts = world.ovs.version.is_none_or(|version| version.subtracts_restarted_counters());
+    world.settings.counters == Counters::Exact && subtracts
 }
 
 fn speaks_to_vswitchd(stage: &Stage) -> bool {

@@ -217,6 +217,7 @@ impl Placing for Steer {
                 }
                 self.replaced(world, now, ufid, (goal, wrote, sent, old_meter), before, result, fx);
             }
+            (Stage::Replacing { .. }, Answer::Counted) => self.wait_for_clean_promotion(world, now, ufid),
             (Stage::Reading { changed, .. }, Answer::FlowRead(read)) => {
                 self.flow_read(world, now, ufid, changed, read, fx);
             }

@@ -1,5 +1,6 @@
 //! Replacements: into hardware, back to software, and back to what Open vSwitch wrote.
 
+use super::clean::saves_counters;
 use super::{LOST_AFTER, NOT_REACHED_AFTER, Steer, shape_of};
 use crate::counters::Meter;
 use crate::event::{Acked, Effect, Refused};
@@ -53,7 +54,7 @@ impl Steer {
             if let Some(planner) = self.planners.of(world, ufid) {
                 planner.promoting_again(now, ufid);
             }
-            self.replace(world, now, ufid, Goal::Promote, fx);
+            self.promote_uncounted(world, now, ufid, fx);
         }
     }
 
@@ -74,8 +75,14 @@ impl Steer {
         if self.needs_clean_promotion(world, ufid) {
             self.wait_for_clean_promotion(world, now, ufid);
         } else {
-            self.replace(world, now, ufid, Goal::Promote, fx);
+            self.promote_uncounted(world, now, ufid, fx);
         }
+    }
+
+    /// Promotes a filter that had counted nothing when it was last read, unless it has since and that would be lost.
+    fn promote_uncounted(&mut self, world: &mut World, now: Micros, ufid: Ufid, fx: &mut Vec<Effect>) {
+        let saves = saves_counters(world);
+        self.replace_or_leave(world, now, ufid, (Goal::Promote, saves), fx);
     }
 
     /// `ufid` leaves hardware.
@@ -110,6 +117,18 @@ impl Steer {
         goal: Goal,
         fx: &mut Vec<Effect>,
     ) {
+        self.replace_or_leave(world, now, ufid, (goal, false), fx);
+    }
+
+    /// Sends a replacement that may be conditional on the filter's having counted nothing.
+    fn replace_or_leave(
+        &mut self,
+        world: &mut World,
+        now: Micros,
+        ufid: Ufid,
+        (goal, unless_counted): (Goal, bool),
+        fx: &mut Vec<Effect>,
+    ) {
         let Some(entry) = world.ledger.get(ufid) else { return };
         let (Some(address), Some(filter)) = (entry.address(), &entry.filter) else { return };
         // What is there may be what a raced command put there: never carry that on.
@@ -136,7 +155,8 @@ impl Steer {
         if let Some(entry) = world.ledger.get_mut(ufid) {
             entry.stage = Stage::Replacing { op, goal, wrote, sent: now, old_meter: None };
         }
-        fx.push(Effect::Replace { op, request: Box::new(request) });
+        let unless_counted = unless_counted && goal == Goal::Promote;
+        fx.push(Effect::Replace { op, request: Box::new(request), unless_counted });
     }
 
     /// A replacement was answered.

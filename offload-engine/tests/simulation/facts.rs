@@ -99,7 +99,7 @@ impl Scene {
     pub(crate) fn take_replacement(&mut self) -> Option<(offload_engine::OpId, Box<Replacement>)> {
         let at = self.effects.iter().position(|effect| matches!(effect, Effect::Replace { .. }))?;
         match self.effects.remove(at) {
-            Effect::Replace { op, request } => Some((op, request)),
+            Effect::Replace { op, request, .. } => Some((op, request)),
             _ => None,
         }
     }
@@ -459,6 +459,26 @@ fn flow_that_counted_is_promoted_only_after_open_vswitch_saved_its_counters() {
         let flow = scene.engine.flow(scene.now, flow).expect("known");
         flow.totals.total().packets
     });
+}
+
+#[test]
+fn flow_that_has_counted_since_it_was_last_read_is_promoted_only_after_its_counters_were_saved() {
+    let (mut scene, flow) = Scene::promoted(Counters::Exact);
+    let saved = scene.engine.status(scene.now).tally.clean_promotions;
+    scene.now = scene.now.plus(Micros::from_secs(3));
+    scene.ovs.modify(&mut scene.kernel, flow, 2);
+    scene.tell_notifications();
+    let asked =
+        scene.effects.iter().any(|effect| matches!(effect, Effect::Replace { unless_counted: true, .. }));
+    assert!(asked, "it is not replaced whatever it has counted");
+    let (op, _) = scene.take_replacement().expect("it is promoted again at once");
+    scene.kernel.packets(flow, 5);
+    scene.tell(Event::Answer { op, answer: Answer::Counted });
+    assert_eq!(scene.placement(flow), Placement::Tc);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
+    assert_eq!(scene.engine.status(scene.now).tally.clean_promotions, saved + 1);
 }
 
 #[test]

@@ -7,12 +7,12 @@ use crate::rule::{Rule, counted, report};
 use crate::surroundings;
 use netlink_wire::{Ifindex, Ufid};
 use offload_engine::{
-    Answer, Counters, Effect, Engine, Event, Micros, ModeWanted, Replacement, Settings, Traffic,
+    Answer, Counters, Effect, Engine, Event, Micros, ModeWanted, OpId, Replacement, Settings, Traffic,
 };
 use policies::language::AddressSets;
 use policies::rules::{Place, RuleText, Rules};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tc_flower::{FilterFlags, Location};
+use tc_flower::{FilterFlags, FilterReport, Location};
 
 pub(crate) const FLOWS: u64 = 12;
 
@@ -40,7 +40,7 @@ pub(crate) struct Run {
     pub(crate) kernel: Kernel,
     pub(crate) ovs: Ovs,
     /// Requests on the netlink socket, in order.
-    requests: VecDeque<(offload_engine::OpId, Box<Replacement>)>,
+    requests: VecDeque<(OpId, Box<Replacement>, bool)>,
     /// Dump messages not delivered yet.
     dumps: VecDeque<Event>,
     /// Answers that wait behind the notifications that were queued before them.
@@ -138,11 +138,11 @@ impl Run {
             Effect::DumpMegaflows { round } => {
                 self.dumps.push_back(Event::MegaflowsDumped { round, complete: true });
             }
-            Effect::Replace { op, request } => {
+            Effect::Replace { op, request, unless_counted } => {
                 if self.plan.units {
                     crate::units::check_order(&self.engine, self.now, &request);
                 }
-                self.requests.push_back((op, request));
+                self.requests.push_back((op, request, unless_counted));
             }
             Effect::ReadFlow { op, ufid } => self.ovs.socket.push_back(Command::Read { op: Some(op), ufid }),
             Effect::ModifyFlow { op, flow } => {
@@ -228,12 +228,15 @@ impl Run {
         }
     }
 
-    /// The kernel carries out the next request: read, then replace, in one batch.
+    /// The kernel carries out the next request: read, then replace, in one batch where that has no condition.
     fn kernel_request(&mut self) {
-        let Some((op, request)) = self.requests.pop_front() else { return };
+        let Some((op, request, unless_counted)) = self.requests.pop_front() else { return };
         let address = request.filter.address;
         let before =
             self.kernel.filters.contains_key(&address).then(|| Box::new(self.kernel.report(address)));
+        if self.is_left(op, unless_counted, before.as_deref()) {
+            return;
+        }
         let told = self.kernel.notifications.len();
         if self.rng.one_in(20) {
             self.open_vswitch();
@@ -248,6 +251,15 @@ impl Run {
             self.tell_out_of_order(theirs);
         }
         self.answers.push_back(Event::Answer { op, answer: Answer::Replaced { before, result, took: None } });
+    }
+
+    /// Whether a filter stays as it is since it has counted, which is then answered.
+    fn is_left(&mut self, op: OpId, unless_counted: bool, before: Option<&FilterReport>) -> bool {
+        let is_left = unless_counted && before.is_some_and(FilterReport::has_counted);
+        if is_left {
+            self.answers.push_back(Event::Answer { op, answer: Answer::Counted });
+        }
+        is_left
     }
 
     /// flower changes filters under a lock, and tells of them under none: a replacement, told last just now, may be told
@@ -383,18 +395,20 @@ impl Run {
                 if idle {
                     break;
                 }
-                if let Some((op, request)) = self.requests.pop_front() {
+                if let Some((op, request, unless_counted)) = self.requests.pop_front() {
                     let address = request.filter.address;
                     let before = self
                         .kernel
                         .filters
                         .contains_key(&address)
                         .then(|| Box::new(self.kernel.report(address)));
-                    let result = self.kernel.replace(op, &request);
-                    self.answers.push_back(Event::Answer {
-                        op,
-                        answer: Answer::Replaced { before, result, took: None },
-                    });
+                    if !self.is_left(op, unless_counted, before.as_deref()) {
+                        let result = self.kernel.replace(op, &request);
+                        self.answers.push_back(Event::Answer {
+                            op,
+                            answer: Answer::Replaced { before, result, took: None },
+                        });
+                    }
                 }
                 self.main_thread();
                 self.deliver_notification();

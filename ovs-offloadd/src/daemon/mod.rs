@@ -566,7 +566,9 @@ fn carry_out(carry: Carry<'_>, effect: Effect) {
             carry.datapath.dump(round, &mut told);
             take_told(carry.inventory, told, &mut events);
         }
-        Effect::Replace { op, request } => carry.tc.replace(op, &request, &mut events),
+        Effect::Replace { op, request, unless_counted } => {
+            carry.tc.replace(op, &request, unless_counted, &mut events);
+        }
         Effect::AddFilter { op, filter } if carry.guard.may_make(now()) => {
             carry.tc.add(op, &filter, &mut events);
         }

@@ -35,8 +35,10 @@ enum Changing {
         before: Option<Box<FilterReport>>,
         /// The message it was read from, while events are recorded.
         before_raw: Vec<u8>,
-        /// How long the kernel took for both.
+        /// How long the kernel took for both, or for the replacement where that was sent by itself.
         took: Option<Micros>,
+        /// The replacement, not sent before it is seen that the filter has counted nothing.
+        held: Option<Vec<u8>>,
     },
     /// A filter is made.
     Adding {
@@ -220,14 +222,22 @@ impl Tc {
     }
 
     /// Reads a filter and at once replaces it.
-    pub(crate) fn replace(&mut self, op: OpId, request: &Replacement, events: &mut Vec<Event>) {
+    pub(crate) fn replace(
+        &mut self,
+        op: OpId,
+        request: &Replacement,
+        unless_counted: bool,
+        events: &mut Vec<Event>,
+    ) {
         let read = self.pipeline.next_seq();
         let seq = self.pipeline.next_seq();
-        let changing = Changing::Replacing { op, read, before: None, before_raw: Vec::new(), took: None };
+        let before_raw = Vec::new();
+        let mut changing = Changing::Replacing { op, read, before: None, before_raw, took: None, held: None };
         let mut messages = request::get(&request.filter.address, read);
-        match request::replace(&request.filter, request.actions, seq) {
-            Ok(replace) => messages.extend_from_slice(&replace),
-            Err(unsupported) => {
+        match (request::replace(&request.filter, request.actions, seq), &mut changing) {
+            (Ok(replace), Changing::Replacing { held, .. }) if unless_counted => *held = Some(replace),
+            (Ok(replace), _) => messages.extend_from_slice(&replace),
+            (Err(unsupported), _) => {
                 events.push(changing.refused(errno::INVALID, Some(unsupported.to_string())));
                 return;
             }
@@ -282,17 +292,21 @@ impl Tc {
     /// included, and queues the answers to it before send(2) returns. What the answers wait for after that is our own doing.
     fn send_changes(&mut self, events: &mut Vec<Event>) {
         while let Some((seq, messages)) = self.pipeline.take_next() {
-            let begun = Instant::now();
-            let sent = self.changes.send(&messages);
-            let elapsed = begun.elapsed();
-            if let Err(error) = sent {
-                warn!(%error, "cannot send to the kernel");
-                self.give_up_changes(&format!("cannot send to the kernel: {error}"), events);
-            } else if let Some(Changing::Replacing { took, .. } | Changing::Adding { took, .. }) =
-                self.pipeline.get_mut(seq)
-            {
-                *took = Some(Micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)));
-            }
+            self.send_change(seq, &messages, events);
+        }
+    }
+
+    fn send_change(&mut self, seq: Seq, messages: &[u8], events: &mut Vec<Event>) {
+        let begun = Instant::now();
+        let sent = self.changes.send(messages);
+        let elapsed = begun.elapsed();
+        if let Err(error) = sent {
+            warn!(%error, "cannot send to the kernel");
+            self.give_up_changes(&format!("cannot send to the kernel: {error}"), events);
+        } else if let Some(Changing::Replacing { took, .. } | Changing::Adding { took, .. }) =
+            self.pipeline.get_mut(seq)
+        {
+            *took = Some(Micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)));
         }
     }
 
@@ -393,15 +407,7 @@ impl Tc {
     fn take_answer(&mut self, buffer: &[u8], message: &Message<'_>, events: &mut Vec<Event>) {
         let seq = message.header.seq;
         if let Some(replacement) = self.reads.remove(&seq) {
-            // An error says that the filter is not there; the replacement will say so, too.
-            let raw = self.raws.copy(buffer, message);
-            if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message)
-                && let Some(Changing::Replacing { before, before_raw, .. }) =
-                    self.pipeline.get_mut(replacement)
-            {
-                *before = Some(report);
-                *before_raw = raw;
-            }
+            self.take_read(replacement, buffer, message, events);
             return;
         }
         let answer = match message.control() {
@@ -431,6 +437,28 @@ impl Tc {
             Some(errno) => changing.refused(errno, extack),
             None => changing.answered(Ok(Acked { extack })),
         });
+    }
+
+    /// The kernel shows a filter that is to be replaced.
+    fn take_read(&mut self, replacement: Seq, buffer: &[u8], message: &Message<'_>, events: &mut Vec<Event>) {
+        let raw = self.raws.copy(buffer, message);
+        let Some(Changing::Replacing { op, before, before_raw, held, .. }) =
+            self.pipeline.get_mut(replacement)
+        else {
+            return;
+        };
+        // An error says that the filter is not there; the replacement will say so, too.
+        if let Ok(TcEvent::Filter(report)) = TcEvent::decode(message) {
+            if held.is_some() && report.has_counted() {
+                events.push(Event::Answer { op: *op, answer: Answer::Counted });
+                self.pipeline.finish(replacement);
+                return;
+            }
+            (*before, *before_raw) = (Some(report), raw);
+        }
+        if let Some(held) = held.take() {
+            self.send_change(replacement, &held, events);
+        }
     }
 
     /// The kernel shows the filter that it has just made for us.
@@ -583,8 +611,8 @@ mod tests {
         const WAITED: std::time::Duration = std::time::Duration::from_millis(300);
         let mut tc = Tc::open(1 << 20, 2).unwrap();
         let mut events = Vec::new();
-        // The third waits until one of the others is answered.
-        (0..3).for_each(|op| tc.replace(OpId(op), &hopeless(), &mut events));
+        // The third waits until one of the others is answered; the second is not sent before its filter is read.
+        (0..3).for_each(|op| tc.replace(OpId(op), &hopeless(), op == 1, &mut events));
         assert_eq!(events, []);
         std::thread::sleep(WAITED);
         while events.len() < 3 {

@@ -152,6 +152,7 @@ pub(crate) enum AnswerEntry {
         #[serde(default)]
         took_us: Option<u64>,
     },
+    Counted,
     FilterDeleted {
         errno: Option<i32>,
         extack: Option<String>,
@@ -344,6 +345,7 @@ impl AnswerEntry {
                 };
                 Self::Replaced { before, errno, extack, took_us: took.map(|took| took.0) }
             }
+            Answer::Counted => Self::Counted,
             Answer::FilterDeleted(Ok(acked)) => {
                 Self::FilterDeleted { errno: None, extack: acked.extack.clone() }
             }
@@ -374,6 +376,7 @@ impl AnswerEntry {
                 result: kernel_said(errno, extack),
                 took: took_us.map(Micros),
             },
+            Self::Counted => Answer::Counted,
             Self::FilterDeleted { errno, extack } => Answer::FilterDeleted(kernel_said(errno, extack)),
             Self::Added { made, errno, extack, took_us } => Answer::Added {
                 made: made.map(|raw| report(&raw)).transpose()?,

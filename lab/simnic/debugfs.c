@@ -9,6 +9,7 @@
 #include "ct.h"
 #include "fail.h"
 #include "health.h"
+#include "ipsec.h"
 #include "reload.h"
 #include "simnic.h"
 #include "table.h"
@@ -53,6 +54,27 @@ static int simnic_conn_table_size_set(void *data, u64 val)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(simnic_conn_table_size_fops, simnic_conn_table_size_get,
 			 simnic_conn_table_size_set, "%llu\n");
+
+static int simnic_sa_table_size_get(void *data, u64 *val)
+{
+	struct simnic *nic = data;
+
+	*val = READ_ONCE(nic->ipsec->max);
+	return 0;
+}
+
+/* The same of the table of SAs. */
+static int simnic_sa_table_size_set(void *data, u64 val)
+{
+	struct simnic *nic = data;
+
+	if (val > SIMNIC_SAS_MAX)
+		return -ERANGE;
+	WRITE_ONCE(nic->ipsec->max, val);
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(simnic_sa_table_size_fops, simnic_sa_table_size_get,
+			 simnic_sa_table_size_set, "%llu\n");
 
 static int simnic_install_delay_get(void *data, u64 *val)
 {
@@ -118,6 +140,7 @@ static int simnic_reset_set(void *data, u64 val)
 	if (val != 1)
 		return -EINVAL;
 	simnic_table_flush(nic->table);
+	simnic_ipsec_flush(nic->ipsec);
 	return 0;
 }
 DEFINE_DEBUGFS_ATTRIBUTE(simnic_reset_fops, NULL, simnic_reset_set, "%llu\n");
@@ -157,6 +180,15 @@ static int simnic_connections_show(struct seq_file *seq, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(simnic_connections);
+
+static int simnic_sas_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_sas_show(nic->ipsec, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_sas_file);
 
 static int simnic_refuse_file_show(struct seq_file *seq, void *unused)
 {
@@ -289,6 +321,8 @@ void simnic_debugfs_add(struct simnic *nic)
 			    &nic->mode_needs_unbound_vfs);
 	debugfs_create_file("conn_table_size", 0600, nic->debugfs, nic,
 			    &simnic_conn_table_size_fops);
+	debugfs_create_file("sa_table_size", 0600, nic->debugfs, nic, &simnic_sa_table_size_fops);
+	debugfs_create_file("sas", 0400, nic->debugfs, nic, &simnic_sas_file_fops);
 	debugfs_create_file("chains", 0400, nic->debugfs, nic, &simnic_chains_file_fops);
 	debugfs_create_file("zones", 0400, nic->debugfs, nic, &simnic_zones_file_fops);
 	debugfs_create_file("connections", 0400, nic->debugfs, nic, &simnic_connections_fops);

@@ -5,6 +5,7 @@
 #include <linux/ethtool.h>
 #include <linux/if_link.h>
 
+#include "ipsec.h"
 #include "simnic.h"
 #include "table.h"
 
@@ -146,14 +147,18 @@ static const struct simnic_stat *simnic_stats_of(const struct net_device *dev)
 
 static int simnic_get_sset_count(struct net_device *dev, int sset)
 {
+	const struct simnic_netdev *priv = netdev_priv(dev);
+
 	if (sset != ETH_SS_STATS)
 		return -EOPNOTSUPP;
-	return 2 * ARRAY_SIZE(simnic_rep_stats) + ARRAY_SIZE(simnic_table_stat_names);
+	return 2 * ARRAY_SIZE(simnic_rep_stats) + ARRAY_SIZE(simnic_table_stat_names) +
+	       (priv->role == SIMNIC_UPLINK ? SIMNIC_IPSEC_STATS : 0);
 }
 
 static void simnic_get_strings(struct net_device *dev, u32 sset, u8 *data)
 {
 	const struct simnic_stat *stats = simnic_stats_of(dev);
+	const struct simnic_netdev *priv = netdev_priv(dev);
 	int i;
 
 	if (sset != ETH_SS_STATS)
@@ -164,6 +169,8 @@ static void simnic_get_strings(struct net_device *dev, u32 sset, u8 *data)
 	}
 	for (i = 0; i < ARRAY_SIZE(simnic_table_stat_names); i++)
 		ethtool_puts(&data, simnic_table_stat_names[i]);
+	if (priv->role == SIMNIC_UPLINK)
+		simnic_ipsec_strings(&data);
 }
 
 static void simnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *ignored,
@@ -180,6 +187,9 @@ static void simnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stat
 		*data++ = sum.bytes[stats[i].counter];
 	}
 	simnic_table_stats_get(priv->port->nic->table, data);
+	data += ARRAY_SIZE(simnic_table_stat_names);
+	if (priv->role == SIMNIC_UPLINK)
+		simnic_ipsec_stats_get(priv->port->nic->ipsec, data);
 }
 
 static void simnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)

@@ -45,6 +45,7 @@ static const char * const simnic_op_names[] = {
 	[SIMNIC_OP_VF_LINK_STATE]	= "vf_link_state",
 	[SIMNIC_OP_VF_TRUST]		= "vf_trust",
 	[SIMNIC_OP_CONN_INSTALL]	= "conn_install",
+	[SIMNIC_OP_SA_ADD]		= "sa_add",
 	[SIMNIC_OP_OPEN]		= "open",
 	[SIMNIC_OP_SET_MAC]		= "set_mac",
 	[SIMNIC_OP_SET_MTU]		= "set_mtu",

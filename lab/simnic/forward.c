@@ -10,6 +10,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include "ipsec.h"
 #include "pipeline.h"
 #include "simnic.h"
 
@@ -187,14 +188,33 @@ netdev_tx_t simnic_uplink_xmit(struct sk_buff *skb, struct net_device *dev)
 
 	skb_tx_timestamp(skb);
 	rcu_read_lock();
+	if (!simnic_ipsec_tx(priv->port, skb))
+		goto out;
 	if (!simnic_leave_host(skb))
 		simnic_bad(priv->port, skb);
 	else if (READ_ONCE(nic->switchdev))
 		simnic_to_wire(nic, skb, SIMNIC_OUT_SLOW);
 	else
 		simnic_legacy_from_pf(nic, skb);
+out:
 	rcu_read_unlock();
 	return NETDEV_TX_OK;
+}
+
+/* What was decrypted is the host's still, and no rule's. */
+static void simnic_from_wire(struct simnic_port *port, struct sk_buff *skb)
+{
+	u64 packets, bytes;
+
+	if (!simnic_prepare(port, skb))
+		return;
+	simnic_frame_size(skb, &packets, &bytes);
+	if (simnic_ipsec_rx(port, skb)) {
+		simnic_count(port, SIMNIC_IN_SLOW, packets, bytes);
+		netif_receive_skb(skb);
+	} else {
+		simnic_into_switch(port, skb, true);
+	}
 }
 
 /* Called from NAPI with a packet from the netdev's queue. */
@@ -215,8 +235,8 @@ void simnic_receive(struct simnic_netdev *priv, struct sk_buff *skb)
 	case SIMNIC_QUEUED_WIRE:
 		if (!READ_ONCE(port->nic->switchdev))
 			simnic_legacy_from_wire(port->nic, skb);
-		else if (simnic_prepare(port, skb))
-			simnic_into_switch(port, skb, true);
+		else
+			simnic_from_wire(port, skb);
 		break;
 	}
 	rcu_read_unlock();

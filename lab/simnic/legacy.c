@@ -3,6 +3,7 @@
  * Legacy mode: a plain NIC whose embedded switch knows the MAC addresses of its
  * functions and nothing else. The uplink netdev is the PF.
  */
+#include "ipsec.h"
 #include "simnic.h"
 
 /* All functions that a multicast frame goes to, except its sender. */
@@ -119,5 +120,6 @@ void simnic_legacy_from_wire(struct simnic *nic, struct sk_buff *skb)
 	simnic_count_skb(uplink, SIMNIC_IN_SLOW, skb);
 	skb->pkt_type = PACKET_HOST;
 	skb->protocol = eth_type_trans(skb, pf);
+	simnic_ipsec_rx(uplink, skb);
 	netif_receive_skb(skb);
 }

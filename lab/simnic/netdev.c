@@ -7,6 +7,7 @@
 #include <linux/rtnetlink.h>
 
 #include "fail.h"
+#include "ipsec.h"
 #include "simnic.h"
 #include "tc.h"
 
@@ -224,6 +225,7 @@ static void simnic_role_setup(struct net_device *dev, struct simnic_port *port,
 	case SIMNIC_UPLINK:
 		dev->netdev_ops = &simnic_uplink_ops;
 		dev->ethtool_ops = &simnic_host_ethtool_ops;
+		simnic_ipsec_setup(dev);
 		break;
 	case SIMNIC_REP:
 		dev->netdev_ops = &simnic_rep_ops;

@@ -11,6 +11,7 @@
 
 #include "fail.h"
 #include "health.h"
+#include "ipsec.h"
 #include "lag.h"
 #include "reload.h"
 #include "simnic.h"
@@ -304,6 +305,7 @@ static void simnic_free(struct simnic *nic)
 
 	for (i = 0; i < nic->nports; i++)
 		free_percpu(nic->ports[i].counts);
+	simnic_ipsec_destroy(nic->ipsec);
 	simnic_table_destroy(nic->table);
 	simnic_faults_destroy(nic->faults);
 	devlink_free(nic->devlink);
@@ -331,8 +333,9 @@ static struct simnic *simnic_alloc(struct simnic_bus_dev *bus_dev)
 	INIT_LIST_HEAD(&nic->tunnels);
 	INIT_LIST_HEAD(&nic->tunnel_cbs);
 	nic->table = simnic_table_create(nic);
+	nic->ipsec = simnic_ipsec_create(nic);
 	nic->faults = simnic_faults_create();
-	if (!nic->table || !nic->faults || simnic_ports_init(nic)) {
+	if (!nic->table || !nic->ipsec || !nic->faults || simnic_ports_init(nic)) {
 		simnic_free(nic);
 		return ERR_PTR(-ENOMEM);
 	}
@@ -389,7 +392,7 @@ void simnic_nic_down(struct simnic *nic)
 
 /*
  * What the firmware's recovery does to the eswitch: representors go and come
- * anew, SFs and rules are gone. TC still believes in those of the uplink.
+ * anew, SFs, rules and SAs are gone. TC and xfrm still believe in those of the uplink.
  */
 int simnic_nic_reset_eswitch(struct simnic *nic, struct netlink_ext_ack *extack)
 {
@@ -399,6 +402,7 @@ int simnic_nic_reset_eswitch(struct simnic *nic, struct netlink_ext_ack *extack)
 	simnic_sfs_destroy(nic);
 	simnic_reps_destroy(nic, 1, nic->vfs + 1);
 	simnic_table_flush(nic->table);
+	simnic_ipsec_flush(nic->ipsec);
 	if (nic->switchdev)
 		err = simnic_reps_create(nic, 1, nic->vfs + 1, extack);
 	return err;

@@ -28,6 +28,7 @@
 
 struct simnic;
 struct simnic_faults;
+struct simnic_ipsec;
 struct simnic_path;
 struct simnic_table;
 
@@ -154,6 +155,7 @@ struct simnic {
 	const struct net_device *bond;	/* that the uplink is in: compared, never looked into */
 	bool bond_tx;			/* and transmits on */
 	struct simnic_table *table;
+	struct simnic_ipsec *ipsec;
 	struct dentry *debugfs;
 	struct list_head block_cbs;	/* under rtnl */
 	struct list_head tunnels;	/* devices with a block, RCU */

@@ -7,6 +7,7 @@ mod forwarding;
 mod frame;
 mod functions;
 mod health;
+mod ipsec;
 mod life;
 pub(crate) mod rig;
 mod same_as_software;
@@ -21,6 +22,7 @@ use bond::*;
 use forwarding::*;
 use functions::*;
 use health::*;
+use ipsec::*;
 use life::*;
 use same_as_software::*;
 use sriov::*;
@@ -93,6 +95,11 @@ pub(crate) const TESTS: &[Test] = tests![
     a_tunnel_device_that_goes_takes_its_rules_out_of_use,
     what_comes_in_by_one_uplink_of_a_card_goes_into_a_tunnel_by_the_other,
     two_nics_tunnel_past_both_hosts,
+    what_the_nic_encrypts_the_kernel_decrypts_and_the_reverse,
+    tcp_passes_encrypted_by_both_nics,
+    a_violated_demand_of_a_security_association_is_named,
+    bad_esp_is_dropped_and_counted_as_by_the_kernel,
+    a_reset_loses_security_associations_and_lets_nothing_out,
     the_eswitch_mode_changes_under_traffic,
     everything_unloads_under_traffic_with_rules_bound;
     conntrack: an_established_connection_passes_by_hardware,

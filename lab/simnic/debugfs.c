@@ -190,6 +190,15 @@ static int simnic_sas_file_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(simnic_sas_file);
 
+static int simnic_policies_file_show(struct seq_file *seq, void *unused)
+{
+	struct simnic *nic = seq->private;
+
+	simnic_policies_show(nic->ipsec, seq);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(simnic_policies_file);
+
 static int simnic_refuse_file_show(struct seq_file *seq, void *unused)
 {
 	struct simnic *nic = seq->private;
@@ -323,6 +332,7 @@ void simnic_debugfs_add(struct simnic *nic)
 			    &simnic_conn_table_size_fops);
 	debugfs_create_file("sa_table_size", 0600, nic->debugfs, nic, &simnic_sa_table_size_fops);
 	debugfs_create_file("sas", 0400, nic->debugfs, nic, &simnic_sas_file_fops);
+	debugfs_create_file("policies", 0400, nic->debugfs, nic, &simnic_policies_file_fops);
 	debugfs_create_file("chains", 0400, nic->debugfs, nic, &simnic_chains_file_fops);
 	debugfs_create_file("zones", 0400, nic->debugfs, nic, &simnic_zones_file_fops);
 	debugfs_create_file("connections", 0400, nic->debugfs, nic, &simnic_connections_fops);

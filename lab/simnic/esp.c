@@ -68,8 +68,7 @@ static unsigned int simnic_aead_associate(struct simnic_aead_job *job, const str
  * In place: what is between the ESP header at @esp and the tag, and the tag. The
  * header has its vector. -EBADMSG: the tag is not that of the rest.
  */
-static int simnic_aead_do(const struct simnic_sa *sa, u8 *esp, unsigned int len, u64 seq,
-			  bool encrypt)
+int simnic_aead_do(const struct simnic_sa *sa, u8 *esp, unsigned int len, u64 seq, bool encrypt)
 {
 	struct simnic_aead_job *job;
 	struct aead_request *req;
@@ -95,8 +94,7 @@ out:
 	return err;
 }
 
-static void simnic_sa_count(struct simnic_sa *sa, enum simnic_ipsec_counter counter,
-			    unsigned int bytes)
+void simnic_sa_count(struct simnic_sa *sa, enum simnic_ipsec_counter counter, unsigned int bytes)
 {
 	atomic64_inc(&sa->packets);
 	atomic64_add(bytes, &sa->bytes);
@@ -145,96 +143,154 @@ static int simnic_esp_encrypt(struct simnic_sa *sa, struct sk_buff *skb)
 	return 0;
 }
 
-/*
- * From the host, data at the MAC header, on the way to the wire. False: it was
- * dropped, since nothing that is to be encrypted leaves otherwise.
- */
-bool simnic_ipsec_tx(struct simnic_port *port, struct sk_buff *skb)
+static struct sk_buff *simnic_tx_drop(struct simnic_ipsec *ipsec, struct sk_buff *skb,
+				      enum simnic_ipsec_counter why)
 {
-	const struct xfrm_offload *xo = xfrm_offload(skb);
-	struct simnic_ipsec *ipsec = port->nic->ipsec;
-	enum simnic_ipsec_counter why;
-	struct simnic_sa *sa;
-
-	if (!xo || !(xo->flags & XFRM_XMIT))
-		return true;
-	sa = (struct simnic_sa *)READ_ONCE(xfrm_input_state(skb)->xso.offload_handle);
-	if (!sa || hlist_unhashed_lockless(&sa->node) || sa->in || sa->ipsec != ipsec) {
-		why = SIMNIC_IPSEC_TX_DROP_NO_SA;
-		goto drop;
-	}
-	if (simnic_esp_encrypt(sa, skb)) {
-		why = SIMNIC_IPSEC_TX_DROP_BAD;
-		goto drop;
-	}
-	simnic_sa_count(sa, SIMNIC_IPSEC_TX, skb->len);
-	return true;
-
-drop:
 	simnic_ipsec_count(ipsec, why);
 	kfree_skb(skb);
-	return false;
+	return NULL;
 }
 
-/* What is known of a packet with ESP right behind its IP header. */
-struct simnic_esp_packet {
-	u16 family;
-	xfrm_address_t daddr;
-	unsigned int offset;	/* of the ESP header, from the network header on */
-	unsigned int len;	/* of it all, as IP says */
-};
+/* Of what the host has wrapped. */
+static struct sk_buff *simnic_crypto_tx(struct simnic_ipsec *ipsec, struct sk_buff *skb)
+{
+	struct simnic_sa *sa;
 
-static bool simnic_parse_ipv4(struct sk_buff *skb, struct simnic_esp_packet *packet)
+	sa = (struct simnic_sa *)READ_ONCE(xfrm_input_state(skb)->xso.offload_handle);
+	if (!sa || hlist_unhashed_lockless(&sa->node) || sa->in || sa->packet ||
+	    sa->ipsec != ipsec)
+		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_NO_SA);
+	if (simnic_esp_encrypt(sa, skb))
+		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_BAD);
+	simnic_sa_count(sa, SIMNIC_IPSEC_TX, skb->len);
+	return skb;
+}
+
+static bool simnic_parse_ipv4(struct sk_buff *skb, struct simnic_ipsec_packet *packet)
 {
 	const struct iphdr *iph;
 
 	if (!pskb_may_pull(skb, sizeof(*iph)))
 		return false;
 	iph = (const struct iphdr *)skb->data;
-	if (iph->version != 4 || iph->ihl != 5 || iph->protocol != IPPROTO_ESP ||
-	    ip_is_fragment(iph) || ip_fast_csum(iph, iph->ihl))
+	if (iph->version != 4 || iph->ihl != 5 || ip_is_fragment(iph))
 		return false;
 	packet->family = AF_INET;
+	packet->proto = iph->protocol;
+	packet->saddr.a4 = iph->saddr;
 	packet->daddr.a4 = iph->daddr;
 	packet->offset = sizeof(*iph);
 	packet->len = ntohs(iph->tot_len);
 	return true;
 }
 
-static bool simnic_parse_ipv6(struct sk_buff *skb, struct simnic_esp_packet *packet)
+static bool simnic_parse_ipv6(struct sk_buff *skb, struct simnic_ipsec_packet *packet)
 {
 	const struct ipv6hdr *ip6h;
 
 	if (!pskb_may_pull(skb, sizeof(*ip6h)))
 		return false;
 	ip6h = (const struct ipv6hdr *)skb->data;
-	if (ip6h->version != 6 || ip6h->nexthdr != IPPROTO_ESP)
+	if (ip6h->version != 6)
 		return false;
 	packet->family = AF_INET6;
+	packet->proto = ip6h->nexthdr;
+	packet->saddr.in6 = ip6h->saddr;
 	packet->daddr.in6 = ip6h->daddr;
 	packet->offset = sizeof(*ip6h);
 	packet->len = sizeof(*ip6h) + ntohs(ip6h->payload_len);
 	return true;
 }
 
-/*
- * The SA of a packet, data at the network header; NULL: it is none of the NIC's,
- * and the host makes of it what it always does. That goes for what is cut short
- * or otherwise odd.
- */
-static struct simnic_sa *simnic_rx_sa(struct simnic_ipsec *ipsec, struct sk_buff *skb,
-				      struct simnic_esp_packet *packet)
+/* Data at the network header. */
+static bool simnic_ipsec_parse(struct sk_buff *skb, __be16 protocol,
+			       struct simnic_ipsec_packet *packet)
 {
+	const __be16 *ports;
 	bool parsed = false;
 
-	if (skb->pkt_type != PACKET_HOST || skb_vlan_tag_present(skb) || skb_is_gso(skb))
-		return NULL;
-	if (skb->protocol == htons(ETH_P_IP))
+	if (skb_vlan_tag_present(skb))
+		return false;
+	memset(packet, 0, sizeof(*packet));
+	if (protocol == htons(ETH_P_IP))
 		parsed = simnic_parse_ipv4(skb, packet);
-	else if (skb->protocol == htons(ETH_P_IPV6))
+	else if (protocol == htons(ETH_P_IPV6))
 		parsed = simnic_parse_ipv6(skb, packet);
-	if (!parsed || packet->len > skb->len ||
+	if (!parsed)
+		return false;
+	if ((packet->proto == IPPROTO_TCP || packet->proto == IPPROTO_UDP) &&
+	    pskb_may_pull(skb, packet->offset + 4)) {
+		ports = (const __be16 *)(skb->data + packet->offset);
+		packet->sport = ports[0];
+		packet->dport = ports[1];
+	}
+	return true;
+}
+
+/*
+ * What the host has left to the NIC, or not. Its own ESP, of mode crypto or of
+ * software, has met its policies.
+ */
+static struct sk_buff *simnic_tx_by_policy(struct simnic_ipsec *ipsec, struct sk_buff *skb)
+{
+	const struct simnic_ipsec_policy *policy;
+	struct simnic_ipsec_packet packet;
+	struct simnic_sa *sa;
+	bool parsed;
+
+	if (!pskb_may_pull(skb, ETH_HLEN))
+		return skb;
+	skb_reset_mac_header(skb);
+	__skb_pull(skb, ETH_HLEN);
+	parsed = simnic_ipsec_parse(skb, eth_hdr(skb)->h_proto, &packet);
+	__skb_push(skb, ETH_HLEN);
+	if (!parsed || packet.proto == IPPROTO_ESP)
+		return skb;
+	policy = simnic_policy_find(ipsec, false, &packet);
+	if (!policy)
+		return skb;
+	if (policy->block)
+		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_POLICY);
+	if (!policy->reqid)
+		return skb;
+	sa = simnic_sa_find_out(ipsec, &packet, policy->reqid);
+	if (sa)
+		return simnic_packet_tx(ipsec, sa, skb);
+	if (policy->encrypted)
+		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_NO_SA);
+	return skb;
+}
+
+/*
+ * From the host, data at the MAC header, on the way to the wire: what is to go
+ * there, a list; NULL: nothing, since what is to be encrypted leaves no other way.
+ */
+struct sk_buff *simnic_ipsec_tx(struct simnic_port *port, struct sk_buff *skb)
+{
+	const struct xfrm_offload *xo = xfrm_offload(skb);
+	struct simnic_ipsec *ipsec = port->nic->ipsec;
+
+	if (xo && (xo->flags & XFRM_XMIT) &&
+	    xfrm_input_state(skb)->xso.type != XFRM_DEV_OFFLOAD_PACKET)
+		return simnic_crypto_tx(ipsec, skb);
+	if (list_empty(&ipsec->policies[0]))
+		return skb;
+	return simnic_tx_by_policy(ipsec, skb);
+}
+
+/*
+ * The SA of a packet with ESP; NULL: it is none of the NIC's, and the host makes
+ * of it what it always does. That goes for what is cut short or otherwise odd.
+ */
+static struct simnic_sa *simnic_rx_sa(struct simnic_ipsec *ipsec, struct sk_buff *skb,
+				      const struct simnic_ipsec_packet *packet)
+{
+	const struct iphdr *iph = (const struct iphdr *)skb->data;
+
+	if (skb_is_gso(skb) || packet->len > skb->len ||
 	    packet->len <= packet->offset + SIMNIC_ESP_HLEN + SIMNIC_ESP_ICV_LEN)
+		return NULL;
+	if (packet->family == AF_INET && ip_fast_csum(iph, iph->ihl))
 		return NULL;
 	if (!pskb_may_pull(skb, packet->offset + sizeof(struct ip_esp_hdr)))
 		return NULL;
@@ -242,8 +298,8 @@ static struct simnic_sa *simnic_rx_sa(struct simnic_ipsec *ipsec, struct sk_buff
 			      ((struct ip_esp_hdr *)(skb->data + packet->offset))->spi);
 }
 
-/* RFC 4303, appendix A2.2, with the window as the host last told of it. */
-static u64 simnic_rx_seq(const struct simnic_sa *sa, u32 low)
+/* RFC 4303, appendix A2.2, with the window of the NIC, or as the host last told of its own. */
+u64 simnic_rx_seq(const struct simnic_sa *sa, u32 low)
 {
 	u64 top = READ_ONCE(sa->top);
 	u32 window = READ_ONCE(sa->window);
@@ -275,43 +331,79 @@ static struct xfrm_offload *simnic_rx_mark(struct sk_buff *skb, struct xfrm_stat
 }
 
 /*
- * From the wire, data at the network header, for the host. True: it was treated,
- * and has a security path that says how that ended; a forged packet's host
- * counts and drops it, as with any NIC.
+ * A security path that says how decrypting ended; a forged packet's host counts
+ * and drops it, as with any NIC.
  */
-bool simnic_ipsec_rx(struct simnic_port *port, struct sk_buff *skb)
+static enum simnic_ipsec_verdict simnic_crypto_rx(struct simnic_sa *sa, struct sk_buff *skb,
+						  const struct simnic_ipsec_packet *packet)
 {
-	struct simnic_ipsec *ipsec = port->nic->ipsec;
-	struct simnic_esp_packet packet;
 	struct xfrm_offload *xo;
-	struct simnic_sa *sa;
 	u8 *esp;
 	int err;
 
-	sa = simnic_rx_sa(ipsec, skb, &packet);
-	if (!sa)
-		return false;
-	/* What Ethernet pads is no part of it. */
-	if (pskb_trim(skb, packet.len) || skb_linearize_cow(skb))
-		return false;
 	xo = simnic_rx_mark(skb, sa->x);
 	if (!xo)
-		return false;
-	esp = skb->data + packet.offset;
-	err = simnic_aead_do(sa, esp, packet.len - packet.offset,
+		return SIMNIC_IPSEC_PLAIN;
+	esp = skb->data + packet->offset;
+	err = simnic_aead_do(sa, esp, packet->len - packet->offset,
 			     simnic_rx_seq(sa, ntohl(((struct ip_esp_hdr *)esp)->seq_no)), false);
 	xo->flags = CRYPTO_DONE;
 	skb->ip_summed = CHECKSUM_NONE;
 	if (!err) {
 		xo->status = CRYPTO_SUCCESS;
-		simnic_sa_count(sa, SIMNIC_IPSEC_RX, packet.len + ETH_HLEN);
+		simnic_sa_count(sa, SIMNIC_IPSEC_RX, packet->len + ETH_HLEN);
 	} else if (err == -EBADMSG) {
 		xo->status = CRYPTO_TUNNEL_ESP_AUTH_FAILED;
-		simnic_ipsec_count(ipsec, SIMNIC_IPSEC_RX_AUTH_FAILED);
+		simnic_ipsec_count(sa->ipsec, SIMNIC_IPSEC_RX_AUTH_FAILED);
 	} else {
 		/* What is left of it is of no use: the host drops it as one it has no memory for. */
 		xo->status = CRYPTO_GENERIC_ERROR;
-		simnic_ipsec_count(ipsec, SIMNIC_IPSEC_RX_DROP_BAD);
+		simnic_ipsec_count(sa->ipsec, SIMNIC_IPSEC_RX_DROP_BAD);
 	}
-	return true;
+	return SIMNIC_IPSEC_HOST;
+}
+
+/* What came in ESP with this reqid, or with 0 in none. */
+static enum simnic_ipsec_verdict simnic_rx_by_policy(struct simnic_ipsec *ipsec,
+						     struct sk_buff *skb,
+						     const struct simnic_ipsec_packet *packet,
+						     u32 reqid)
+{
+	const struct simnic_ipsec_policy *policy;
+
+	policy = simnic_policy_find(ipsec, true, packet);
+	if (!policy || (!policy->block && (!policy->encrypted || policy->reqid == reqid)))
+		return SIMNIC_IPSEC_PLAIN;
+	simnic_ipsec_count(ipsec, SIMNIC_IPSEC_RX_DROP_POLICY);
+	kfree_skb(skb);
+	return SIMNIC_IPSEC_DROPPED;
+}
+
+/* From the wire, data at the network header. */
+enum simnic_ipsec_verdict simnic_ipsec_rx(struct simnic_port *port, struct sk_buff *skb)
+{
+	struct simnic_ipsec *ipsec = port->nic->ipsec;
+	enum simnic_ipsec_verdict verdict;
+	struct simnic_ipsec_packet packet;
+	struct simnic_sa *sa;
+	u32 reqid = 0;
+
+	if (skb->pkt_type != PACKET_HOST || !simnic_ipsec_parse(skb, skb->protocol, &packet))
+		return SIMNIC_IPSEC_PLAIN;
+	if (packet.proto == IPPROTO_ESP) {
+		sa = simnic_rx_sa(ipsec, skb, &packet);
+		/* What Ethernet pads is no part of it. */
+		if (!sa || pskb_trim(skb, packet.len) || skb_linearize_cow(skb))
+			return SIMNIC_IPSEC_PLAIN;
+		if (!sa->packet)
+			return simnic_crypto_rx(sa, skb, &packet);
+		verdict = simnic_packet_rx(sa, skb, &packet);
+		if (verdict != SIMNIC_IPSEC_PLAIN)
+			return verdict;
+		reqid = sa->reqid;
+		if (!simnic_ipsec_parse(skb, skb->protocol, &packet))
+			return SIMNIC_IPSEC_PLAIN;
+	}
+	return list_empty(&ipsec->policies[1]) ? SIMNIC_IPSEC_PLAIN :
+	       simnic_rx_by_policy(ipsec, skb, &packet, reqid);
 }

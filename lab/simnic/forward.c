@@ -181,27 +181,33 @@ netdev_tx_t simnic_rep_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
+static void simnic_uplink_xmit_one(struct simnic_port *port, struct sk_buff *skb)
+{
+	if (!simnic_leave_host(skb))
+		simnic_bad(port, skb);
+	else if (READ_ONCE(port->nic->switchdev))
+		simnic_to_wire(port->nic, skb, SIMNIC_OUT_SLOW);
+	else
+		simnic_legacy_from_pf(port->nic, skb);
+}
+
 netdev_tx_t simnic_uplink_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct simnic_netdev *priv = netdev_priv(dev);
-	struct simnic *nic = priv->port->nic;
+	struct sk_buff *next;
 
 	skb_tx_timestamp(skb);
 	rcu_read_lock();
-	if (!simnic_ipsec_tx(priv->port, skb))
-		goto out;
-	if (!simnic_leave_host(skb))
-		simnic_bad(priv->port, skb);
-	else if (READ_ONCE(nic->switchdev))
-		simnic_to_wire(nic, skb, SIMNIC_OUT_SLOW);
-	else
-		simnic_legacy_from_pf(nic, skb);
-out:
+	skb = simnic_ipsec_tx(priv->port, skb);
+	skb_list_walk_safe(skb, skb, next) {
+		skb_mark_not_on_list(skb);
+		simnic_uplink_xmit_one(priv->port, skb);
+	}
 	rcu_read_unlock();
 	return NETDEV_TX_OK;
 }
 
-/* What was decrypted is the host's still, and no rule's. */
+/* What was decrypted and is still in ESP is the host's, and no rule's. */
 static void simnic_from_wire(struct simnic_port *port, struct sk_buff *skb)
 {
 	u64 packets, bytes;
@@ -209,11 +215,16 @@ static void simnic_from_wire(struct simnic_port *port, struct sk_buff *skb)
 	if (!simnic_prepare(port, skb))
 		return;
 	simnic_frame_size(skb, &packets, &bytes);
-	if (simnic_ipsec_rx(port, skb)) {
+	switch (simnic_ipsec_rx(port, skb)) {
+	case SIMNIC_IPSEC_PLAIN:
+		simnic_into_switch(port, skb, true);
+		break;
+	case SIMNIC_IPSEC_HOST:
 		simnic_count(port, SIMNIC_IN_SLOW, packets, bytes);
 		netif_receive_skb(skb);
-	} else {
-		simnic_into_switch(port, skb, true);
+		break;
+	case SIMNIC_IPSEC_DROPPED:
+		break;
 	}
 }
 

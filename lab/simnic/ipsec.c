@@ -19,8 +19,14 @@ static const char * const simnic_ipsec_counter_names[] = {
 	[SIMNIC_IPSEC_TX]		= "ipsec_tx_packets",
 	[SIMNIC_IPSEC_RX]		= "ipsec_rx_packets",
 	[SIMNIC_IPSEC_RX_AUTH_FAILED]	= "ipsec_rx_auth_failed",
+	[SIMNIC_IPSEC_RX_REPLAYED]	= "ipsec_rx_replayed",
+	[SIMNIC_IPSEC_RX_BAD_TRAILER]	= "ipsec_rx_bad_trailer",
 	[SIMNIC_IPSEC_TX_DROP_NO_SA]	= "ipsec_tx_drop_no_sa",
+	[SIMNIC_IPSEC_TX_DROP_POLICY]	= "ipsec_tx_drop_policy",
+	[SIMNIC_IPSEC_TX_DROP_EXPIRED]	= "ipsec_tx_drop_expired",
 	[SIMNIC_IPSEC_TX_DROP_BAD]	= "ipsec_tx_drop_bad",
+	[SIMNIC_IPSEC_RX_DROP_POLICY]	= "ipsec_rx_drop_policy",
+	[SIMNIC_IPSEC_RX_DROP_EXPIRED]	= "ipsec_rx_drop_expired",
 	[SIMNIC_IPSEC_RX_DROP_BAD]	= "ipsec_rx_drop_bad",
 };
 
@@ -50,6 +56,64 @@ struct simnic_sa *simnic_sa_find(struct simnic_ipsec *ipsec, u16 family,
 			return sa;
 	}
 	return NULL;
+}
+
+/* Of what goes out in mode packet, the newest that the policy's template fits. */
+struct simnic_sa *simnic_sa_find_out(struct simnic_ipsec *ipsec,
+				     const struct simnic_ipsec_packet *packet, u32 reqid)
+{
+	struct simnic_sa *sa;
+
+	hash_for_each_possible_rcu(ipsec->by_reqid, sa, reqid_node, reqid) {
+		if (sa->reqid == reqid && sa->family == packet->family &&
+		    xfrm_addr_equal(&sa->daddr, &packet->daddr, sa->family) &&
+		    xfrm_addr_equal(&sa->saddr, &packet->saddr, sa->family))
+			return sa;
+	}
+	return NULL;
+}
+
+static int simnic_check_limit(u64 soft, u64 hard, const char *what,
+			      struct netlink_ext_ack *extack)
+{
+	if (!soft || !hard) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "a limit of %s must not be 0", what);
+		return -EINVAL;
+	}
+	if (soft >= hard && hard != XFRM_INF) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "the hard limit of %s must be above the soft one",
+				       what);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static bool simnic_window_fits(u32 window)
+{
+	return window == 32 || window == 64 || window == 128 || window == 256;
+}
+
+/* What mode packet wants beyond mode crypto. */
+static int simnic_check_packet(const struct xfrm_state *x, struct netlink_ext_ack *extack)
+{
+	int err;
+
+	if (x->props.mode != XFRM_MODE_TRANSPORT) {
+		NL_SET_ERR_MSG_MOD(extack, "mode packet is for transport mode alone");
+		return -EINVAL;
+	}
+	if (x->replay_esn && x->xso.dir == XFRM_DEV_OFFLOAD_IN &&
+	    !simnic_window_fits(x->replay_esn->replay_window)) {
+		NL_SET_ERR_MSG_MOD(extack, "the replay window has to be of 32, 64, 128 or 256");
+		return -EINVAL;
+	}
+	if (!x->props.reqid) {
+		NL_SET_ERR_MSG_MOD(extack, "mode packet needs a reqid");
+		return -EINVAL;
+	}
+	err = simnic_check_limit(x->lft.soft_byte_limit, x->lft.hard_byte_limit, "bytes", extack);
+	return err ?: simnic_check_limit(x->lft.soft_packet_limit, x->lft.hard_packet_limit,
+					 "packets", extack);
 }
 
 static int simnic_check_cipher(const struct xfrm_state *x, struct netlink_ext_ack *extack)
@@ -115,10 +179,8 @@ static int simnic_check_state(const struct xfrm_state *x, struct netlink_ext_ack
 		NL_SET_ERR_MSG_MOD(extack, "packets from the wire have no mark");
 		return -EINVAL;
 	}
-	if (x->xso.type != XFRM_DEV_OFFLOAD_CRYPTO) {
-		NL_SET_ERR_MSG_MOD(extack, "the only mode of offload is crypto");
+	if (x->xso.type == XFRM_DEV_OFFLOAD_PACKET && simnic_check_packet(x, extack))
 		return -EINVAL;
-	}
 	return simnic_check_cipher(x, extack);
 }
 
@@ -156,8 +218,10 @@ static struct simnic_sa *simnic_sa_alloc(struct simnic_ipsec *ipsec, struct xfrm
 	sa->family = x->props.family;
 	sa->spi = x->id.spi;
 	sa->reqid = x->props.reqid;
+	sa->saddr = x->props.saddr;
 	sa->daddr = x->id.daddr;
 	simnic_sa_follow_replay(sa, x);
+	simnic_sa_init_packet(sa, x);
 	return sa;
 }
 
@@ -183,6 +247,8 @@ static int simnic_sa_insert(struct simnic_ipsec *ipsec, struct simnic_sa *sa,
 		err = -EEXIST;
 	} else {
 		hash_add_rcu(ipsec->by_spi, &sa->node, (__force u32)sa->spi);
+		if (sa->packet && !sa->in)
+			hash_add_rcu(ipsec->by_reqid, &sa->reqid_node, sa->reqid);
 		ipsec->count++;
 	}
 	spin_unlock_bh(&ipsec->lock);
@@ -191,23 +257,25 @@ static int simnic_sa_insert(struct simnic_ipsec *ipsec, struct simnic_sa *sa,
 
 static void simnic_sa_remove(struct simnic_sa *sa)
 {
-	struct simnic_ipsec *ipsec = sa->ipsec;
-
-	spin_lock_bh(&ipsec->lock);
-	if (hash_hashed(&sa->node)) {
-		hash_del_rcu(&sa->node);
-		ipsec->count--;
-	}
-	spin_unlock_bh(&ipsec->lock);
+	lockdep_assert_held(&sa->ipsec->lock);
+	if (!hash_hashed(&sa->node))
+		return;
+	hash_del_rcu(&sa->node);
+	hash_del_rcu(&sa->reqid_node);
+	sa->ipsec->count--;
 }
 
 static int simnic_state_add(struct net_device *dev, struct xfrm_state *x,
 			    struct netlink_ext_ack *extack)
 {
-	struct simnic_ipsec *ipsec = simnic_ipsec_of(dev);
+	struct simnic_ipsec *ipsec;
 	struct simnic_sa *sa;
 	int err;
 
+	/* It stands for one that an IKE daemon is being asked for, and encrypts nothing. */
+	if (x->xso.flags & XFRM_DEV_OFFLOAD_FLAG_ACQ)
+		return 0;
+	ipsec = simnic_ipsec_of(dev);
 	err = simnic_fail(ipsec->nic, SIMNIC_OP_SA_ADD, extack);
 	if (!err)
 		err = simnic_check_state(x, extack);
@@ -238,8 +306,11 @@ static void simnic_state_delete(struct xfrm_state *x)
 {
 	struct simnic_sa *sa = (struct simnic_sa *)x->xso.offload_handle;
 
-	if (sa)
-		simnic_sa_remove(sa);
+	if (!sa)
+		return;
+	spin_lock_bh(&sa->ipsec->lock);
+	simnic_sa_remove(sa);
+	spin_unlock_bh(&sa->ipsec->lock);
 }
 
 /* Packets that are under way may still name the state, and it this. */
@@ -250,6 +321,7 @@ static void simnic_state_free(struct xfrm_state *x)
 	if (!sa)
 		return;
 	WRITE_ONCE(x->xso.offload_handle, 0);
+	simnic_sa_cancel(sa);
 	call_rcu(&sa->rcu, simnic_sa_free);
 }
 
@@ -270,6 +342,15 @@ static void simnic_state_advance_esn(struct xfrm_state *x)
 		simnic_sa_follow_replay(sa, x);
 }
 
+/* Somebody is about to look at what the state has counted. */
+static void simnic_state_update_stats(struct xfrm_state *x)
+{
+	struct simnic_sa *sa = (struct simnic_sa *)x->xso.offload_handle;
+
+	if (sa && sa->packet)
+		simnic_sa_update_stats(sa);
+}
+
 #ifdef SIMNIC_XFRM_OPS_TAKE_DEV
 static void simnic_dev_state_delete(struct net_device *dev, struct xfrm_state *x)
 {
@@ -287,6 +368,10 @@ static const struct xfrmdev_ops simnic_xfrmdev_ops = {
 	.xdo_dev_state_free		= simnic_dev_state_free,
 	.xdo_dev_offload_ok		= simnic_offload_ok,
 	.xdo_dev_state_advance_esn	= simnic_state_advance_esn,
+	.xdo_dev_state_update_stats	= simnic_state_update_stats,
+	.xdo_dev_policy_add		= simnic_policy_add,
+	.xdo_dev_policy_delete		= simnic_policy_delete,
+	.xdo_dev_policy_free		= simnic_policy_free,
 };
 #else
 static int simnic_dev_state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
@@ -300,6 +385,10 @@ static const struct xfrmdev_ops simnic_xfrmdev_ops = {
 	.xdo_dev_state_free		= simnic_state_free,
 	.xdo_dev_offload_ok		= simnic_offload_ok,
 	.xdo_dev_state_advance_esn	= simnic_state_advance_esn,
+	.xdo_dev_state_update_stats	= simnic_state_update_stats,
+	.xdo_dev_policy_add		= simnic_policy_add,
+	.xdo_dev_policy_delete		= simnic_policy_delete,
+	.xdo_dev_policy_free		= simnic_policy_free,
 };
 #endif
 
@@ -314,7 +403,10 @@ void simnic_ipsec_setup(struct net_device *dev)
 	dev->hw_enc_features |= NETIF_F_HW_ESP | NETIF_F_SG | NETIF_F_HIGHDMA;
 }
 
-/* All SAs gone at once, and xfrm not told: what a reset of the card does. */
+/*
+ * All SAs gone at once, and xfrm not told: what a reset of the card does. The
+ * policies stay, so that what they want encrypted does not leave otherwise.
+ */
 void simnic_ipsec_flush(struct simnic_ipsec *ipsec)
 {
 	struct hlist_node *next;
@@ -322,10 +414,8 @@ void simnic_ipsec_flush(struct simnic_ipsec *ipsec)
 	int bucket;
 
 	spin_lock_bh(&ipsec->lock);
-	hash_for_each_safe(ipsec->by_spi, bucket, next, sa, node) {
-		hash_del_rcu(&sa->node);
-		ipsec->count--;
-	}
+	hash_for_each_safe(ipsec->by_spi, bucket, next, sa, node)
+		simnic_sa_remove(sa);
 	spin_unlock_bh(&ipsec->lock);
 }
 
@@ -339,6 +429,9 @@ struct simnic_ipsec *simnic_ipsec_create(struct simnic *nic)
 	ipsec->nic = nic;
 	spin_lock_init(&ipsec->lock);
 	hash_init(ipsec->by_spi);
+	hash_init(ipsec->by_reqid);
+	INIT_LIST_HEAD(&ipsec->policies[0]);
+	INIT_LIST_HEAD(&ipsec->policies[1]);
 	ipsec->max = SIMNIC_SAS_DEFAULT;
 	return ipsec;
 }
@@ -356,6 +449,7 @@ void simnic_ipsec_strings(u8 **data)
 	ethtool_puts(data, "ipsec_sas");
 	ethtool_puts(data, "ipsec_sas_max");
 	ethtool_puts(data, "ipsec_refusals");
+	ethtool_puts(data, "ipsec_policies");
 	for (i = 0; i < SIMNIC_IPSEC_COUNTERS; i++)
 		ethtool_puts(data, simnic_ipsec_counter_names[i]);
 }
@@ -368,6 +462,7 @@ void simnic_ipsec_stats_get(struct simnic_ipsec *ipsec, u64 *data)
 	*data++ = ipsec->count;
 	*data++ = ipsec->max;
 	*data++ = ipsec->refusals;
+	*data++ = ipsec->npolicies;
 	spin_unlock_bh(&ipsec->lock);
 	for (i = 0; i < SIMNIC_IPSEC_COUNTERS; i++)
 		*data++ = atomic64_read(&ipsec->counters[i]);
@@ -386,9 +481,13 @@ void simnic_sas_show(struct simnic_ipsec *ipsec, struct seq_file *seq)
 			seq_printf(seq, "%pI4", &sa->daddr.a4);
 		else
 			seq_printf(seq, "%pI6c", &sa->daddr.in6);
-		seq_printf(seq, " reqid %u crypto%s packets %lld bytes %lld\n", sa->reqid,
-			   sa->esn ? " esn" : "", atomic64_read(&sa->packets),
-			   atomic64_read(&sa->bytes));
+		seq_printf(seq, " reqid %u %s%s packets %lld bytes %lld", sa->reqid,
+			   sa->packet ? "packet" : "crypto", sa->esn ? " esn" : "",
+			   atomic64_read(&sa->packets), atomic64_read(&sa->bytes));
+		if (sa->packet)
+			seq_printf(seq, " seq %llu", sa->in ? READ_ONCE(sa->top) :
+				   (u64)atomic64_read(&sa->sent));
+		seq_putc(seq, '\n');
 	}
 	rcu_read_unlock();
 }

@@ -120,6 +120,6 @@ void simnic_legacy_from_wire(struct simnic *nic, struct sk_buff *skb)
 	simnic_count_skb(uplink, SIMNIC_IN_SLOW, skb);
 	skb->pkt_type = PACKET_HOST;
 	skb->protocol = eth_type_trans(skb, pf);
-	simnic_ipsec_rx(uplink, skb);
-	netif_receive_skb(skb);
+	if (simnic_ipsec_rx(uplink, skb) != SIMNIC_IPSEC_DROPPED)
+		netif_receive_skb(skb);
 }

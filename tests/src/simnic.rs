@@ -96,10 +96,13 @@ pub(crate) const TESTS: &[Test] = tests![
     what_comes_in_by_one_uplink_of_a_card_goes_into_a_tunnel_by_the_other,
     two_nics_tunnel_past_both_hosts,
     what_the_nic_encrypts_the_kernel_decrypts_and_the_reverse,
+    what_the_nic_wraps_the_kernel_unwraps_and_the_reverse,
     tcp_passes_encrypted_by_both_nics,
     a_violated_demand_of_a_security_association_is_named,
     bad_esp_is_dropped_and_counted_as_by_the_kernel,
     a_reset_loses_security_associations_and_lets_nothing_out,
+    an_sa_in_the_nic_expires_softly_and_then_for_good,
+    a_policy_in_the_nic_lets_nothing_in_the_clear_pass,
     the_eswitch_mode_changes_under_traffic,
     everything_unloads_under_traffic_with_rules_bound;
     conntrack: an_established_connection_passes_by_hardware,

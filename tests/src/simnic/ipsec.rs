@@ -32,6 +32,23 @@ pub(super) fn what_the_nic_encrypts_the_kernel_decrypts_and_the_reverse(lab: &mu
     Ok(())
 }
 
+/// The same of mode packet, which is for transport mode.
+pub(super) fn what_the_nic_wraps_the_kernel_unwraps_and_the_reverse(lab: &mut Lab) -> Outcome {
+    let link = Link::new(lab)?;
+    for kind in KINDS.into_iter().filter(|kind| kind.mode == "transport") {
+        for by in [
+            [By::Packet, By::Kernel],
+            [By::Kernel, By::Packet],
+            [By::Packet, By::Packet],
+            [By::Crypto, By::Packet],
+        ] {
+            pings_are_encrypted(&link, kind, by)
+                .map_err(|failure| Failure::new(format!("{kind:?} by {by:?}: {failure}")))?;
+        }
+    }
+    Ok(())
+}
+
 fn pings_are_encrypted(link: &Link, kind: Kind, by: [By; 2]) -> Outcome {
     const COUNTERS: [&str; 2] = ["ipsec_tx_packets", "ipsec_rx_packets"];
     let counters =
@@ -56,16 +73,21 @@ fn pings_are_encrypted(link: &Link, kind: Kind, by: [By; 2]) -> Outcome {
 /// Large packets are cut before they come to the NIC.
 pub(super) fn tcp_passes_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
     let link = Link::new(lab)?;
-    link.protect(PLAIN, [By::Crypto, By::Crypto])?;
-    transfer(link.here.netns.name(), link.there.netns.name(), "172.30.0.2:5001", "172.30.0.2:5001")?;
-    ensure!(link.only_esp(0)? > 0, "nothing was encrypted");
-    let drops = link.there.drops()?;
-    ensure!(drops.values().all(|count| *count == 0), "{drops:?}");
+    for by in [By::Crypto, By::Packet] {
+        link.protect(PLAIN, [by; 2])?;
+        transfer(link.here.netns.name(), link.there.netns.name(), "172.30.0.2:5001", "172.30.0.2:5001")?;
+        ensure!(link.only_esp(0)? > 0, "nothing was encrypted");
+        let drops = link.there.drops()?;
+        // What is still under way when the SAs go has none.
+        let bad = ["XfrmInStateProtoError", "XfrmInStateSeqError", "XfrmInStateModeError"];
+        ensure!(bad.iter().all(|name| drops.get(*name) == Some(&0)), "{by:?}: {drops:?}");
+        link.clear()?;
+    }
     Ok(())
 }
 
 /// What a state is refused for, and what the NIC says of it. `OFFLOAD` is what asks for it.
-const VIOLATIONS: [(&str, &str); 11] = [
+const VIOLATIONS: [(&str, &str); 16] = [
     (
         "proto esp spi 1 mode transport enc cbc(aes) 0x00112233445566778899aabbccddeeff \
          auth hmac(sha256) 0x00112233445566778899aabbccddeeff",
@@ -93,7 +115,21 @@ const VIOLATIONS: [(&str, &str); 11] = [
         "the selector's protocol has to be any, TCP or UDP",
     ),
     ("proto esp spi 1 mode transport GCM IN mark 5 mask 0xff", "packets from the wire have no mark"),
-    ("proto esp spi 1 mode transport GCM PACKET", "the only mode of offload is crypto"),
+    ("proto esp spi 1 mode tunnel GCM PACKET", "mode packet is for transport mode alone"),
+    ("proto esp spi 1 mode transport reqid 0 GCM PACKET", "mode packet needs a reqid"),
+    (
+        "proto esp spi 1 mode transport replay-window 96 flag esn GCM IN PACKET",
+        "the replay window has to be of 32, 64, 128 or 256",
+    ),
+    (
+        "proto esp spi 1 mode transport GCM PACKET limit packet-soft 9 limit packet-hard 9",
+        "the hard limit of packets must be above the soft one",
+    ),
+    (
+        "proto esp spi 1 mode transport GCM PACKET limit byte-soft 9 limit byte-hard 5",
+        "the hard limit of bytes must be above the soft one",
+    ),
+    ("proto esp spi 1 mode transport GCM PACKET limit packet-soft 0", "a limit of packets must not be 0"),
     ("proto esp spi 2 mode transport GCM IN", "there is an SA with this address and SPI"),
     ("proto esp spi 1 mode transport GCM FULL", "the table of SAs is full (1)"),
 ];
@@ -105,6 +141,7 @@ pub(super) fn a_violated_demand_of_a_security_association_is_named(lab: &mut Lab
     let add = |words: &str| {
         let direction = if words.contains(" IN") { "in" } else { "out" };
         let packet = if words.contains(" PACKET") { "packet" } else { "" };
+        let reqid = if words.contains("reqid") { "" } else { "reqid 7" };
         let words = words
             .replace(" IN", "")
             .replace(" PACKET", "")
@@ -116,7 +153,7 @@ pub(super) fn a_violated_demand_of_a_security_association_is_named(lab: &mut Lab
         let addresses =
             if direction == "in" { "src 172.30.0.2 dst 172.30.0.1" } else { "src 172.30.0.1 dst 172.30.0.2" };
         end.ip(&format!(
-            "xfrm state add {addresses} {words} reqid 7 offload {packet} dev {device} dir {direction}"
+            "xfrm state add {addresses} {words} {reqid} offload {packet} dev {device} dir {direction}"
         ))
     };
     add("proto esp spi 2 mode transport GCM IN")?;
@@ -213,14 +250,17 @@ fn drops_of_bad_frames(link: &Link, by: By) -> Outcome<Vec<BTreeMap<String, u64>
 pub(super) fn bad_esp_is_dropped_and_counted_as_by_the_kernel(lab: &mut Lab) -> Outcome {
     let link = Link::new(lab)?;
     let kernel = drops_of_bad_frames(&link, By::Kernel)?;
-    let nic = drops_of_bad_frames(&link, By::Crypto)?;
-    for (((what, _), kernel), nic) in BAD.iter().zip(&kernel).zip(&nic) {
-        ensure!(kernel == nic, "{what}: the kernel counts {kernel:?}, with the NIC it is {nic:?}");
+    for (runs, by) in [By::Crypto, By::Packet].into_iter().enumerate() {
+        let nic = drops_of_bad_frames(&link, by)?;
+        for (((what, _), kernel), nic) in BAD.iter().zip(&kernel).zip(&nic) {
+            ensure!(kernel == nic, "{what}: the kernel counts {kernel:?}, by {by:?} it is {nic:?}");
+        }
+        // Those whose tag was wrong, the three of the ciphertext and the forged one.
+        let failed = link.there.counter("ipsec_rx_auth_failed")?;
+        ensure!(failed == 4 * (runs as u64 + 1), "{failed} tags were wrong");
     }
     ensure!(kernel[0].contains_key("sa replay") && kernel[1].contains_key("sa failed"), "{kernel:?}");
-    // Those whose tag was wrong, the three of the ciphertext and the forged one.
-    let failed = link.there.counter("ipsec_rx_auth_failed")?;
-    ensure!(failed == 4, "{failed} tags were wrong");
+    ensure!(link.there.counter("ipsec_rx_replayed")? == 1, "the NIC took no packet for a replayed one");
     Ok(())
 }
 
@@ -241,4 +281,94 @@ pub(super) fn a_reset_loses_security_associations_and_lets_nothing_out(lab: &mut
     link.clear()?;
     link.protect(PLAIN, [By::Crypto, By::Kernel])?;
     link.here.pings(&link.there, PLAIN, 1)
+}
+
+/// The NIC tells of both limits, keeps the hard one itself, and lets nothing out afterwards.
+pub(super) fn an_sa_in_the_nic_expires_softly_and_then_for_good(lab: &mut Lab) -> Outcome {
+    let link = Link::new(lab)?;
+    link.protect(PLAIN, [By::Packet, By::Kernel])?;
+    link.here.ip("xfrm state delete src 172.30.0.1 dst 172.30.0.2 proto esp spi 0xc0de")?;
+    let limited = link.here.state([&link.here, &link.there], "0xc0de", PLAIN, By::Packet);
+    link.here.ip(&limited.replace("offload", "limit packet-soft 2 limit packet-hard 4 offload"))?;
+    let mut monitor = link.here.netns.command("ip");
+    let path = lab.dir().join("expired");
+    let mut monitor =
+        monitor.args(["xfrm", "monitor", "expire"]).stdout(std::fs::File::create(&path)?).spawn()?;
+    let told = listens(&link).and_then(|()| expiries(&link, &path));
+    monitor.kill()?;
+    monitor.wait()?;
+    told
+}
+
+/// Somebody has joined a group of XFRM, which is netlink's protocol 6.
+fn listens(link: &Link) -> Outcome {
+    wait_until("the monitor listens", ARRIVES_WITHIN, || {
+        let sockets = link.here.netns.run(&["cat", "/proc/net/netlink"])?;
+        Ok(sockets.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.get(1) == Some(&"6") && words.get(3).is_some_and(|groups| groups.contains(|c| c != '0'))
+        }))
+    })
+}
+
+fn expiries(link: &Link, path: &std::path::Path) -> Outcome {
+    let told = |count: usize| {
+        wait_until(&format!("{count} expiries are told"), ARRIVES_WITHIN, || {
+            Ok(std::fs::read_to_string(path)?.matches("Expired").count() == count)
+        })
+    };
+    // Those that the monitor was not there for are not told again.
+    link.here.pings(&link.there, PLAIN, 1)?;
+    link.here.pings(&link.there, PLAIN, 1)?;
+    told(1)?;
+    let counted = link.here.ip("-s xfrm state get src 172.30.0.1 dst 172.30.0.2 proto esp spi 0xc0de")?;
+    // Two times 300 bytes and ICMP's header.
+    ensure!(counted.contains("616(bytes), 2(packets)"), "{counted}");
+    link.here.pings(&link.there, PLAIN, 2)?;
+    told(2)?;
+    ensure!(link.only_esp(0)? == 4, "more or less than four packets left");
+    let mut ping = link.here.netns.command("ping");
+    let status = ping.args(["-c", "1", "-W", "1", "172.30.0.2"]).output()?.status;
+    ensure!(!status.success() && link.only_esp(0)? == 0, "something left after the hard limit");
+    Ok(())
+}
+
+/// Out of the NIC and into it nothing passes in the clear that a policy wants encrypted.
+pub(super) fn a_policy_in_the_nic_lets_nothing_in_the_clear_pass(lab: &mut Lab) -> Outcome {
+    let link = Link::new(lab)?;
+    let end = &link.here;
+    let device = end.nic.uplink();
+    let add = |words: &str| {
+        let words = words
+            .replace("HERE", &format!("offload packet dev {device}"))
+            .replace("TMPL", "tmpl proto esp reqid 7 mode transport");
+        end.ip(&format!("xfrm policy add src 172.30.0.1 dst 172.30.0.2 {words}"))
+    };
+    for (words, sentence) in [
+        ("proto sctp dir out HERE TMPL", "the selector's protocol has to be any, TCP or UDP"),
+        ("dir fwd HERE TMPL", "a policy of forwarded packets is not offloaded"),
+        ("dir out HERE TMPL TMPL", "a policy has one template at most"),
+        ("dir out mark 1 HERE TMPL", "the NIC knows no marks and no interface ids"),
+        ("dir out HERE tmpl proto esp mode transport", "mode packet needs a reqid"),
+        (
+            "dir out HERE tmpl src 172.30.0.1 dst 172.30.0.2 proto esp reqid 7 mode tunnel",
+            "mode packet is for transport mode alone",
+        ),
+        ("dir out HERE tmpl proto ah reqid 7 mode transport", "the only protocol is ESP"),
+    ] {
+        let said = add(words).err().map(|failure| failure.to_string()).unwrap_or_default();
+        ensure!(said.contains(sentence), "`{words}` is refused with {said}");
+    }
+    link.protect(PLAIN, [By::Packet, By::Packet])?;
+    ensure!(end.counter("ipsec_policies")? == 2, "{}", end.nic.shown("policies")?);
+    link.here.pings(&link.there, PLAIN, 1)?;
+    let [before, sent] = [link.there.counter("ipsec_rx_drop_policy")?, end.counter("ipsec_tx_packets")?];
+    // The other end's policies stay: it does not take what comes in the clear.
+    end.batch(&["xfrm policy flush".to_owned(), "xfrm state flush".to_owned()])?;
+    let mut ping = end.netns.command("ping");
+    let status = ping.args(["-c", "1", "-W", "1", "172.30.0.2"]).output()?.status;
+    ensure!(!status.success(), "what came in the clear was answered");
+    ensure!(link.there.counter("ipsec_rx_drop_policy")? == before + 1, "it is not counted");
+    ensure!(end.counter("ipsec_tx_packets")? == sent, "it was encrypted");
+    Ok(())
 }

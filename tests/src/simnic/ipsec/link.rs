@@ -16,11 +16,12 @@ const KEY: [u8; 36] = *b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// What pings carry, so that it would be found in a capture.
 const PLAINTEXT: &str = "plaintxt";
 
-/// Where the ciphers of one end run.
+/// What of one end's IPsec is not the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Kernel,
     Crypto,
+    Packet,
 }
 
 /// What the SAs of a test have in common.
@@ -122,8 +123,9 @@ impl End {
         };
         let offload = match by {
             By::Kernel => String::new(),
-            By::Crypto => {
-                format!("offload dev {} dir {}", self.nic.uplink(), if out { "out" } else { "in" })
+            By::Crypto | By::Packet => {
+                let mode = if by == By::Packet { "packet" } else { "crypto" };
+                format!("offload {mode} dev {} dir {}", self.nic.uplink(), if out { "out" } else { "in" })
             }
         };
         format!(
@@ -136,12 +138,16 @@ impl End {
     }
 
     /// Policies that want all between this and `other` encrypted, but for neighbour discovery.
-    fn policies(&self, other: &Self, kind: Kind) -> [String; 2] {
+    fn policies(&self, other: &Self, kind: Kind, by: By) -> [String; 2] {
+        let offload = match by {
+            By::Packet => format!("offload packet dev {}", self.nic.uplink()),
+            By::Kernel | By::Crypto => String::new(),
+        };
         [("out", self, other), ("in", other, self)].map(|(dir, from, to)| {
             let (src, dst) = (from.address(kind.ipv6), to.address(kind.ipv6));
             let tunnel = if kind.mode == "tunnel" { format!("src {src} dst {dst}") } else { String::new() };
             format!(
-                "xfrm policy add src {src} dst {dst} dir {dir} tmpl {tunnel} proto esp reqid 7 mode {}",
+                "xfrm policy add src {src} dst {dst} dir {dir} {offload} tmpl {tunnel} proto esp reqid 7 mode {}",
                 kind.mode
             )
         })
@@ -213,7 +219,7 @@ impl Link {
                 end.state([&self.here, &self.there], "0xc0de", kind, by),
                 end.state([&self.there, &self.here], "0xc0df", kind, by),
             ];
-            commands.extend(end.policies(other, kind));
+            commands.extend(end.policies(other, kind, by));
             end.batch(&commands)?;
         }
         Ok(())

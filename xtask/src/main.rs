@@ -3,6 +3,7 @@
 mod cache;
 mod command;
 mod debian;
+mod emulation;
 mod guest;
 mod host;
 mod image;

@@ -204,8 +204,11 @@ fn flipped(frame: &[u8], at: usize) -> Vec<u8> {
     frame
 }
 
+/// Makes another of a packet.
+type Changed = fn(&[u8]) -> Vec<u8>;
+
 /// What makes bad frames of one that has arrived.
-const BAD: [(&str, fn(&[u8]) -> Vec<u8>); 9] = [
+const BAD: [(&str, Changed); 9] = [
     ("replayed", <[u8]>::to_vec),
     ("forged: another sequence number", |frame| renumbered(frame, 5)),
     ("corrupted ciphertext", |frame| flipped(&renumbered(frame, 5), 60)),

@@ -351,7 +351,10 @@ static void simnic_state_update_stats(struct xfrm_state *x)
 		simnic_sa_update_stats(sa);
 }
 
+/* Newer kernels tell these the device, too. */
 #ifdef SIMNIC_XFRM_OPS_TAKE_DEV
+#define simnic_dev_state_add	simnic_state_add
+
 static void simnic_dev_state_delete(struct net_device *dev, struct xfrm_state *x)
 {
 	simnic_state_delete(x);
@@ -361,9 +364,18 @@ static void simnic_dev_state_free(struct net_device *dev, struct xfrm_state *x)
 {
 	simnic_state_free(x);
 }
+#else
+static int simnic_dev_state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
+{
+	return simnic_state_add(x->xso.real_dev, x, extack);
+}
+
+#define simnic_dev_state_delete	simnic_state_delete
+#define simnic_dev_state_free	simnic_state_free
+#endif
 
 static const struct xfrmdev_ops simnic_xfrmdev_ops = {
-	.xdo_dev_state_add		= simnic_state_add,
+	.xdo_dev_state_add		= simnic_dev_state_add,
 	.xdo_dev_state_delete		= simnic_dev_state_delete,
 	.xdo_dev_state_free		= simnic_dev_state_free,
 	.xdo_dev_offload_ok		= simnic_offload_ok,
@@ -373,24 +385,6 @@ static const struct xfrmdev_ops simnic_xfrmdev_ops = {
 	.xdo_dev_policy_delete		= simnic_policy_delete,
 	.xdo_dev_policy_free		= simnic_policy_free,
 };
-#else
-static int simnic_dev_state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
-{
-	return simnic_state_add(x->xso.real_dev, x, extack);
-}
-
-static const struct xfrmdev_ops simnic_xfrmdev_ops = {
-	.xdo_dev_state_add		= simnic_dev_state_add,
-	.xdo_dev_state_delete		= simnic_state_delete,
-	.xdo_dev_state_free		= simnic_state_free,
-	.xdo_dev_offload_ok		= simnic_offload_ok,
-	.xdo_dev_state_advance_esn	= simnic_state_advance_esn,
-	.xdo_dev_state_update_stats	= simnic_state_update_stats,
-	.xdo_dev_policy_add		= simnic_policy_add,
-	.xdo_dev_policy_delete		= simnic_policy_delete,
-	.xdo_dev_policy_free		= simnic_policy_free,
-};
-#endif
 
 /*
  * The uplink alone has IPsec. A GSO packet is cut by the stack before it comes

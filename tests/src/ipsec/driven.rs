@@ -155,16 +155,9 @@ fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
     let ca = format!("other_config:ca_cert={}", authority.certificate.display());
     let mut own = Vec::new();
     for ((host, _), name) in hosts.both().into_iter().zip(["hv1", "hv2"]) {
-        let (key, certificate) = host.certificate(lab, name, Some(&authority))?;
+        let signed = host.certificate(lab, name, Some(&authority))?;
         own.push(host.certificate(lab, &format!("{name}.own"), None)?);
-        host.ovs.vsctl(&[
-            "set",
-            "Open_vSwitch",
-            ".",
-            &format!("other_config:certificate={}", certificate.display()),
-            &format!("other_config:private_key={}", key.display()),
-            &ca,
-        ])?;
+        host.is_known_by(&signed, &[&ca])?;
     }
     hosts.tunnel("vxlan", &["options:key=7"])?;
     hosts.left.set(&["options:remote_name=hv2"])?;
@@ -178,19 +171,9 @@ fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
     // From an authority's to certificates that each end has of the other.
     let before = hosts.left.spis()?;
     for (at, (host, _)) in hosts.both().into_iter().enumerate() {
-        let ((key, certificate), (_, of_peer)) = (&own[at], &own[1 - at]);
-        host.ovs.vsctl(&[
-            "set",
-            "Open_vSwitch",
-            ".",
-            &format!("other_config:certificate={}", certificate.display()),
-            &format!("other_config:private_key={}", key.display()),
-            "--",
-            "remove",
-            "Open_vSwitch",
-            ".",
-            "other_config",
-            "ca_cert",
+        let of_peer = format!("options:remote_cert={}", own[1 - at].1.display());
+        let no_authority = ["--", "remove", "Open_vSwitch", ".", "other_config", "ca_cert"];
+        let by_certificate = [
             "--",
             "remove",
             "Interface",
@@ -201,8 +184,9 @@ fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
             "set",
             "Interface",
             "tun0",
-            &format!("options:remote_cert={}", of_peer.display()),
-        ])?;
+            &of_peer,
+        ];
+        host.is_known_by(&own[at], &[&no_authority[..], &by_certificate].concat())?;
     }
     wait_until("security associations are others", DONE_WITHIN, || {
         let now = hosts.left.spis()?;

@@ -199,6 +199,14 @@ impl Host {
         Ok(text.matches(&format!("port {port} ")).count())
     }
 
+    /// Has Open vSwitch name this key and certificate as the host's own, and change what else is said at the same moment.
+    pub(super) fn is_known_by(&self, (key, certificate): &(PathBuf, PathBuf), also: &[&str]) -> Outcome {
+        let key = format!("other_config:private_key={}", key.display());
+        let certificate = format!("other_config:certificate={}", certificate.display());
+        self.ovs.vsctl(&[&["set", "Open_vSwitch", ".", &certificate, &key], also].concat())?;
+        Ok(())
+    }
+
     /// A key and a certificate for it, signed by an authority or by itself: their paths.
     pub(super) fn certificate(
         &self,

@@ -48,6 +48,7 @@ Options of ovs-testsuite:
   --suite S         system-offloads (default) or system-kmod
   --ports P         veth (default), as the tests make them, or simnic: ports of the simulated NIC in their place
   --daemon D        with or without; both, in two guests at a time, if not said
+  --again N         up to N times more, both sides, those that ended otherwise with the daemon each time (default 0)
   --table           run nothing, print the table of what was run before
   TESTS…            which tests: 7, 7-12 or 7-; all if none is said
 
@@ -177,6 +178,7 @@ fn parse_ovs_testsuite(parser: &mut lexopt::Parser) -> Result<SuiteOptions, lexo
             Long("suite") => options.suite = named(parser, "suite", Suite::named)?,
             Long("ports") => options.ports = named(parser, "kind of ports", Ports::named)?,
             Long("daemon") => options.sides = vec![named(parser, "side", Side::named)?],
+            Long("again") => options.again = parser.value()?.parse()?,
             Long("table") => options.sides = Vec::new(),
             Value(word) => options.tests.add(&word.string()?)?,
             other => return Err(other.unexpected()),

@@ -20,7 +20,7 @@ use crate::{programs, progress, side_by_side};
 
 pub(crate) use selection::Selection;
 
-use record::Record;
+use record::{Earlier, Record};
 
 /// Where Debian's package openvswitch-source puts the source, and where it is in the guest.
 const TREE: &str = "usr/src/openvswitch";
@@ -112,6 +112,8 @@ pub(crate) struct SuiteOptions {
     /// None: the table of what was run before is all that is wanted.
     pub(crate) sides: Vec<Side>,
     pub(crate) tests: Selection,
+    /// How often tests are run once more that ended otherwise with the daemon each time.
+    pub(crate) again: u32,
 }
 
 impl Default for SuiteOptions {
@@ -123,6 +125,7 @@ impl Default for SuiteOptions {
             ports: Ports::Veth,
             sides: Side::BOTH.to_vec(),
             tests: Selection::default(),
+            again: 0,
         }
     }
 }
@@ -135,7 +138,9 @@ const SAMPLE: [&str; 4] = ["1", "19-20", "29", "83"];
 pub(crate) fn run(repository: &Path, options: &SuiteOptions) -> Result<(), Problem> {
     let records = repository.join("target/ovs-testsuite");
     if !options.sides.is_empty() {
-        run_sides(repository, &Lab::open(repository)?, options, &records, options.sides.len())?;
+        let lab = Lab::open(repository)?;
+        run_sides(repository, &lab, options, &records, Earlier::Replaced, options.sides.len())?;
+        run_again(repository, &lab, options, &records)?;
     }
     let compared = compare(options, &records)?;
     println!("\n{} of {}, ports {}", options.suite.name(), options.release, options.ports.name());
@@ -156,7 +161,7 @@ pub(crate) fn sample(repository: &Path, lab: &Lab) -> Result<Verdict, Problem> {
     for word in SAMPLE {
         options.tests.add(word).map_err(Problem::Failed)?;
     }
-    run_sides(repository, lab, &options, &records, 1)?;
+    run_sides(repository, lab, &options, &records, Earlier::Replaced, 1)?;
     let Compared { table, mut wrong, failures, passed, skipped } = compare(&options, &records)?;
     print!("{table}");
     // They were chosen since they pass in the lab.
@@ -178,14 +183,33 @@ struct Compared {
     skipped: u64,
 }
 
+/// The records of the side without the daemon and of the one with it.
+fn read(options: &SuiteOptions, records: &Path) -> Result<[Record; 2], Problem> {
+    let of = |side| Record::read(&records.join(record_name(options, side)));
+    Ok([of(Side::Without)?, of(Side::With)?])
+}
+
 fn compare(options: &SuiteOptions, records: &Path) -> Result<Compared, Problem> {
-    let without = Record::read(&records.join(record_name(options, Side::Without)))?;
-    let with = Record::read(&records.join(record_name(options, Side::With)))?;
+    let [without, with] = read(options, records)?;
     let mut wrong = record::differences(&without, &with);
     wrong.extend(with.troubles());
     let (passed, skipped) = record::alike(&without, &with);
     let failures = record::failures(&without, &with);
     Ok(Compared { table: record::table(&without, &with), wrong, failures, passed, skipped })
+}
+
+/// Runs those tests again, on both sides, that have ended otherwise with the daemon each time.
+fn run_again(repository: &Path, lab: &Lab, options: &SuiteOptions, records: &Path) -> Result<(), Problem> {
+    for _ in 0..options.again {
+        let [without, with] = read(options, records)?;
+        let tests = Selection::of(record::differing(&without, &with));
+        if tests.is_empty() {
+            break;
+        }
+        let options = SuiteOptions { sides: Side::BOTH.to_vec(), tests, ..options.clone() };
+        run_sides(repository, lab, &options, records, Earlier::Kept, Side::BOTH.len())?;
+    }
+    Ok(())
 }
 
 /// Runs the sides that `options` names, so many at a time, and keeps how the tests ended in `records`.
@@ -194,6 +218,7 @@ fn run_sides(
     lab: &Lab,
     options: &SuiteOptions,
     records: &Path,
+    earlier: Earlier,
     at_once: usize,
 ) -> Result<(), Problem> {
     let machine = lab.machine_with(image(lab, repository, options.release)?, options.kernel)?;
@@ -201,7 +226,8 @@ fn run_sides(
     let run = |side: Side| {
         let shown = if at_once > 1 { Shown::Behind(side.name()) } else { Shown::AsItIs };
         let record = records.join(record_name(options, side));
-        Guests { repository, programs: &programs, machine: &machine, options, side, shown, record }.run()
+        Guests { repository, programs: &programs, machine: &machine, options, side, shown, record, earlier }
+            .run()
     };
     side_by_side::run(options.sides.clone(), at_once, run).map(drop)
 }
@@ -255,6 +281,7 @@ struct Guests<'a> {
     shown: Shown<'a>,
     /// Where the record of this side is.
     record: PathBuf,
+    earlier: Earlier,
 }
 
 impl Guests<'_> {
@@ -313,7 +340,7 @@ impl Guests<'_> {
             Err(problem) => return Err(problem),
         };
         let mut record = Record::read(&self.record)?;
-        let ended = record.take(logs.path())?;
+        let ended = record.take(logs.path(), self.earlier)?;
         record.write(&self.record)?;
         Ok((outcome, ended))
     }

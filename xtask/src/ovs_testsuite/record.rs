@@ -1,6 +1,6 @@
 //! How the tests of one suite ended on one side: kept from run to run, so that the tests can be run in parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -9,17 +9,30 @@ use std::path::Path;
 use crate::problem::{Doing, Problem};
 
 /// How a test ended, as far as the two sides have to agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Pass,
     Skip,
     Fail,
 }
 
+/// What becomes of what the record has of a test that is run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// The new end is in its place.
+    Replaced,
+    /// It is kept beside the new one.
+    Kept,
+}
+
+/// Between the results of one test that was run several times: in none of the test program's words.
+const THEN: &str = ", then ";
+
 /// One test's end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Row {
-    /// The test program's own word: `ok`, `skipped (…)`, `FAILED (…)`; or that the guest died.
+    /// The test program's own word: `ok`, `skipped (…)`, `FAILED (…)`; or that the guest died. Of a test that was run several
+    /// times each of them, with [`THEN`] between.
     result: String,
     seconds: String,
     title: String,
@@ -32,12 +45,24 @@ struct Row {
 }
 
 impl Row {
+    /// How it ended the first time.
     fn kind(&self) -> Kind {
-        match self.result.as_str() {
+        self.kinds().next().unwrap_or(Kind::Fail)
+    }
+
+    /// How it ended each time.
+    fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
+        self.result.split(THEN).map(|result| match result {
             "ok" | "expected failure" => Kind::Pass,
             result if result.starts_with("skipped") => Kind::Skip,
             _ => Kind::Fail,
-        }
+        })
+    }
+
+    /// Whether it never ended as `other` did.
+    fn differs_from(&self, other: &Self) -> bool {
+        let kinds: BTreeSet<Kind> = self.kinds().collect();
+        other.kinds().all(|kind| !kinds.contains(&kind))
     }
 }
 
@@ -70,15 +95,15 @@ impl Record {
     }
 
     /// Takes over what a guest left in `logs`: the number of the last test that ended, if one did.
-    pub(super) fn take(&mut self, logs: &Path) -> Result<Option<u32>, Problem> {
+    pub(super) fn take(&mut self, logs: &Path, earlier: Earlier) -> Result<Option<u32>, Problem> {
         let text = |name: &str| match fs::read_to_string(logs.join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
             text => text.doing(|| format!("read {}", logs.join(name).display())),
         };
-        Ok(self.merge(&text("results.tsv")?, &text("beside.tsv")?))
+        Ok(self.merge(&text("results.tsv")?, &text("beside.tsv")?, earlier))
     }
 
-    fn merge(&mut self, results: &str, beside: &str) -> Option<u32> {
+    fn merge(&mut self, results: &str, beside: &str, earlier: Earlier) -> Option<u32> {
         let mut taken: BTreeMap<u32, Row> = results.lines().filter_map(row).collect();
         for line in beside.lines() {
             let mut fields = line.split('\t');
@@ -96,7 +121,17 @@ impl Record {
             }
         }
         let last = taken.keys().next_back().copied();
-        self.0.append(&mut taken);
+        for (number, mut row) in taken {
+            if let (Earlier::Kept, Some(before)) = (earlier, self.0.remove(&number)) {
+                row.result = [before.result, row.result].join(THEN);
+                row.daemons += before.daemons;
+                row.promotions += before.promotions;
+                if row.trouble.is_empty() {
+                    row.trouble = before.trouble;
+                }
+            }
+            self.0.insert(number, row);
+        }
         last
     }
 
@@ -158,18 +193,34 @@ fn on_both<'a>(
     with: &'a Record,
     kind: Kind,
 ) -> impl Iterator<Item = (u32, &'a Row, &'a Row)> {
-    let both = without.0.iter().filter_map(|(number, row)| Some((*number, row, with.0.get(number)?)));
-    both.filter(move |(_, without, with)| without.kind() == kind && with.kind() == kind)
+    both(without, with).filter(move |(_, without, with)| without.kind() == kind && with.kind() == kind)
 }
 
-/// The tests that ended otherwise on the two sides, of those that ran on both.
+/// The tests that ended otherwise on the two sides each time, of those that ran on both.
+pub(super) fn differing(without: &Record, with: &Record) -> Vec<u32> {
+    both(without, with)
+        .filter(|(_, without, with)| without.differs_from(with))
+        .map(|(number, ..)| number)
+        .collect()
+}
+
+/// The same with how they ended.
 pub(super) fn differences(without: &Record, with: &Record) -> Vec<String> {
-    let both = without.0.iter().filter_map(|(number, row)| Some((number, row, with.0.get(number)?)));
-    let differing = both.filter(|(_, without, with)| without.kind() != with.kind());
-    let told = |(number, without, with): (&u32, &Row, &Row)| {
-        format!("{number} {}: without {}, with {}", without.title, without.result, with.result)
-    };
-    differing.map(told).collect()
+    both(without, with).filter(|(_, without, with)| without.differs_from(with)).map(told).collect()
+}
+
+/// The tests that ended otherwise on the two sides the first time, and not each time.
+fn varying(without: &Record, with: &Record) -> Vec<String> {
+    let varies = |without: &Row, with: &Row| without.kind() != with.kind() && !without.differs_from(with);
+    both(without, with).filter(|(_, without, with)| varies(without, with)).map(told).collect()
+}
+
+fn both<'a>(without: &'a Record, with: &'a Record) -> impl Iterator<Item = (u32, &'a Row, &'a Row)> {
+    without.0.iter().filter_map(|(number, row)| Some((*number, row, with.0.get(number)?)))
+}
+
+fn told((number, without, with): (u32, &Row, &Row)) -> String {
+    format!("{number} {}: without {}; with {}", without.title, without.result, with.result)
 }
 
 /// What the user sees: the counts, what differs, what failed on both sides, and what was wrong with the daemon.
@@ -189,8 +240,9 @@ pub(super) fn table(without: &Record, with: &Record) -> String {
     if one_side > 0 {
         let _ = writeln!(text, "{one_side} ran on one side only");
     }
-    let lists: [(&str, Vec<String>); 3] = [
+    let lists: [(&str, Vec<String>); 4] = [
         ("fail on both sides", failures(without, with)),
+        ("ended otherwise with the daemon, and as without it when repeated", varying(without, with)),
         ("end otherwise with the daemon", differences(without, with)),
         ("trouble with the daemon", with.troubles()),
     ];
@@ -208,7 +260,7 @@ mod tests {
 
     fn record(results: &str, beside: &str) -> Record {
         let mut record = Record::default();
-        record.merge(results, beside);
+        record.merge(results, beside, Earlier::Replaced);
         record
     }
 
@@ -216,10 +268,26 @@ mod tests {
     fn only_how_a_test_ends_makes_a_difference_and_not_where() {
         let without = record("1\tok\t1.0\ta\n2\tFAILED (x.at:7)\t1.0\tb\n3\tok\t1.0\tc\n4\tok\t1.0\td\n", "");
         let with = record("1\tok\t2.0\ta\n2\tFAILED (x.at:9)\t1.0\tb\n3\tskipped (x.at:2)\t1.0\tc\n", "");
-        assert_eq!(differences(&without, &with), ["3 c: without ok, with skipped (x.at:2)"]);
+        assert_eq!(differences(&without, &with), ["3 c: without ok; with skipped (x.at:2)"]);
         assert!(table(&without, &with).contains("1 ran on one side only"));
         assert_eq!(failures(&without, &with), ["2 b: FAILED (x.at:7) without, FAILED (x.at:9) with"]);
         assert_eq!(alike(&without, &with), (1, 0));
+    }
+
+    #[test]
+    fn a_test_differs_only_if_it_never_ended_as_on_the_other_side() {
+        let mut without = record("1\tok\t1.0\ta\n2\tok\t1.0\tb\n", "");
+        let mut with = record("1\tFAILED (x.at:1)\t1.0\ta\n2\tFAILED (x.at:2)\t1.0\tb\n", "");
+        assert_eq!(differing(&without, &with), [1, 2]);
+        without.merge("1\tok\t1.0\ta\n2\tok\t1.0\tb\n", "", Earlier::Kept);
+        with.merge("1\tok\t1.0\ta\n2\tFAILED (x.at:3)\t1.0\tb\n", "1\talive\t0\t5\t0\n", Earlier::Kept);
+        assert_eq!(varying(&without, &with), ["1 a: without ok, then ok; with FAILED (x.at:1), then ok"]);
+        assert_eq!(
+            differences(&without, &with),
+            ["2 b: without ok, then ok; with FAILED (x.at:2), then FAILED (x.at:3)"]
+        );
+        assert_eq!(with.0[&1].promotions, 5);
+        assert_eq!(with.0[&1].kind(), Kind::Fail, "the counts are those of the first run");
     }
 
     #[test]
@@ -243,7 +311,10 @@ mod tests {
     fn a_later_run_of_some_tests_replaces_only_these() {
         let path = std::env::temp_dir().join(format!("xtask-record-{}.tsv", std::process::id()));
         let mut kept = record("1\tok\t1.0\ta\n2\tok\t1.0\tb\n", "1\talive\t0\t3\t0\n");
-        assert_eq!(kept.merge("2\tFAILED (x.at:1)\t2.0\tb\n", "2\talive\t1\t4\t0\n"), Some(2));
+        assert_eq!(
+            kept.merge("2\tFAILED (x.at:1)\t2.0\tb\n", "2\talive\t1\t4\t0\n", Earlier::Replaced),
+            Some(2)
+        );
         kept.guest_died_in(3);
         kept.write(&path).unwrap();
         let read = Record::read(&path).unwrap();

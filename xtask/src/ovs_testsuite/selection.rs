@@ -24,6 +24,11 @@ impl Selection {
         Ok(())
     }
 
+    /// These tests.
+    pub(crate) fn of(numbers: impl IntoIterator<Item = u32>) -> Self {
+        Self(numbers.into_iter().map(|number| (number, number)).collect())
+    }
+
     /// As the test program takes them.
     pub(crate) fn words(&self) -> Vec<String> {
         let word = |&(first, last): &(u32, u32)| {

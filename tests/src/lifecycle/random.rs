@@ -158,7 +158,8 @@ fn faults(dice: &mut Dice) -> BTreeMap<u32, Fault> {
 #[derive(Debug, PartialEq)]
 struct Foreign {
     other: BTreeMap<String, String>,
-    rows: String,
+    /// One line for each row, in order: Open vSwitch lists them in any.
+    rows: BTreeSet<String>,
 }
 
 struct Scene {
@@ -188,8 +189,10 @@ impl Scene {
     fn foreign(&self) -> Outcome<Foreign> {
         let other = DeclaredNic::new(self.other.devlink().parse()?);
         let other = self.look(&other)?.nic.ok_or_else(|| Failure::new("the other NIC is gone"))?.facts();
-        let theirs = ["--columns=name,external_ids", "find", "Interface", "external_ids:iface-id=theirs"];
-        Ok(Foreign { other, rows: self.ovs.vsctl(&theirs)? })
+        let listed = ["--format=csv", "--no-headings", "--columns=name,external_ids"];
+        let theirs = ["find", "Interface", "external_ids:iface-id=theirs"];
+        let rows = self.ovs.vsctl(&[&listed[..], &theirs].concat())?;
+        Ok(Foreign { other, rows: rows.lines().map(str::to_owned).collect() })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Network namespaces: workloads and remote hosts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Lab, Outcome, output, run};
+use super::{Lab, Outcome, nic, output, run};
 
 /// A network namespace, removed when dropped if it was made here.
 #[derive(Debug)]
@@ -52,6 +53,11 @@ impl Netns {
         self.run(&["ip", "address", "add", address, "dev", name])?;
         self.run(&["ip", "link", "set", name, "up"])?;
         Ok(())
+    }
+
+    /// The counters that `ethtool -S` shows for a device here.
+    pub fn ethtool_counters(&self, device: &str) -> Outcome<BTreeMap<String, u64>> {
+        Ok(nic::counters(&self.run(&["ethtool", "-S", device])?))
     }
 
     /// Whether one ping of `address` is answered within a second.

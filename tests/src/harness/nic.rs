@@ -126,9 +126,13 @@ impl Drop for Simnic {
 
 /// The counters that `ethtool -S` shows for the netdev `name` of the guest's own namespace.
 pub fn ethtool_counters(name: &str) -> Outcome<BTreeMap<String, u64>> {
-    let text = run("ethtool", &["-S", name])?;
+    Ok(counters(&run("ethtool", &["-S", name])?))
+}
+
+/// What `ethtool -S` says.
+pub(super) fn counters(text: &str) -> BTreeMap<String, u64> {
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    Ok(pairs.filter_map(|(key, value)| Some((key.trim().to_owned(), value.trim().parse().ok()?))).collect())
+    pairs.filter_map(|(key, value)| Some((key.trim().to_owned(), value.trim().parse().ok()?))).collect()
 }
 
 fn write(path: &str, text: &str) -> Outcome {

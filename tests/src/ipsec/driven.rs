@@ -7,6 +7,10 @@ use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
 
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
+use super::nics::{
+    a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
+    a_tunnel_with_a_key_is_encrypted_by_both_nics,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port).needs(NEEDS),
@@ -14,9 +18,12 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_charon_that_was_killed_has_its_connections_back).needs(NEEDS),
     fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
+    fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
+    fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
 ];
 
 const NEEDS: &[Need] = &[Need::Daemon, Need::Strongswan];
+const WITH_NICS: &[Need] = &[Need::Daemon, Need::Strongswan, Need::Simnic];
 const V4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
 const V6: [&str; 2] = ["fd31::1", "fd31::2"];
 /// Found nowhere by chance.

@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lab_tests::ensure;
-use lab_tests::harness::{Charon, Daemon, Failure, Lab, Netns, Outcome, Ovs, run, wait_for, wait_until};
+use lab_tests::harness::{
+    Charon, Daemon, Failure, Lab, Middle, Netns, Outcome, Ovs, Simnic, run, wait_for, wait_until,
+};
 use serde_json::Value;
 
 /// On a machine with nothing else to do it takes a few seconds.
 pub(super) const DONE_WITHIN: Duration = Duration::from_secs(90);
 /// What is in every ping, and may be seen by nobody on the wire.
 const SEEN: &[u8] = b"PLAINTEXT-of-16b";
-const PINGS: usize = 10;
+pub(super) const PINGS: usize = 10;
+/// Of a wire without NICs.
+const ENDS: [&str; 2] = ["wire0", "wire1"];
 
 /// One end.
 pub(super) struct Host {
@@ -25,24 +29,41 @@ pub(super) struct Host {
     pub(super) outer: &'static str,
     /// In the tunnel.
     pub(super) inner: &'static str,
-    /// Its end of the wire.
-    wire: &'static str,
 }
 
 /// Both ends, `kind` of tunnel between them.
 pub(super) struct Hosts {
     pub(super) left: Host,
     pub(super) right: Host,
+    /// Theirs, in the order of the two, where the wire is between NICs.
+    nics: Option<([Simnic; 2], Middle)>,
 }
 
 impl Hosts {
     /// With addresses on the wire and the daemons' configuration, beyond where charon is. There is no tunnel yet.
     pub(super) fn new(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
+        run("ip", &["link", "add", ENDS[0], "type", "veth", "peer", "name", ENDS[1]])?;
+        Self::on_the_ends_of(lab, ENDS.map(str::to_owned), None, outer, config)
+    }
+
+    /// The same with a NIC each, whose hardware can do IPsec.
+    pub(super) fn with_nics(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
+        let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
+        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
+        let ends = [nics[0].uplink(), nics[1].uplink()];
+        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, config)
+    }
+
+    fn on_the_ends_of(
+        lab: &mut Lab,
+        [left_end, right_end]: [String; 2],
+        nics: Option<([Simnic; 2], Middle)>,
+        outer: [&'static str; 2],
+        config: &str,
+    ) -> Outcome<Self> {
         let (left, right) = (Netns::new(lab, "left")?, Netns::new(lab, "right")?);
-        run("ip", &["link", "add", "wire0", "type", "veth", "peer", "name", "wire1"])?;
         // Without duplicate address detection an address is there at once.
-        let ends = [(&left, "wire0", outer[0]), (&right, "wire1", outer[1])];
-        for (netns, wire, address) in ends {
+        for (netns, wire, address) in [(&left, &left_end, outer[0]), (&right, &right_end, outer[1])] {
             run("ip", &["link", "set", wire, "netns", netns.name()])?;
             let (bits, nodad): (_, &[&str]) =
                 if address.contains(':') { (64, &["nodad"]) } else { (24, &[]) };
@@ -50,9 +71,25 @@ impl Hosts {
             netns.run(&[&["ip", "address", "add", &address, "dev", wire][..], nodad].concat())?;
             netns.run(&["ip", "link", "set", wire, "up"])?;
         }
-        let left = Host::start(lab, left, ("wire0", outer[0], "10.20.0.1"), config)?;
-        let right = Host::start(lab, right, ("wire1", outer[1], "10.20.0.2"), config)?;
-        Ok(Self { left, right })
+        let left = Host::start(lab, left, [outer[0], "10.20.0.1"], config)?;
+        let right = Host::start(lab, right, [outer[1], "10.20.0.2"], config)?;
+        Ok(Self { left, right, nics })
+    }
+
+    /// The NIC of each end.
+    pub(super) fn nics(&self) -> Outcome<&[Simnic; 2]> {
+        let none = || Failure::new("the wire is not between NICs");
+        self.nics.as_ref().map(|(nics, _)| nics).ok_or_else(none)
+    }
+
+    /// `tcpdump` of what is on the wire. A NIC's own host sees what it gives to its hardware, and not what that makes of it.
+    fn tcpdump(&self) -> Command {
+        let (mut command, device) = match &self.nics {
+            Some((_, middle)) => (Command::new("tcpdump"), middle.device(0)),
+            None => (self.left.netns.command("tcpdump"), ENDS[0].to_owned()),
+        };
+        command.args(["-i", &device]);
+        command
     }
 
     pub(super) fn both(&self) -> [(&Host, &Host); 2] {
@@ -92,7 +129,7 @@ impl Hosts {
 
     /// Sends what is to be recognised through the tunnel, and has what is on the wire: whether that was seen, and packets of ESP.
     pub(super) fn on_the_wire(&self, lab: &Lab, name: &str) -> Outcome<(bool, usize)> {
-        let capture = Capture::start(lab, &self.left, name)?;
+        let capture = Capture::start(lab, self.tcpdump(), name)?;
         let pattern: String = SEEN.iter().map(|byte| format!("{byte:02x}")).collect();
         let count = PINGS.to_string();
         let words = [
@@ -139,12 +176,7 @@ impl Hosts {
 }
 
 impl Host {
-    fn start(
-        lab: &Lab,
-        netns: Netns,
-        (wire, outer, inner): (&'static str, &'static str, &'static str),
-        config: &str,
-    ) -> Outcome<Self> {
+    fn start(lab: &Lab, netns: Netns, [outer, inner]: [&'static str; 2], config: &str) -> Outcome<Self> {
         let ovs = Ovs::start_in(lab, &netns, &[])?;
         ovs.vsctl(&["add-br", "br0"])?;
         netns.run(&["ip", "address", "add", &format!("{inner}/24"), "dev", "br0"])?;
@@ -152,7 +184,7 @@ impl Host {
         netns.run(&["ip", "link", "set", "br0", "mtu", "1300", "up"])?;
         let charon = Charon::start(lab, &netns)?;
         let daemon = Daemon::start(lab, &ovs, &Self::config(&charon, config))?;
-        Ok(Self { daemon, charon, ovs, netns, outer, inner, wire })
+        Ok(Self { daemon, charon, ovs, netns, outer, inner })
     }
 
     /// What the daemon is started with.
@@ -286,17 +318,15 @@ fn pki(words: &[&str], out: &Path) -> Outcome {
 struct Capture {
     child: Child,
     file: PathBuf,
-    netns: Netns,
 }
 
 impl Capture {
-    fn start(lab: &Lab, host: &Host, name: &str) -> Outcome<Self> {
+    fn start(lab: &Lab, mut command: Command, name: &str) -> Outcome<Self> {
         let file = lab.dir().join(format!("{name}.pcap"));
-        let mut command = host.netns.command("tcpdump");
-        command.args(["-i", host.wire, "--immediate-mode", "-U", "-s", "0", "-w"]).arg(&file);
+        command.args(["--immediate-mode", "-U", "-s", "0", "-w"]).arg(&file);
         let log = fs::File::create(lab.dir().join(format!("{name}.tcpdump")))?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let capture = Self { child, file, netns: Netns::existing(host.netns.name()) };
+        let capture = Self { child, file };
         // The file's header is written once it listens.
         wait_until("tcpdump listens", DONE_WITHIN, || {
             Ok(fs::metadata(&capture.file).is_ok_and(|file| file.len() >= 24))
@@ -314,7 +344,7 @@ impl Capture {
 
     fn packets(&self, of: &str) -> Outcome<usize> {
         let path = self.file.display().to_string();
-        Ok(self.netns.run(&["tcpdump", "-n", "-r", &path, of])?.lines().count())
+        Ok(run("tcpdump", &["-n", "-r", &path, of])?.lines().count())
     }
 }
 

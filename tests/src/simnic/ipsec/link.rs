@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::{Failure, Lab, Netns, Outcome, Simnic, ensure, output, run};
+use crate::harness::{Failure, Lab, Middle, Netns, Outcome, Simnic, ensure, output, run};
 use crate::io::packet_socket::PacketSocket;
 use crate::simnic::functions::words;
-use crate::simnic::rig::{hex, tc};
+use crate::simnic::rig::hex;
 
 /// The longest that a packet may take.
 pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
@@ -51,8 +51,7 @@ pub(super) struct End {
 pub(super) struct Link {
     pub(super) here: End,
     pub(super) there: End,
-    /// Whoever is in the middle, by its device to each end.
-    pub(super) middle: [Simnic; 2],
+    _middle: Middle,
     taps: [PacketSocket; 2],
 }
 
@@ -86,9 +85,8 @@ impl End {
 
     /// The counters of the NIC that are about IPsec.
     pub(super) fn counter(&self, name: &str) -> Outcome<u64> {
-        let text = self.netns.run(&["ethtool", "-S", &self.nic.uplink()])?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
-        line.and_then(|value| value.parse().ok()).ok_or_else(|| Failure::new(format!("no {name} in {text}")))
+        let counters = self.netns.ethtool_counters(&self.nic.uplink())?;
+        counters.get(name).copied().ok_or_else(|| Failure::new(format!("no {name} in {counters:?}")))
     }
 
     /// What is counted of drops: those of `/proc/net/xfrm_stat`, and those of each SA.
@@ -166,23 +164,12 @@ impl Link {
     pub(super) fn new(lab: &mut Lab) -> Outcome<Self> {
         let here = End::new(lab, "here", 0, ["172.30.0.1", "fd30::1"])?;
         let there = End::new(lab, "there", 1, ["172.30.0.2", "fd30::2"])?;
-        let middle = [Simnic::new(2, 0)?, Simnic::new(3, 0)?];
-        here.nic.wire(&middle[0])?;
-        there.nic.wire(&middle[1])?;
-        crate::simnic::rig::up(&[middle[0].uplink(), middle[1].uplink()])?;
-        let taps = [PacketSocket::open(&middle[0].uplink())?, PacketSocket::open(&middle[1].uplink())?];
-        let link = Self { here, there, middle, taps };
-        for end in link.ends() {
-            tc(&format!("qdisc add dev {} clsact", link.middle[end].uplink()))?;
-        }
-        link.join(true)?;
+        let middle = Middle::between([&here.nic, &there.nic], [2, 3])?;
+        let taps = [PacketSocket::open(&middle.device(0))?, PacketSocket::open(&middle.device(1))?];
+        let link = Self { here, there, _middle: middle, taps };
         link.neighbours(&link.here, &link.there)?;
         link.neighbours(&link.there, &link.here)?;
         Ok(link)
-    }
-
-    fn ends(&self) -> std::ops::Range<usize> {
-        0..self.middle.len()
     }
 
     /// Neighbour discovery would meet the policies.
@@ -194,21 +181,6 @@ impl Link {
             format!("neigh replace {to} lladdr {} dev {device} nud permanent", address.trim())
         });
         end.batch(&commands)
-    }
-
-    /// Whether the middle lets packets pass.
-    pub(super) fn join(&self, on: bool) -> Outcome {
-        for end in self.ends() {
-            let (from, to) = (self.middle[end].uplink(), self.middle[1 - end].uplink());
-            if on {
-                tc(&format!(
-                    "filter add dev {from} ingress matchall skip_hw action mirred egress redirect dev {to}"
-                ))?;
-            } else {
-                tc(&format!("filter delete dev {from} ingress"))?;
-            }
-        }
-        Ok(())
     }
 
     /// Encrypts all between the ends.

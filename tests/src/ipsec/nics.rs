@@ -1,0 +1,95 @@
+//! Tunnels that are protected at the daemon's word by the NICs below charon.
+
+use std::collections::BTreeMap;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Lab, Outcome, Receiver, Sender, Stream, wait_until};
+
+use super::hosts::{DONE_WITHIN, Host, Hosts, PINGS};
+
+pub(super) fn a_tunnel_with_a_key_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
+    hosts.tunnel("geneve", &["options:psk=swordfish", "options:ipsec_nic-offload=packet"])?;
+    is_in_hardware(&hosts, lab)?;
+    // Back to software, with traffic, and nothing of it is left in the NICs.
+    for (host, _) in hosts.both() {
+        host.set(&["options:ipsec_nic-offload=no"])?;
+    }
+    for nic in hosts.nics()? {
+        wait_until("the NICs have no security associations", DONE_WITHIN, || {
+            Ok(nic.shown("sas")?.is_empty())
+        })
+        .map_err(|failure| hosts.explained(&failure))?;
+    }
+    hosts.are_up()?;
+    hosts.are_private(lab, "software")
+}
+
+pub(super) fn a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::with_nics(lab, ["fd31::1", "fd31::2"], "")?;
+    let own = [("hv1", &hosts.left), ("hv2", &hosts.right)];
+    let own = own.map(|(name, host)| host.certificate(lab, name, None));
+    let [left, right] = own;
+    let own = [left?, right?];
+    hosts.tunnel("vxlan", &["options:key=7", "options:ipsec_nic-offload=packet"])?;
+    for (at, (host, _)) in hosts.both().into_iter().enumerate() {
+        let of_peer = format!("options:remote_cert={}", own[1 - at].1.display());
+        host.is_known_by(&own[at], &["--", "set", "Interface", "tun0", &of_peer])?;
+    }
+    is_in_hardware(&hosts, lab)
+}
+
+/// The tunnel is protected by both NICs in mode packet, everything that is sent arrives as it was, and nothing but ESP is on
+/// the wire between them.
+fn is_in_hardware(hosts: &Hosts, lab: &Lab) -> Outcome {
+    hosts.are_up().map_err(|failure| hosts.explained(&failure))?;
+    hosts.reach_each_other()?;
+    let before = counters(hosts)?;
+    hosts.are_private(lab, "packet")?;
+    let stream =
+        Stream { to: "10.20.0.2:9000", count: 300, rate_per_s: 200, payload_bytes: 500, ..Stream::default() };
+    let receiver = Receiver::start(&hosts.right.netns, stream.to)?;
+    let sent = Sender::start(&hosts.left.netns, stream)?.finish()?;
+    let received = receiver.finish()?;
+    ensure!(
+        received.packets == sent && received.duplicated == 0,
+        "{sent} packets were sent, and {received:?}"
+    );
+
+    let (after, pings) = (counters(hosts)?, PINGS as u64);
+    for (at, least) in [(0, [pings + sent, pings]), (1, [pings, pings + sent])] {
+        for (name, least) in ["ipsec_tx_packets", "ipsec_rx_packets"].into_iter().zip(least) {
+            let more = after[at][name] - before[at][name];
+            ensure!(more >= least, "{name} of NIC {at} went up by {more}, and not by {least}");
+        }
+    }
+    for ((host, _), nic) in hosts.both().into_iter().zip(hosts.nics()?) {
+        let sas = nic.shown("sas")?;
+        ensure!(sas.lines().count() >= 4, "each way of a tunnel has two security associations: {sas}");
+        all_are_the_nics(host, &nic.uplink())?;
+    }
+    Ok(())
+}
+
+/// The daemon shows every security association of the tunnel in mode packet at the NIC.
+fn all_are_the_nics(host: &Host, device: &str) -> Outcome {
+    let list = host.daemon.json(&["sa", "list"])?;
+    let of_tunnel: Vec<_> =
+        list.as_array().into_iter().flatten().filter(|sa| sa["tunnels"][0] == "tun0").collect();
+    ensure!(
+        of_tunnel.len() >= 4
+            && of_tunnel.iter().all(|sa| sa["offload"] == "packet" && sa["device"] == device),
+        "{list}"
+    );
+    let shown = host.tunnel()?.unwrap_or_default();
+    ensure!(shown["offload"] == "packet", "{shown}");
+    Ok(())
+}
+
+fn counters(hosts: &Hosts) -> Outcome<[BTreeMap<String, u64>; 2]> {
+    let [left, right] = hosts.nics()?;
+    Ok([
+        hosts.left.netns.ethtool_counters(&left.uplink())?,
+        hosts.right.netns.ethtool_counters(&right.uplink())?,
+    ])
+}

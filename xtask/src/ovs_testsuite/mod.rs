@@ -333,9 +333,9 @@ impl Guests<'_> {
         };
         let outcome = match run.on(self.machine) {
             Ok(0) => Ok(()),
-            Ok(status) => {
-                Err(Problem::Failed(format!("The tests did not run as they should: run.sh ended with status {status}.")))
-            }
+            Ok(status) => Err(Problem::Failed(format!(
+                "The tests did not run as they should: run.sh ended with status {status}."
+            ))),
             Err(problem @ Problem::Failed(_)) => Err(problem),
             Err(problem) => return Err(problem),
         };

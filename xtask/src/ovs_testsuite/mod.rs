@@ -331,17 +331,18 @@ impl Guests<'_> {
             work: Work::Command(words),
             time_limit: Some(TIME_LIMIT),
         };
-        let outcome = match run.on(self.machine) {
-            Ok(0) => Ok(()),
-            Ok(status) => Err(Problem::Failed(format!(
-                "The tests did not run as they should: run.sh ended with status {status}."
-            ))),
-            Err(problem @ Problem::Failed(_)) => Err(problem),
-            Err(problem) => return Err(problem),
-        };
+        let ran = run.on(self.machine);
         let mut record = Record::read(&self.record)?;
         let ended = record.take(logs.path(), self.earlier)?;
         record.write(&self.record)?;
-        Ok((outcome, ended))
+        match ran {
+            Ok(0) => Ok((Ok(()), ended)),
+            // It says so itself: no test is to blame, and another guest would fare no better.
+            Ok(status) => Err(Problem::Failed(format!(
+                "The tests did not run as they should: run.sh ended with status {status}."
+            ))),
+            Err(problem @ Problem::Failed(_)) => Ok((Err(problem), ended)),
+            Err(problem) => Err(problem),
+        }
     }
 }

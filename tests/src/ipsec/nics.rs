@@ -27,10 +27,7 @@ pub(super) fn a_tunnel_with_a_key_is_encrypted_by_both_nics(lab: &mut Lab) -> Ou
 
 pub(super) fn a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
     let hosts = Hosts::with_nics(lab, ["fd31::1", "fd31::2"], "")?;
-    let own = [("hv1", &hosts.left), ("hv2", &hosts.right)];
-    let own = own.map(|(name, host)| host.certificate(lab, name, None));
-    let [left, right] = own;
-    let own = [left?, right?];
+    let own = [hosts.left.certificate(lab, "hv1", None)?, hosts.right.certificate(lab, "hv2", None)?];
     hosts.tunnel("vxlan", &["options:key=7", "options:ipsec_nic-offload=packet"])?;
     for (at, (host, _)) in hosts.both().into_iter().enumerate() {
         let of_peer = format!("options:remote_cert={}", own[1 - at].1.display());

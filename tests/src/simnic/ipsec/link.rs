@@ -51,6 +51,7 @@ pub(super) struct End {
 pub(super) struct Link {
     pub(super) here: End,
     pub(super) there: End,
+    /// Lets everything pass for as long as it is there.
     _middle: Middle,
     taps: [PacketSocket; 2],
 }

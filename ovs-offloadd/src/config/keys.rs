@@ -190,8 +190,10 @@ pub static KEYS: &[Key] = &[
         shape: "\"exact\" or \"fast\"",
         doc: "How a promotion treats a flow that has already counted packets. \"exact\" first has ovs-vswitchd \
               modify the flow to what it is, so that OpenFlow counters never fall; it costs a command to \
-              ovs-vswitchd's main thread per promotion. \"fast\" only replaces the rule: on Open vSwitch 3.2 and \
-              later the OpenFlow counters of that flow fall once by what it had counted.",
+              ovs-vswitchd's main thread per promotion, and is done right after a round of revalidation, so that a \
+              promotion waits up to other_config:max-revalidator (500 ms) for it. \"fast\" only replaces the \
+              rule: on Open vSwitch 3.2 and later the OpenFlow counters of that flow fall once by what it had \
+              counted.",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(COUNTERS).map(|counters| config.steer.counters = counters),

@@ -29,6 +29,7 @@ mod probes;
 mod query;
 mod reader;
 mod reconcile;
+mod revalidator;
 mod settings;
 mod southbound;
 mod startup;

@@ -13,6 +13,7 @@ use offload_engine::{Answer, CommandError, OpId};
 use tokio::sync::{Mutex, mpsc, watch};
 use tracing::debug;
 
+use super::revalidator;
 use crate::io::rundir::control_socket;
 use crate::io::unixctl::{self, Client};
 
@@ -33,7 +34,7 @@ const LOOKS_PER_QUESTION: u32 = 3;
 /// A command.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// `dpctl/get-flow`.
+    /// `dpctl/get-flow`, once the revalidator rests.
     Read(Ufid),
     /// `dpctl/mod-flow`.
     Modify(Box<FlowText>),
@@ -58,19 +59,23 @@ pub(crate) enum Said {
 #[derive(Debug)]
 pub(crate) struct Vswitchd {
     commands: mpsc::Sender<(OpId, Command)>,
+    /// Reads, which the saving of a flow's counters begins with.
+    reads: mpsc::Sender<(OpId, Command)>,
 }
 
 impl Vswitchd {
     /// Starts the workers. `limit` is the longest wait for an answer, and may change.
     pub(crate) fn start(rundir: PathBuf, limit: watch::Receiver<Duration>) -> (Self, mpsc::Receiver<Said>) {
         let (commands, waiting) = mpsc::channel(WAITING_MAX);
+        let (reads, early) = mpsc::channel(WAITING_MAX);
         let (say, said) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..WORKERS {
             tokio::spawn(work(rundir.clone(), Arc::clone(&waiting), say.clone(), limit.clone()));
         }
+        tokio::spawn(revalidator::hold_until_quiet(rundir.clone(), early, commands.clone(), limit.clone()));
         tokio::spawn(look(rundir, say, limit));
-        (Self { commands }, said)
+        (Self { commands, reads }, said)
     }
 
     /// Sends a command.
@@ -78,7 +83,8 @@ impl Vswitchd {
     /// # Errors
     /// The answer at once, if too many wait.
     pub(crate) fn send(&self, op: OpId, command: Command) -> Result<(), Answer> {
-        self.commands.try_send((op, command)).map_err(|error| {
+        let queue = if matches!(command, Command::Read(_)) { &self.reads } else { &self.commands };
+        queue.try_send((op, command)).map_err(|error| {
             let (_, command) = error.into_inner();
             let why = "too many commands wait for ovs-vswitchd".to_owned();
             failed(&command, CommandError::Failed(why))

@@ -2,6 +2,7 @@
 
 use crate::event::{Answer, Effect, Event, OpId, Peer};
 use crate::history::History;
+use crate::ledger::Stage;
 use crate::ovs::{Mode, ModeWanted};
 use crate::placing::{Draining, Observe, Placing};
 use crate::settings::Settings;
@@ -91,6 +92,16 @@ impl Engine {
         if settles || fx[first..].iter().any(Effect::changes_something) {
             self.keep_journal(first, fx);
         }
+    }
+
+    /// Whether what [`Effect::ReadFlow`] asked for is still of use: the flow is where it was, and unchanged.
+    pub fn awaits_reading(&self, op: OpId) -> bool {
+        let entry = self.world.ops.get(&op).and_then(|ufid| self.world.ledger.get(*ufid));
+        entry.is_some_and(|entry| {
+            let is_unchanged =
+                matches!(entry.stage, Stage::Reading { op: asked, changed } if asked == op && changed == entry.changed);
+            is_unchanged && entry.filter.is_some()
+        })
     }
 
     /// When the engine next wants [`Event::Wake`].

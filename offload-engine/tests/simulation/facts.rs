@@ -641,6 +641,38 @@ fn command_whose_answer_was_lost_makes_the_flow_suspect() {
 }
 
 #[test]
+fn a_reading_is_awaited_only_while_its_flow_is_there_and_as_it_was() {
+    let asked = || {
+        let mut scene = Scene::new(Counters::Exact);
+        scene.ovs.install(&mut scene.kernel, ufid(1), 1);
+        let op = (0..10).find_map(|_| {
+            scene.kernel.packets(ufid(1), 1000);
+            scene.epoch();
+            scene.effects.iter().find_map(|effect| match effect {
+                Effect::ReadFlow { op, .. } => Some(*op),
+                _ => None,
+            })
+        });
+        let op = op.expect("a clean promotion began");
+        assert!(scene.engine.awaits_reading(op));
+        (scene, op)
+    };
+    let (mut scene, op) = asked();
+    scene.ovs.delete(&mut scene.kernel, ufid(1));
+    scene.now = scene.now.plus(Micros::from_millis(1));
+    scene.tell_notifications();
+    assert!(!scene.engine.awaits_reading(op), "the flow is gone");
+    let (mut scene, op) = asked();
+    scene.ovs.modify(&mut scene.kernel, ufid(1), 2);
+    scene.now = scene.now.plus(Micros::from_millis(1));
+    scene.tell_notifications();
+    assert!(!scene.engine.awaits_reading(op), "the flow has changed");
+    let (mut scene, op) = asked();
+    scene.tell(Event::Answer { op, answer: Answer::FlowRead(Err(CommandError::Lost)) });
+    assert!(!scene.engine.awaits_reading(op), "it was answered");
+}
+
+#[test]
 fn drain_empties_the_hardware_and_keeps_it_empty() {
     let (mut scene, flow) = Scene::promoted(Counters::Fast);
     scene.tell(Event::Drain(true));

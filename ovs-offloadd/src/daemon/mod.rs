@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use netlink_wire::Errno;
 use offload_engine::{
-    Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OvsSettings, OvsVersion, Peer,
-    Refused,
+    Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OpId, OvsSettings, OvsVersion,
+    Peer, Refused,
 };
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -110,6 +110,8 @@ struct Daemon {
     probes: probes::Probes,
     vswitchd: vswitchd::Vswitchd,
     vswitchd_limit: watch::Sender<Duration>,
+    /// Readings of flows that may be sent, if they are wanted still once the engine has had all events.
+    readings: Vec<(OpId, vswitchd::Command)>,
     config: ConfigState,
     level: crate::logging::LevelHandle,
     journal: Journal,
@@ -305,7 +307,10 @@ impl Daemon {
     fn work(&mut self) -> Result<(), String> {
         let mut effects = Vec::new();
         for _ in 0..EVENTS_PER_TURN {
-            let Some(event) = self.events.pop_front() else { return Ok(()) };
+            let Some(event) = self.events.pop_front() else {
+                self.send_readings();
+                return Ok(());
+            };
             let at = now();
             let entry = self
                 .recorder
@@ -320,6 +325,17 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Sends the readings that the engine still waits for. Open vSwitch warns of a flow that it is asked for and has not.
+    fn send_readings(&mut self) {
+        for (op, reading) in std::mem::take(&mut self.readings) {
+            let sent = match self.engine.awaits_reading(op) {
+                true => self.vswitchd.read(op, reading),
+                false => Err(Answer::FlowRead(Err(CommandError::Lost))),
+            };
+            self.events.extend(sent.err().map(|answer| Event::Answer { op, answer }));
+        }
     }
 
     fn record(&mut self, at: Micros, entry: crate::event_log::Entry, effects: &[Effect]) {
@@ -397,6 +413,11 @@ impl Daemon {
                 // The order of changes in TC is what races are judged by.
                 self.tc.drain_notifications(events).map_err(broken)?;
                 events.push(Event::Answer { op, answer });
+            }
+            vswitchd::Said::Rests(op, reading) => {
+                // The round that has just ended may have deleted the flow.
+                self.tc.drain_notifications(events).map_err(broken)?;
+                self.readings.push((op, reading));
             }
             vswitchd::Said::Version(version) => {
                 self.vswitchd_version = Some(version);

@@ -6,7 +6,7 @@
 //! is time to modify flows; `revalidator/wait` answers when one ends (`upcall_unixctl_dump_wait()` in
 //! `ofproto/ofproto-dpif-upcall.c`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use offload_engine::OpId;
@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::trace;
 
-use super::vswitchd::{Command, PROGRAM};
+use super::vswitchd::{Command, PROGRAM, Said};
 use crate::io::rundir::control_socket;
-use crate::io::unixctl::{Client, CommandError};
+use crate::io::unixctl::Client;
 
 /// Time after a round for which the next one is taken to be away.
 const REST: Duration = Duration::from_millis(200);
@@ -24,16 +24,16 @@ const REST: Duration = Duration::from_millis(200);
 /// flows that each is read seldom.
 const ROUND_MAX: Duration = Duration::from_secs(2);
 
-/// Passes commands on, in their order, while the revalidator rests.
+/// Tells of each command, in their order, when the revalidator rests.
 pub(super) async fn hold_until_quiet(
     rundir: PathBuf,
     mut early: mpsc::Receiver<(OpId, Command)>,
-    commands: mpsc::Sender<(OpId, Command)>,
+    say: mpsc::Sender<Said>,
     limit: watch::Receiver<Duration>,
 ) {
     let mut client: Option<Client> = None;
     let mut rounds = Rounds::default();
-    while let Some(command) = early.recv().await {
+    while let Some((op, command)) = early.recv().await {
         let limit = *limit.borrow();
         // Without an ovs-vswitchd there is none to wait for, which the command is answered with.
         if let Ok(socket) = control_socket(&rundir, PROGRAM) {
@@ -43,7 +43,7 @@ pub(super) async fn hold_until_quiet(
             };
             rounds.quiet(client, limit.min(ROUND_MAX)).await;
         }
-        if commands.send(command).await.is_err() {
+        if say.send(Said::Rests(op, command)).await.is_err() {
             return;
         }
     }

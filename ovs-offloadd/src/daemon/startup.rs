@@ -125,6 +125,7 @@ async fn start(
         probes,
         vswitchd,
         vswitchd_limit,
+        readings: Vec::new(),
         config,
         level,
         journal,

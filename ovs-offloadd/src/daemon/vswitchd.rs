@@ -47,6 +47,8 @@ pub(crate) enum Command {
 /// What comes back.
 #[derive(Debug)]
 pub(crate) enum Said {
+    /// The revalidator rests: a reading that was asked for may be sent on ([`Vswitchd::read`]).
+    Rests(OpId, Command),
     /// The answer to a command.
     Answer(OpId, Answer),
     /// The version of the ovs-vswitchd that runs.
@@ -73,23 +75,32 @@ impl Vswitchd {
         for _ in 0..WORKERS {
             tokio::spawn(work(rundir.clone(), Arc::clone(&waiting), say.clone(), limit.clone()));
         }
-        tokio::spawn(revalidator::hold_until_quiet(rundir.clone(), early, commands.clone(), limit.clone()));
+        tokio::spawn(revalidator::hold_until_quiet(rundir.clone(), early, say.clone(), limit.clone()));
         tokio::spawn(look(rundir, say, limit));
         (Self { commands, reads }, said)
     }
 
-    /// Sends a command.
+    /// Sends a command; of a reading it is told first that the revalidator rests ([`Said::Rests`]).
     ///
     /// # Errors
     /// The answer at once, if too many wait.
     pub(crate) fn send(&self, op: OpId, command: Command) -> Result<(), Answer> {
         let queue = if matches!(command, Command::Read(_)) { &self.reads } else { &self.commands };
-        queue.try_send((op, command)).map_err(|error| {
-            let (_, command) = error.into_inner();
-            let why = "too many commands wait for ovs-vswitchd".to_owned();
-            failed(&command, CommandError::Failed(why))
-        })
+        queue.try_send((op, command)).map_err(too_many)
     }
+
+    /// Sends on a reading, now that the revalidator rests.
+    ///
+    /// # Errors
+    /// The answer at once, if too many wait.
+    pub(crate) fn read(&self, op: OpId, command: Command) -> Result<(), Answer> {
+        self.commands.try_send((op, command)).map_err(too_many)
+    }
+}
+
+fn too_many(error: mpsc::error::TrySendError<(OpId, Command)>) -> Answer {
+    let (_, command) = error.into_inner();
+    failed(&command, CommandError::Failed("too many commands wait for ovs-vswitchd".to_owned()))
 }
 
 async fn work(
@@ -272,7 +283,7 @@ mod tests {
         vswitchd.send(OpId(7), Command::Delete(ufid)).unwrap();
         loop {
             match said.recv().await.unwrap() {
-                Said::Version(version) => panic!("{version}"),
+                said @ (Said::Version(_) | Said::Rests(..)) => panic!("{said:?}"),
                 Said::Up(state) => assert!(state.unwrap_err().contains("is not running")),
                 Said::Answer(op, answer) => {
                     assert_eq!(op, OpId(7));

@@ -4,12 +4,17 @@
 //!
 //! [`wanted`] reads what `ovs-monitor-ipsec` reads of OVSDB and says which connections there are to be, or why a tunnel can have
 //! none. [`strongswan`] puts a connection into the words of strongSwan, [`vici`] is the protocol that these travel by, and
-//! [`Reconciler`] decides what is done next, from what is wanted and what the IKE daemon has.
+//! [`Reconciler`] decides what is done next, from what is wanted and what the IKE daemon has. Which of the connections with offload
+//! `auto` ask a NIC for anything is decided by the [`Mover`] before, from what the kernel says of their security associations.
 
 extern crate alloc;
 
 mod connection;
 mod demand;
+mod kernel;
+mod loss;
+mod moving;
+mod ranking;
 mod reconcile;
 mod secret;
 pub mod strongswan;
@@ -19,6 +24,9 @@ mod wanted;
 
 pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
 pub use demand::Planned;
+pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa};
+pub use moving::{Mover, Moves};
+pub use ranking::{Missed, Rank, Ranked, Terms};
 pub use reconcile::{Millis, Progress, Reconciler, State, Step, There};
 pub use secret::Secret;
 pub use tunnel::TunnelRow;

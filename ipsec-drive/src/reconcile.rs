@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::strongswan::{ChildSa, children};
-use crate::{Connection, ConnectionName, Wanted};
+use crate::{Connection, ConnectionName, Offload, Wanted};
 
 /// Milliseconds of a clock that never goes back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,12 @@ pub struct There {
     pub children: Vec<ChildSa>,
     /// Connections that are negotiated at this moment, by name, whoever loaded them: what was initiated is under way.
     pub negotiating: BTreeSet<String>,
+    /// Connections whose ends know each other, by name, whoever loaded them: what does not come up there is a child.
+    pub established: BTreeSet<String>,
+    /// Children that are to be had anew, by number, whatever their settings.
+    pub renew: BTreeSet<u32>,
+    /// Children that stay where the offload alone is another, by number: they are carried as it would have it.
+    pub stay: BTreeSet<u32>,
 }
 
 /// How far a connection is.
@@ -111,8 +117,30 @@ struct Entry {
     initiated: u32,
     initiate_not_before: Millis,
     is_up: bool,
-    /// Children that were made with other settings than those that are loaded.
-    outdated: BTreeSet<u32>,
+    /// Children that others are to be had for.
+    outdated: BTreeMap<u32, Outdated>,
+}
+
+/// Why others are to be had for a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outdated {
+    /// It was made with another offload than the one that is loaded.
+    Offload,
+    /// It was made with other settings, or is to be had anew.
+    Otherwise,
+}
+
+/// How a connection stands, for whoever decides about its offload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The offload that it is loaded with; none while it is not.
+    pub(crate) offload: Option<Offload>,
+    /// The IKE daemon did not take it.
+    pub(crate) is_refused: bool,
+    /// All children are there, and none of them is to be had anew.
+    pub(crate) is_settled: bool,
+    /// How often it was initiated since it was loaded or up.
+    pub(crate) initiated: u32,
 }
 
 /// Brings an IKE daemon to what is wanted.
@@ -151,8 +179,7 @@ impl Reconciler {
                 entry.is_up = false;
             }
             let has = installed.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            let is_negotiating = there.negotiating.contains(name.as_str());
-            entry.step(now, connection, has, is_negotiating, &mut steps);
+            entry.step(now, connection, has, there, &mut steps);
         }
         steps.truncate(STEPS_MAX);
         steps
@@ -180,6 +207,16 @@ impl Reconciler {
         }
     }
 
+    /// How a connection stood when steps were last asked for.
+    pub(crate) fn standing(&self, name: &ConnectionName) -> Option<Standing> {
+        self.entries.get(name).map(|entry| Standing {
+            offload: entry.loaded.as_ref().map(|loaded| loaded.offload),
+            is_refused: entry.loaded.is_none() && entry.refused.is_some(),
+            is_settled: entry.loaded.is_some() && entry.is_up && entry.outdated.is_empty(),
+            initiated: entry.initiated,
+        })
+    }
+
     /// How far each connection is.
     pub fn progress(&self) -> impl Iterator<Item = (&ConnectionName, Progress)> {
         self.entries.iter().map(|(name, entry)| {
@@ -205,7 +242,7 @@ impl Entry {
             initiated: 0,
             initiate_not_before: now,
             is_up: false,
-            outdated: BTreeSet::new(),
+            outdated: BTreeMap::new(),
         }
     }
 
@@ -214,21 +251,26 @@ impl Entry {
         now: Millis,
         connection: &Connection,
         has: &[&ChildSa],
-        is_negotiating: bool,
+        there: &There,
         steps: &mut Vec<Step>,
     ) {
-        self.outdated.retain(|id| has.iter().any(|child| child.id == *id));
+        self.outdated.retain(|id, _| has.iter().any(|child| child.id == *id));
+        for child in has.iter().filter(|child| there.renew.contains(&child.id)) {
+            if self.outdated.insert(child.id, Outdated::Otherwise) != Some(Outdated::Otherwise) {
+                self.initiate_not_before = now;
+            }
+        }
         let is_as_wanted = self.loaded.as_ref().is_some_and(|loaded| is_same(loaded, connection));
         if !is_as_wanted {
             if now >= self.not_before {
                 steps.push(Step::Load(connection.clone()));
-                self.outdates(connection, has, steps);
+                self.outdates(connection, has, there, steps);
             }
             return;
         }
         // Its tunnels may be others.
         self.loaded = Some(connection.clone());
-        let is_fresh = |child: &&&ChildSa| !self.outdated.contains(&child.id);
+        let is_fresh = |child: &&&ChildSa| !self.outdated.contains_key(&child.id);
         let fresh: BTreeSet<&str> = has.iter().filter(is_fresh).map(|child| &*child.child).collect();
         let missing = children(connection).into_iter().map(|(child, _)| child);
         let missing: Vec<String> = missing.filter(|child| !fresh.contains(child.as_str())).collect();
@@ -237,8 +279,8 @@ impl Entry {
             (self.initiated, self.refused) = (0, None);
             self.initiate_not_before = first_try(now, connection);
             let name = &connection.name;
-            steps.extend(self.outdated.iter().map(|id| Step::Terminate { name: name.clone(), id: *id }));
-        } else if now >= self.initiate_not_before && !is_negotiating {
+            steps.extend(self.outdated.keys().map(|id| Step::Terminate { name: name.clone(), id: *id }));
+        } else if now >= self.initiate_not_before && !there.negotiating.contains(connection.name.as_str()) {
             self.initiated = self.initiated.saturating_add(1);
             self.initiate_not_before = now.after(wait(self.initiated).max(RETRY_MS));
             let name = &connection.name;
@@ -247,13 +289,26 @@ impl Entry {
     }
 
     /// What is there was made with other settings, and does not change by itself: strongSwan rekeys it with those that it had (6.0.1).
-    fn outdates(&mut self, connection: &Connection, has: &[&ChildSa], steps: &mut Vec<Step>) {
+    /// Where the offload alone is another, some may stay; not those that cannot be rekeyed without it.
+    fn outdates(&mut self, connection: &Connection, has: &[&ChildSa], there: &There, steps: &mut Vec<Step>) {
         let Some(loaded) = self.loaded.take().filter(|_| !has.is_empty()) else { return };
-        if loaded.auth == connection.auth {
-            // It stays until others are there.
-            self.outdated.extend(has.iter().map(|child| child.id));
-        } else {
+        if loaded.auth != connection.auth {
             steps.push(Step::Restart(connection.name.clone()));
+            return;
+        }
+        // It stays until others are there.
+        let is_otherwise =
+            loaded.encap != connection.encap || loaded.replay_window != connection.replay_window;
+        let may_stay = matches!(loaded.offload, Offload::Auto | Offload::None);
+        for child in has {
+            let why = self.outdated.get(&child.id);
+            if is_otherwise || why == Some(&Outdated::Otherwise) {
+                self.outdated.insert(child.id, Outdated::Otherwise);
+            } else if may_stay && there.stay.contains(&child.id) {
+                self.outdated.remove(&child.id);
+            } else {
+                self.outdated.insert(child.id, Outdated::Offload);
+            }
         }
     }
 }
@@ -279,231 +334,4 @@ fn wait(failures: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Host, Offload, TunnelRow, wanted};
-
-    fn want(tunnels: &[&[(&str, &str)]]) -> Wanted {
-        let rows = tunnels.iter().enumerate().map(|(number, options)| {
-            let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-            TunnelRow::read(&alloc::format!("tun{number}"), "geneve", &options).unwrap()
-        });
-        let rows: Vec<TunnelRow> = rows.collect();
-        wanted(&rows, &Host::default(), Offload::Auto)
-    }
-
-    const ONE: &[(&str, &str)] = &[("psk", "x"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.1")];
-
-    /// An IKE daemon that does what it is told.
-    #[derive(Default)]
-    struct Daemon {
-        there: There,
-        refuses: Option<&'static str>,
-        peer_answers: bool,
-        next: u32,
-    }
-
-    impl Daemon {
-        fn take(&mut self, step: &Step) -> Result<(), String> {
-            if let Some(why) = self.refuses {
-                return Err(why.into());
-            }
-            match step {
-                Step::Load(connection) => drop(self.there.connections.insert(connection.name.clone())),
-                Step::Initiate { name, child } if self.peer_answers => {
-                    self.next += 1;
-                    self.there.children.push(ChildSa {
-                        connection: name.as_str().into(),
-                        child: child.clone(),
-                        id: self.next,
-                        is_installed: true,
-                        local: None,
-                        remote: None,
-                        spis: [Some(self.next), Some(self.next)],
-                    });
-                }
-                Step::Unload(name) => {
-                    self.there.connections.remove(name);
-                    self.there.children.retain(|child| child.connection != name.as_str());
-                }
-                Step::Restart(name) => {
-                    self.there.children.retain(|child| child.connection != name.as_str());
-                }
-                Step::Terminate { id, .. } => self.there.children.retain(|child| child.id != *id),
-                Step::Initiate { .. } => {}
-            }
-            Ok(())
-        }
-
-        /// Takes steps at a moment until there are none, or it was asked ten times; returns those that were taken.
-        fn settle(&mut self, reconciler: &mut Reconciler, at: u64, wanted: &Wanted) -> Vec<Step> {
-            let mut all = Vec::new();
-            for _ in 0..10 {
-                let steps = reconciler.steps(Millis(at), wanted, &self.there);
-                if steps.is_empty() {
-                    return all;
-                }
-                for step in steps {
-                    let answer = self.take(&step);
-                    reconciler.answered(Millis(at), &step, answer);
-                    all.push(step);
-                }
-            }
-            panic!("it does not come to an end: {all:?}");
-        }
-    }
-
-    fn words(steps: &[Step]) -> Vec<&'static str> {
-        let word = |step: &Step| match step {
-            Step::Load(_) => "load",
-            Step::Initiate { .. } => "initiate",
-            Step::Terminate { .. } => "terminate",
-            Step::Restart(_) => "restart",
-            Step::Unload(_) => "unload",
-        };
-        steps.iter().map(word).collect()
-    }
-
-    fn states(reconciler: &Reconciler) -> Vec<State> {
-        reconciler.progress().map(|(_, progress)| progress.state).collect()
-    }
-
-    #[test]
-    fn what_is_wanted_is_loaded_and_initiated_once() {
-        let (mut daemon, mut reconciler) =
-            (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
-        let wanted = want(&[ONE]);
-        assert_eq!(words(&daemon.settle(&mut reconciler, 0, &wanted)), ["load", "initiate", "initiate"]);
-        assert_eq!(states(&reconciler), [State::Up]);
-        assert_eq!(daemon.settle(&mut reconciler, 100_000, &wanted), []);
-    }
-
-    #[test]
-    fn what_is_wanted_no_more_is_unloaded_and_what_others_loaded_stays() {
-        let (mut daemon, mut reconciler) =
-            (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
-        daemon.there.children.push(ChildSa {
-            connection: "site-to-site".into(),
-            child: "net".into(),
-            id: 99,
-            is_installed: true,
-            local: None,
-            remote: None,
-            spis: [None, None],
-        });
-        daemon.settle(&mut reconciler, 0, &want(&[ONE]));
-        let steps = daemon.settle(&mut reconciler, 1, &want(&[]));
-        assert_eq!(words(&steps), ["unload"]);
-        assert_eq!((daemon.there.children.len(), daemon.there.connections.len()), (1, 0));
-        assert_eq!(reconciler.progress().count(), 0);
-    }
-
-    #[test]
-    fn what_an_earlier_daemon_of_ours_loaded_is_loaded_again_or_taken_out() {
-        let mut daemon = Daemon { peer_answers: true, ..Daemon::default() };
-        let both = want(&[ONE, &[("psk", "x"), ("remote_ip", "192.0.2.3"), ("local_ip", "192.0.2.1")]]);
-        daemon.settle(&mut Reconciler::default(), 0, &both);
-        // Its security associations stay: loading makes none anew.
-        let steps = daemon.settle(&mut Reconciler::default(), 0, &want(&[ONE]));
-        assert_eq!(words(&steps), ["unload", "load"]);
-        assert_eq!(daemon.there.children.len(), 2);
-    }
-
-    #[test]
-    fn a_refusal_is_kept_and_tried_again_later_and_later() {
-        let mut daemon = Daemon { refuses: Some("no such plugin"), ..Daemon::default() };
-        let (mut reconciler, wanted) = (Reconciler::default(), want(&[ONE]));
-        let loads = |daemon: &mut Daemon, reconciler: &mut Reconciler, until: u64| {
-            let turns = (0..until).step_by(500).map(|at| daemon.settle(reconciler, at, &wanted).len());
-            turns.sum::<usize>()
-        };
-        let tries = loads(&mut daemon, &mut reconciler, 600_000);
-        assert!((10..=20).contains(&tries), "{tries} in ten minutes");
-        assert_eq!(states(&reconciler), [State::Refused("no such plugin".into())]);
-        (daemon.refuses, daemon.peer_answers) = (None, true);
-        daemon.settle(&mut reconciler, 700_000, &wanted);
-        assert_eq!(states(&reconciler), [State::Up]);
-    }
-
-    #[test]
-    fn a_peer_that_is_silent_is_asked_again_later_and_later() {
-        let (mut daemon, mut reconciler) = (Daemon::default(), Reconciler::default());
-        let wanted = want(&[ONE]);
-        let turns = (0..600_000).step_by(500);
-        let asked: usize = turns.map(|at| daemon.settle(&mut reconciler, at, &wanted).len()).sum();
-        assert!((20..=50).contains(&asked), "{asked} in ten minutes");
-        assert_eq!(states(&reconciler), [State::Loaded]);
-    }
-
-    #[test]
-    fn the_end_with_the_lower_address_goes_first() {
-        let higher: &[(&str, &str)] = &[("psk", "x"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.3")];
-        let (mut daemon, mut reconciler) = (Daemon::default(), Reconciler::default());
-        assert_eq!(words(&daemon.settle(&mut reconciler, 0, &want(&[higher]))), ["load"]);
-        assert_eq!(daemon.settle(&mut reconciler, POLITE_MS - 1, &want(&[higher])), []);
-        let steps = daemon.settle(&mut reconciler, POLITE_MS, &want(&[higher]));
-        assert_eq!(words(&steps), ["initiate", "initiate"]);
-    }
-
-    #[test]
-    fn another_offload_is_had_before_what_was_there_goes_and_another_key_from_the_start() {
-        let (mut daemon, mut reconciler) =
-            (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
-        daemon.settle(&mut reconciler, 0, &want(&[ONE]));
-        let offloaded: Vec<_> = ONE.iter().copied().chain([("ipsec_nic-offload", "packet")]).collect();
-        let before: Vec<u32> = daemon.there.children.iter().map(|child| child.id).collect();
-        daemon.peer_answers = false;
-        let steps = daemon.settle(&mut reconciler, 1, &want(&[&offloaded]));
-        assert_eq!(words(&steps), ["load", "initiate", "initiate"]);
-        assert_eq!(daemon.there.children.len(), 2, "what is there stays while there is nothing else");
-        assert_eq!(states(&reconciler), [State::Renewing]);
-        daemon.peer_answers = true;
-        let steps = daemon.settle(&mut reconciler, 10_000, &want(&[&offloaded]));
-        assert_eq!(words(&steps), ["initiate", "initiate", "terminate", "terminate"]);
-        assert!(daemon.there.children.iter().all(|child| !before.contains(&child.id)));
-        assert_eq!(states(&reconciler), [State::Up]);
-        let rekeyed: Vec<_> =
-            offloaded.iter().copied().filter(|(key, _)| *key != "psk").chain([("psk", "y")]).collect();
-        let steps = daemon.settle(&mut reconciler, 10_001, &want(&[&rekeyed]));
-        assert_eq!(words(&steps), ["load", "restart", "initiate", "initiate"]);
-    }
-
-    #[test]
-    fn what_is_negotiated_is_not_initiated_once_more() {
-        let (mut daemon, mut reconciler, wanted) = (Daemon::default(), Reconciler::default(), want(&[ONE]));
-        daemon.settle(&mut reconciler, 0, &wanted);
-        let name = wanted.connections.keys().next().unwrap().as_str().into();
-        daemon.there.negotiating.insert(name);
-        assert_eq!(daemon.settle(&mut reconciler, 100_000, &wanted), []);
-        daemon.there.negotiating.clear();
-        assert_eq!(words(&daemon.settle(&mut reconciler, 100_001, &wanted)), ["initiate", "initiate"]);
-    }
-
-    #[test]
-    fn what_somebody_took_out_is_loaded_again() {
-        let (mut daemon, mut reconciler) =
-            (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
-        let wanted = want(&[ONE]);
-        daemon.settle(&mut reconciler, 0, &wanted);
-        daemon.there = There::default();
-        assert_eq!(words(&daemon.settle(&mut reconciler, 1, &wanted)), ["load", "initiate", "initiate"]);
-    }
-
-    #[test]
-    fn steps_of_one_turn_are_bounded() {
-        let rows: Vec<TunnelRow> = (0..1_000)
-            .map(|number| {
-                let options = [
-                    ("psk", "x".into()),
-                    ("remote_ip", alloc::format!("10.0.{}.{}", number / 250, number % 250 + 1)),
-                ];
-                let options =
-                    options.into_iter().map(|(key, value): (&str, String)| (key.into(), value)).collect();
-                TunnelRow::read(&alloc::format!("tun{number}"), "gre", &options).unwrap()
-            })
-            .collect();
-        let wanted = wanted(&rows, &Host::default(), Offload::Auto);
-        let steps = Reconciler::default().steps(Millis(0), &wanted, &There::default());
-        assert_eq!(steps.len(), STEPS_MAX);
-    }
-}
+mod tests;

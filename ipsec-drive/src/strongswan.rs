@@ -207,6 +207,12 @@ pub fn negotiating(event: &Section) -> Vec<String> {
     event.sections().filter(|(_, ike)| is(ike)).map(|(name, _)| name.to_string()).collect()
 }
 
+/// Connections of a `list-sa` event whose ends know each other.
+pub fn established(event: &Section) -> Vec<String> {
+    let is = |ike: &Section| matches!(ike.value("state"), Some("ESTABLISHED" | "REKEYING" | "REKEYED"));
+    event.sections().filter(|(_, ike)| is(ike)).map(|(name, _)| name.to_string()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +337,9 @@ mod tests {
             event.section("offloadd-x", |ike| {
                 ike.value("state", state).list(tasks, [task]);
             });
-            let found = negotiating(&Section::read(event.bytes()).unwrap());
+            let event = Section::read(event.bytes()).unwrap();
+            assert_eq!(established(&event).len(), usize::from(state == "ESTABLISHED"));
+            let found = negotiating(&event);
             assert_eq!(found, if expected { vec!["offloadd-x".to_string()] } else { Vec::new() });
         }
     }

@@ -12,6 +12,7 @@
 //! | [`genl`] | generic netlink and the resolution of a family by its name |
 //! | [`ovs_datapath`], [`ovs_vport`], [`ovs_flow`] | the Open vSwitch kernel datapath |
 //! | [`link`], [`link_change`] | rtnetlink's links, read and changed |
+//! | [`address`] | addresses of devices |
 //! | [`netns`] | numbers of network namespaces |
 //! | [`devlink`] | devlink instances, eswitch, ports, health, resources, versions |
 //! | [`ethtool`] | device features, of which `hw-tc-offload` matters here |
@@ -20,6 +21,7 @@
 
 extern crate alloc;
 
+pub mod address;
 pub mod attr;
 pub mod devlink;
 pub mod errno;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use ipsec_drive::Offload;
 
 use super::rules::place;
-use super::value::Scalar;
+use super::value::{RateSetting, Scalar};
 use super::{
-    CapacitySetting, Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting,
-    RecirculationSetting, SavingSetting, SouthboundSetting,
+    Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting, RecirculationSetting,
+    SavingSetting, SouthboundSetting,
 };
 
 /// A key of the configuration.
@@ -319,14 +319,7 @@ pub static KEYS: &[Key] = &[
               to time.",
         in_ovsdb: true,
         reloads: true,
-        set: |config, value| {
-            config.nic.capacity = match value {
-                Scalar::Text(text) | Scalar::Loose(text) if text == "learn" => CapacitySetting::Learn,
-                Scalar::Text(_) => return Err("must be \"learn\" or a whole number without quotes".into()),
-                value => CapacitySetting::Entries(value.integer(0, 1 << 24)?),
-            };
-            Ok(())
-        },
+        set: |config, value| value.capacity(1 << 24).map(|entries| config.nic.capacity = entries),
     },
     Key {
         name: "nic.counter-delay",
@@ -394,11 +387,38 @@ pub static KEYS: &[Key] = &[
         default: "\"auto\"",
         shape: "\"packet\", \"crypto\", \"auto\" or \"none\"",
         doc: "What a NIC is asked for where options:ipsec_nic-offload of a tunnel does not say: all of IPsec (\"packet\") or its \
-              ciphers (\"crypto\"), without either of which the tunnel does not come up then; the most it can (\"auto\"); \
-              nothing.",
+              ciphers (\"crypto\"), without either of which the tunnel does not come up then; the most it can once the tunnel \
+              has earned it, and software before (\"auto\"); nothing.",
         in_ovsdb: true,
         reloads: true,
         set: |config, value| value.one_of(OFFLOADS).map(|offload| config.ipsec.offload = offload),
+    },
+    Key {
+        name: "ipsec.entries",
+        default: "\"learn\"",
+        shape: "\"learn\" or a whole number from 0 to 1000000",
+        doc: "Connections of tunnels that each NIC has room for: two security associations of GRE, four of a tunnel over UDP, and as \
+              many more while they are negotiated anew. Tunnels with \"auto\" compete for them. \"learn\" finds out from what \
+              comes up in software though a NIC was asked.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| value.capacity(1_000_000).map(|entries| config.ipsec.entries = entries),
+    },
+    Key {
+        name: "ipsec.min-rate",
+        default: "\"1 Mbit/s\"",
+        shape: "rate in bits or bytes",
+        doc: "Least rate of a tunnel with \"auto\" that is worth an entry: it is negotiated anew to have it. With \"0 bit/s\" each is \
+              that there is room for.",
+        in_ovsdb: true,
+        reloads: true,
+        set: |config, value| match value.rate()? {
+            RateSetting::Bits(rate) => {
+                config.ipsec.min_rate = rate;
+                Ok(())
+            }
+            RateSetting::Packets(_) => Err("must be a rate of bits or bytes".into()),
+        },
     },
     Key {
         name: "dump.datapath-interval",
@@ -558,6 +578,8 @@ mod tests {
             ("ipsec.drive", "true"),
             ("ipsec.vici", "\"/x\""),
             ("ipsec.offload", "\"none\""),
+            ("ipsec.entries", "16"),
+            ("ipsec.min-rate", "\"2 Mbit/s\""),
             ("dump.datapath-interval", "\"3 s\""),
             ("metrics.listen", "\"off\""),
             ("limits.flows-max", "5000"),

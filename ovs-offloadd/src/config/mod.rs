@@ -298,6 +298,10 @@ pub struct Ipsec {
     pub vici: PathBuf,
     /// What a NIC is asked for where the tunnel does not say.
     pub offload: Offload,
+    /// Connections that each NIC has room for.
+    pub entries: CapacitySetting,
+    /// The slowest tunnel that is worth an entry, in bits per second.
+    pub min_rate: u64,
 }
 
 /// How often state is read afresh.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::CapacitySetting;
+
 /// A value as it stands in its source.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,6 +121,15 @@ impl Scalar {
             format!("must be a rate with its unit in quotes, such as \"2 Mbit/s\", not {}", self.kind())
         })?;
         rate(text)
+    }
+
+    /// "learn", or entries up to a bound.
+    pub fn capacity(&self, most: u64) -> Result<CapacitySetting, String> {
+        match self {
+            Self::Text(text) | Self::Loose(text) if text == "learn" => Ok(CapacitySetting::Learn),
+            Self::Text(_) => Err("must be \"learn\" or a whole number without quotes".into()),
+            value => value.integer(0, most).map(CapacitySetting::Entries),
+        }
     }
 
     fn kind(&self) -> &'static str {

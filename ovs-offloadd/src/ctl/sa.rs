@@ -128,6 +128,34 @@ pub struct IpsecView {
     pub acquires: u64,
     /// Rows that were left out, for there are too many.
     pub left_out: u64,
+    /// Tunnels that are driven, by what they ask a NIC for and what they have.
+    pub tunnels: Vec<TunnelGroupView>,
+    /// Moves of connections, by name: `to_nic`, `to_software`, `missed`; and `lost` children that were negotiated anew.
+    pub moves: BTreeMap<&'static str, u64>,
+    /// Entries of NICs that ranked connections have.
+    pub entries: Vec<EntriesView>,
+}
+
+/// Tunnels that ask for the same and have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TunnelGroupView {
+    /// `packet`, `crypto`, `auto` or `none`.
+    pub asks: &'static str,
+    /// `packet`, `crypto`, `none`, or `unknown` while not all is known.
+    pub carried: &'static str,
+    /// How many there are.
+    pub tunnels: u64,
+}
+
+/// Entries of a NIC, as ranked connections have them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EntriesView {
+    /// The device that has our address; `unknown` where none is known.
+    pub device: String,
+    /// In use, those on their way included.
+    pub used: u32,
+    /// So many are known to fit; none where that is not known.
+    pub room: Option<u32>,
 }
 
 /// `12 SAs: 10 packet, 2 none`; none where there are no security associations.

@@ -19,8 +19,14 @@ pub struct TunnelView {
     pub connection: Option<String>,
     /// `psk`, `self-signed` or `ca`.
     pub auth: Option<&'static str>,
-    /// What a NIC is asked for: `packet`, `crypto`, `auto` or `none`.
+    /// What it may have of a NIC: `packet`, `crypto`, `auto` or `none`, as OVSDB or the configuration says.
     pub offload: Option<&'static str>,
+    /// What of that is asked for now: where it is `auto`, its rank decides. None while nobody is driven.
+    pub asks: Option<&'static str>,
+    /// What it has: the least of its security associations, `packet`, `crypto` or `none`; none while not all of them are known.
+    pub carried: Option<&'static str>,
+    /// Why a NIC does no more for it, where it may have the most.
+    pub why_not_more: Option<String>,
     /// `up`, `renewing`, `loaded`, `refused`, `rejected`, `waiting` or `left`.
     pub state: &'static str,
     /// Why it is in that state.
@@ -43,6 +49,7 @@ pub fn tunnel_list(tunnels: &[TunnelView], width: Option<u16>) -> String {
         ("remote", false),
         ("auth", false),
         ("offload", false),
+        ("has", false),
         ("state", false),
     ];
     let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
@@ -54,6 +61,7 @@ pub fn tunnel_list(tunnels: &[TunnelView], width: Option<u16>) -> String {
             dash(tunnel.remote.as_deref()),
             dash(tunnel.auth),
             dash(tunnel.offload),
+            dash(tunnel.carried),
             tunnel.state.to_owned(),
         ]
     });
@@ -63,7 +71,8 @@ pub fn tunnel_list(tunnels: &[TunnelView], width: Option<u16>) -> String {
     }
     for tunnel in tunnels {
         let refusals = tunnel.unmet.iter().map(|unmet| format!("a NIC would refuse mode packet: {unmet}"));
-        for sentence in tunnel.reason.iter().cloned().chain(refusals) {
+        let own = tunnel.reason.iter().chain(&tunnel.why_not_more).cloned();
+        for sentence in own.chain(refusals) {
             out.push_str(&format!("{}: {sentence}\n", tunnel.tunnel));
         }
     }
@@ -83,6 +92,8 @@ mod tests {
             remote: Some("192.0.2.2".into()),
             auth: Some("psk"),
             offload: Some("auto"),
+            carried: Some("none"),
+            why_not_more: Some("it moves little".into()),
             state: "up",
             unmet: vec!["its tag is short".into()],
             ..TunnelView::default()
@@ -99,6 +110,8 @@ mod tests {
             lines[1].starts_with("tun0") && lines[1].contains("192.0.2.2") && lines[1].ends_with("up"),
             "{text}"
         );
-        assert_eq!(&lines[3..], ["tun0: a NIC would refuse mode packet: its tag is short", "tun1: no peer"]);
+        assert!(lines[0].contains("has") && lines[1].contains("none"), "{text}");
+        assert_eq!(lines[3], "tun0: it moves little");
+        assert_eq!(&lines[4..], ["tun0: a NIC would refuse mode packet: its tag is short", "tun1: no peer"]);
     }
 }

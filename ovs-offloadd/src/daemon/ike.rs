@@ -1,16 +1,24 @@
 //! The daemon's end of what makes IPsec of tunnels: hands it what is wanted, and reads how far it is.
 
+use std::time::Duration;
+
+use ipsec_drive::{Kernel, Terms};
 use tokio::sync::watch;
 
-use crate::config::Config;
+use super::xfrm::Xfrm;
+use crate::config::{CapacitySetting, Config};
 use crate::ctl::tunnel::TunnelView;
 use crate::ctl::views::ConnectionView;
 use crate::ike::{self, Orders, Report, Rows, Standing};
 
-/// Orders one way, reports the other.
+/// Between two readings of the kernel: what security associations move is known by them alone.
+const READ_EVERY: Duration = Duration::from_secs(10);
+
+/// Orders and the kernel's word one way, reports the other.
 #[derive(Debug)]
 pub(crate) struct Ike {
     orders: watch::Sender<Orders>,
+    kernel: watch::Sender<Option<Kernel>>,
     report: watch::Receiver<Report>,
 }
 
@@ -18,7 +26,8 @@ impl Ike {
     /// Starts the task.
     pub(crate) fn start(config: &Config) -> Self {
         let (orders, read) = watch::channel(Orders::default());
-        let ike = Self { orders, report: ike::start(read) };
+        let (kernel, told) = watch::channel(None);
+        let ike = Self { orders, kernel, report: ike::start(read, told) };
         ike.configure(config);
         ike
     }
@@ -27,6 +36,13 @@ impl Ike {
     pub(crate) fn configure(&self, config: &Config) {
         self.order(|orders| {
             (orders.drive, orders.offload) = (config.ipsec.drive, config.ipsec.offload);
+            orders.terms = Terms {
+                entries: match config.ipsec.entries {
+                    CapacitySetting::Learn => None,
+                    CapacitySetting::Entries(entries) => Some(u32::try_from(entries).unwrap_or(u32::MAX)),
+                },
+                min_rate: config.ipsec.min_rate / 8,
+            };
             orders.vici.clone_from(&config.ipsec.vici);
             orders.rundir = config.rundir();
         });
@@ -43,6 +59,28 @@ impl Ike {
             change(orders);
             before != *orders
         });
+    }
+
+    /// Hands on what the kernel has of IPsec while there are tunnels to drive, and has it read again from time to time. To be called each
+    /// second or so.
+    pub(crate) fn look(&self, xfrm: &mut Xfrm) {
+        let has_tunnels = |rows: &Rows| !rows.tunnels.is_empty();
+        let is_driven = {
+            let orders = self.orders.borrow();
+            orders.drive && orders.rows.as_ref().is_some_and(has_tunnels)
+        };
+        if !is_driven {
+            return;
+        }
+        xfrm.look_every(READ_EVERY);
+        if let Some(kernel) = xfrm.take_driven() {
+            self.kernel.send_replace(Some(kernel));
+        }
+    }
+
+    /// Moves between NICs and software, and the entries of NICs.
+    pub(crate) fn offload(&self) -> ike::OffloadReport {
+        self.report.borrow().offload.clone()
     }
 
     /// Tunnels that are marked for IPsec.

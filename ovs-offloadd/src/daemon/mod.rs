@@ -263,6 +263,7 @@ impl Daemon {
                 self.take_told(told, &mut events);
                 self.discovery.retry(&mut self.inventory);
                 self.ipsec.retry();
+                self.ike.look(&mut self.ipsec);
                 self.answer_deferred(&mut events);
             }
             Happened::Wake => events.push(Event::Wake),

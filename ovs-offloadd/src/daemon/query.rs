@@ -1,7 +1,9 @@
 //! Answers to what the control socket and Prometheus ask.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use ipsec_drive::Device;
 use netlink_wire::Ifindex;
 use offload_engine::{Event, NicId};
 use serde::Serialize;
@@ -10,7 +12,7 @@ use super::control::Ask;
 use super::groups::Heard;
 use super::{Connection, Daemon, answers, now};
 use crate::ctl::inventory::{Entries, nic_detail, representors};
-use crate::ctl::sa::{IpsecView, SaGroupView};
+use crate::ctl::sa::{EntriesView, IpsecView, SaGroupView, TunnelGroupView};
 use crate::ctl::views::{
     ConnectionView, DeclaredView, Deeds, HeardView, InventoryView, PortView, Split, StatusView,
 };
@@ -19,6 +21,7 @@ use crate::ctl::{
     ProbeQuery, Query, RefusalQuery, SaQuery, TunnelQuery, inventory_text, openflow, policy, sa, text,
     tunnel,
 };
+use crate::ike::OffloadReport;
 use crate::inventory::Nic;
 use crate::ipsec;
 use crate::metrics;
@@ -334,6 +337,11 @@ impl Daemon {
             forged: sum.forged,
         };
         let [soft_expired, hard_expired] = books.expired;
+        let OffloadReport { moves, entries } = self.ike.offload();
+        let entries_of = |(device, used, room): (Option<Device>, u32, Option<u32>)| {
+            let name = device.and_then(|device| self.netdev_name(Ifindex(device.0)));
+            EntriesView { device: name.unwrap_or_else(|| "unknown".to_owned()), used, room }
+        };
         IpsecView {
             groups: books.sums().into_iter().map(group).collect(),
             policies: books.policies() as u64,
@@ -341,7 +349,26 @@ impl Daemon {
             hard_expired,
             acquires: books.acquires,
             left_out: books.left_out,
+            tunnels: self.tunnel_groups(),
+            moves: [
+                ("to_nic", moves.to_nic),
+                ("to_software", moves.to_software),
+                ("missed", moves.missed),
+                ("lost", moves.lost),
+            ]
+            .into(),
+            entries: entries.into_iter().map(entries_of).collect(),
         }
+    }
+
+    fn tunnel_groups(&self) -> Vec<TunnelGroupView> {
+        let mut groups = BTreeMap::new();
+        for tunnel in self.ike.tunnels() {
+            let Some(asks) = tunnel.asks else { continue };
+            *groups.entry((asks, tunnel.carried.unwrap_or("unknown"))).or_insert(0) += 1;
+        }
+        let view = |((asks, carried), tunnels)| TunnelGroupView { asks, carried, tunnels };
+        groups.into_iter().map(view).collect()
     }
 
     fn declared_nics(&self) -> answers::Declared<'_> {

@@ -6,7 +6,9 @@
 use std::io;
 use std::time::Duration;
 
+use ipsec_drive::{Device, Kernel, Millis};
 use netlink_wire::Messages;
+use netlink_wire::address::{self, HostAddress};
 use netlink_wire::xfrm::{self, Event};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -24,11 +26,18 @@ const LIMIT: Duration = Duration::from_secs(10);
 const GROUPS: [u32; 4] =
     [xfrm::XFRMNLGRP_SA, xfrm::XFRMNLGRP_POLICY, xfrm::XFRMNLGRP_EXPIRE, xfrm::XFRMNLGRP_ACQUIRE];
 
+/// All that was read: IPsec, and this host's addresses, by which the devices of its ends are found.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    ipsec: Reading,
+    addresses: Vec<HostAddress>,
+}
+
 /// What the socket or the reader has.
 #[derive(Debug)]
 pub(crate) enum Ready {
     Notifications(Received),
-    Read(Result<Reading, String>),
+    Read(Result<Whole, String>),
 }
 
 /// The socket, the thread that reads, and what both told.
@@ -38,8 +47,12 @@ pub(crate) struct Xfrm {
     notifications: Option<Socket>,
     why_not: Option<String>,
     ask: Option<mpsc::Sender<()>>,
-    read: mpsc::Receiver<Result<Reading, String>>,
+    read: mpsc::Receiver<Result<Whole, String>>,
     running: bool,
+    /// When the reading began that runs, or ran last, and the last that was whole.
+    began: Millis,
+    whole: Option<Millis>,
+    addresses: Vec<HostAddress>,
     // Something was lost since the reading that runs began, or it failed.
     look_again: bool,
     buffer: Vec<u8>,
@@ -62,6 +75,9 @@ impl Xfrm {
             ask: None,
             read,
             running: false,
+            began: Millis(0),
+            whole: None,
+            addresses: Vec::new(),
             look_again: false,
             buffer: vec![0; DATAGRAM_BYTES_MAX],
             books: Ipsec::default(),
@@ -111,7 +127,11 @@ impl Xfrm {
                 self.drain()?;
                 self.running = false;
                 match reading {
-                    Ok(reading) => self.books.read(reading),
+                    Ok(whole) => {
+                        self.books.read(whole.ipsec);
+                        self.addresses = whole.addresses;
+                        self.whole = Some(self.began);
+                    }
                     Err(why) => {
                         warn!(%why, "IPsec cannot be read");
                         self.books.give_up();
@@ -173,6 +193,7 @@ impl Xfrm {
             return true;
         }
         self.books.begin();
+        self.began = crate::ike::now();
         self.running = ask.try_send(()).is_ok();
         self.running
     }
@@ -180,6 +201,22 @@ impl Xfrm {
     /// Asks for what is true now; returns whether there is something to wait for.
     pub(crate) fn want(&mut self) -> bool {
         if self.running { true } else { self.look() }
+    }
+
+    /// Has everything read again where that was last begun so long ago.
+    pub(crate) fn look_every(&mut self, every: Duration) {
+        let since = crate::ike::now().0.saturating_sub(self.began.0);
+        if !self.running && u128::from(since) >= every.as_millis() {
+            self.look();
+        }
+    }
+
+    /// What whoever drives an IKE daemon looks at, where it may be otherwise than when this was last asked.
+    pub(crate) fn take_driven(&mut self) -> Option<Kernel> {
+        let read = self.whole?;
+        let sas = self.books.take_driven()?;
+        let devices = self.addresses.iter().map(|of| (of.address, Device(of.ifindex.0)));
+        Some(Kernel { read, sas, devices: devices.collect() })
     }
 
     /// Whether everything that was asked for has been read.
@@ -197,7 +234,7 @@ impl Xfrm {
 
 /// Starts the thread that reads: a driver that carries a security association is asked for its counters, and may take its
 /// time.
-fn start(told: mpsc::Sender<Result<Reading, String>>) -> io::Result<mpsc::Sender<()>> {
+fn start(told: mpsc::Sender<Result<Whole, String>>) -> io::Result<mpsc::Sender<()>> {
     let (ask, mut asked) = mpsc::channel(1);
     std::thread::Builder::new().name("reads-ipsec".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -211,7 +248,7 @@ fn start(told: mpsc::Sender<Result<Reading, String>>) -> io::Result<mpsc::Sender
     Ok(ask)
 }
 
-async fn read() -> Result<Reading, String> {
+async fn read() -> Result<Whole, String> {
     let mut asker = Asker::open(Protocol::Xfrm, LIMIT)?;
     let sas = asker.ask(ROWS_MAX, xfrm::dump_sas, |message| {
         Ok(match Event::decode(message)? {
@@ -226,5 +263,8 @@ async fn read() -> Result<Reading, String> {
             _ => None,
         })
     });
-    Ok(Reading { sas, policies: policies.await? })
+    let ipsec = Reading { sas, policies: policies.await? };
+    let mut asker = Asker::open(Protocol::Route, LIMIT)?;
+    let addresses = asker.ask(ROWS_MAX, address::dump, HostAddress::decode).await?;
+    Ok(Whole { ipsec, addresses })
 }

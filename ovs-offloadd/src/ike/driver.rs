@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use ipsec_drive::{Kernel, Moves};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -18,13 +19,21 @@ const PLUTO: &str = "/run/pluto/pluto.ctl";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the task; it ends when nobody gives orders any more.
-pub(crate) fn start(orders: watch::Receiver<Orders>) -> watch::Receiver<Report> {
+pub(crate) fn start(
+    orders: watch::Receiver<Orders>,
+    kernel: watch::Receiver<Option<Kernel>>,
+) -> watch::Receiver<Report> {
     let (report, read) = watch::channel(Report::default());
-    tokio::spawn(run(orders, report));
+    tokio::spawn(run(orders, kernel, report));
     read
 }
 
-async fn run(mut orders: watch::Receiver<Orders>, report: watch::Sender<Report>) {
+async fn run(
+    mut orders: watch::Receiver<Orders>,
+    mut kernel: watch::Receiver<Option<Kernel>>,
+    report: watch::Sender<Report>,
+) {
+    let mut moves = Moves::default();
     loop {
         let now = orders.borrow_and_update().clone();
         let standing = match (now.drive, &now.rows) {
@@ -34,16 +43,20 @@ async fn run(mut orders: watch::Receiver<Orders>, report: watch::Sender<Report>)
         };
         let standing = match standing {
             Some(standing) => standing,
-            None => match Session::open(&now.vici).await {
+            None => match Session::open(&now.vici, moves).await {
                 Err(why) => Standing::Alone(nobody(&why, Path::new(PLUTO).exists())),
-                Ok(mut session) => match session.drive(&mut orders, &report).await {
-                    End::NoOrders => return,
-                    End::OtherOrders => continue,
-                    End::Lost(why) => {
-                        report.send_modify(|report| report.losses += 1);
-                        Standing::Alone(why)
+                Ok(mut session) => {
+                    let end = session.drive(&mut orders, &mut kernel, &report).await;
+                    moves = session.moves();
+                    match end {
+                        End::NoOrders => return,
+                        End::OtherOrders => continue,
+                        End::Lost(why) => {
+                            report.send_modify(|report| report.losses += 1);
+                            Standing::Alone(why)
+                        }
                     }
-                },
+                }
             },
         };
         tell(&report, standing, &now);
@@ -79,7 +92,10 @@ fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders) {
         }
     }
     let tunnels = progress::idle(orders, &standing);
-    report.send_modify(|report| (report.standing, report.tunnels) = (standing, tunnels));
+    report.send_modify(|report| {
+        (report.standing, report.tunnels) = (standing, tunnels);
+        report.offload.entries.clear();
+    });
 }
 
 #[cfg(test)]
@@ -103,7 +119,8 @@ mod tests {
             ..Orders::default()
         };
         let (order, read) = watch::channel(orders);
-        let mut report = start(read);
+        let (_kernel, told) = watch::channel(None);
+        let mut report = start(read, told);
         assert_eq!(report.borrow_and_update().standing, Standing::Off);
         order.send_modify(|orders| orders.drive = true);
         let found = reported(&mut report, |report| report.standing != Standing::Off).await;

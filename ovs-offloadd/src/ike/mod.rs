@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use ipsec_drive::{Host, Offload, TunnelRow};
+use ipsec_drive::{Device, Host, Millis, Moves, Offload, Terms, TunnelRow};
 
 use crate::ctl::tunnel::TunnelView;
 
@@ -19,6 +19,13 @@ mod session;
 mod vici;
 
 pub(crate) use driver::start;
+
+/// The clock of all that is about IPsec: it never goes back.
+pub(crate) fn now() -> Millis {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let ms = i128::from(time.tv_sec) * 1_000 + i128::from(time.tv_nsec) / 1_000_000;
+    Millis(u64::try_from(ms).unwrap_or_default())
+}
 
 /// Where strongSwan's charon listens unless it is told otherwise.
 pub const VICI_SOCKET: &str = "/run/charon.vici";
@@ -41,6 +48,8 @@ pub(crate) struct Orders {
     pub(crate) vici: PathBuf,
     /// What a NIC is asked for where a tunnel does not say.
     pub(crate) offload: Offload,
+    /// What is said of those that are asked for the most they can have.
+    pub(crate) terms: Terms,
     /// Open vSwitch's run directory, where `ovs-monitor-ipsec` would be found.
     pub(crate) rundir: PathBuf,
     /// What the database said last; none before it has.
@@ -70,4 +79,15 @@ pub(crate) struct Report {
     pub(crate) losses: u64,
     /// Tunnels that are marked for IPsec, by name.
     pub(crate) tunnels: Vec<TunnelView>,
+    /// What was moved.
+    pub(crate) offload: OffloadReport,
+}
+
+/// Moves of connections between NICs and software, and who has how many entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OffloadReport {
+    /// What was done since the daemon was started.
+    pub(crate) moves: Moves,
+    /// Entries of connections that are ranked, and how many are known to fit, by the device that has our address.
+    pub(crate) entries: Vec<(Option<Device>, u32, Option<u32>)>,
 }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ipsec_drive::{Connection, ConnectionName, Progress, State, TunnelRow, Wanted};
+use ipsec_drive::{
+    Carried, Connection, ConnectionName, Millis, Missed, Mover, Progress, Rank, Ranked, State, TunnelRow,
+    Wanted,
+};
+use policies::Rate;
 use tracing::{info, warn};
 
 use super::{Orders, Rows, Standing};
@@ -27,16 +31,23 @@ pub(super) fn idle(orders: &Orders, standing: &Standing) -> Vec<TunnelView> {
 }
 
 /// Tunnels while charon is driven.
-pub(super) fn of(rows: &Rows, wanted: &Wanted, known: &Known) -> Vec<TunnelView> {
+pub(super) fn of(rows: &Rows, wanted: &Wanted, known: &Known, mover: &Mover, now: Millis) -> Vec<TunnelView> {
     let view = |row: &TunnelRow| {
         let mut view = view(row, wanted);
         if let Some(reason) = wanted.rejected.get(&row.name) {
             (view.state, view.reason) = ("rejected", Some(reason.to_string()));
-        } else if let Some(progress) =
-            view.connection.as_deref().and_then(ConnectionName::ours).and_then(|name| known.get(&name))
-        {
-            view.initiated = progress.initiated;
-            (view.state, view.reason) = words(progress);
+        }
+        let name = view.connection.as_deref().and_then(ConnectionName::ours);
+        if let Some(connection) = name.and_then(|name| wanted.connections.get(&name)) {
+            if let Some(progress) = known.get(&connection.name) {
+                view.initiated = progress.initiated;
+                (view.state, view.reason) = words(progress);
+            }
+            let ranked = mover.ranked(now, connection);
+            let carried = mover.carried(&connection.name).map(|carriage| carriage.least);
+            view.asks = Some(ranked.map_or(connection.offload, |ranked| ranked.asks).word());
+            view.carried = carried.map(Carried::word);
+            view.why_not_more = ranked.and_then(|ranked| why_not_more(&ranked, carried));
         }
         view
     };
@@ -64,6 +75,48 @@ fn words(progress: &Progress) -> (&'static str, Option<String>) {
     }
 }
 
+/// Why no NIC does more for a connection that may have the most there is.
+fn why_not_more(ranked: &Ranked, carried: Option<Carried>) -> Option<String> {
+    let missed = ranked.missed.map(|(missed, times)| {
+        let what = match missed {
+            Missed::CameInSoftware => "came up in software",
+            Missed::DidNotComeUp => "did not come up, though the peer is known",
+            Missed::PeerIsSilent => "had no answer of the peer",
+            Missed::NotLoaded => "was not loaded by charon",
+        };
+        match times {
+            1 => format!("asked of a NIC, it {what}"),
+            times => format!("asked of a NIC {times} times, it {what}"),
+        }
+    });
+    let rank = match ranked.rank {
+        Rank::Unknown => None,
+        Rank::Held => {
+            return match (ranked.packet_again_ms, carried) {
+                (Some(ms), _) => Some(format!(
+                    "it did not come up with mode packet, and has crypto; packet is asked for again in {} s",
+                    ms.div_ceil(1_000)
+                )),
+                (None, Some(Carried::Crypto)) => Some(
+                    "the NIC did not take mode packet, which charon asks for again at each rekey".to_owned(),
+                ),
+                _ => None,
+            };
+        }
+        Rank::Moving => Some("it is on its way into the NIC".to_owned()),
+        Rank::Leaving => Some("its entry goes to a tunnel that moves more".to_owned()),
+        Rank::TooSlow { rate, needs } => Some(format!(
+            "it moves {}, and an entry is for {} and more",
+            Rate::BytesPerSecond(rate),
+            Rate::BytesPerSecond(needs)
+        )),
+        Rank::InLine { rank, of } => Some(format!("it is {rank}. of {of} in line for an entry of the NIC")),
+        Rank::Waits { ms } => Some(format!("it is asked for again in {} s", ms.div_ceil(1_000))),
+    };
+    let sentences: Vec<String> = missed.into_iter().chain(rank).collect();
+    (!sentences.is_empty()).then(|| sentences.join("; "))
+}
+
 fn view(row: &TunnelRow, wanted: &Wanted) -> TunnelView {
     let of_row = |connection: &&Connection| connection.tunnels.contains(&row.name);
     let connection = wanted.connections.values().find(of_row);
@@ -75,6 +128,9 @@ fn view(row: &TunnelRow, wanted: &Wanted) -> TunnelView {
         connection: connection.map(|connection| connection.name.to_string()),
         auth: connection.map(|connection| connection.auth.word()),
         offload: connection.map(|connection| connection.offload.word()),
+        asks: None,
+        carried: None,
+        why_not_more: None,
         state: "waiting",
         reason: None,
         unmet: connection.map(ipsec::unmet).unwrap_or_default(),
@@ -113,6 +169,8 @@ mod tests {
     use super::*;
     use ipsec_drive::{Host, Offload};
 
+    const NOW: Millis = Millis(0);
+
     fn rows() -> Rows {
         let row = |name: &str, options: &[(&str, &str)]| {
             let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -130,7 +188,7 @@ mod tests {
         let name = wanted.connections.keys().next().unwrap().clone();
         let shown = |state: State, initiated: u32| {
             let known = [(name.clone(), Progress { state, initiated })].into();
-            let views = of(&rows, &wanted, &known);
+            let views = of(&rows, &wanted, &known, &Mover::default(), NOW);
             assert!(!format!("{views:?}").contains("CANARY"));
             assert_eq!(views[1].state, "rejected");
             assert!(views[1].reason.as_deref().unwrap().starts_with("options:remote_ip is \"flow\""));
@@ -141,9 +199,34 @@ mod tests {
         let (state, reason, _) = shown(State::Loaded, 3);
         assert_eq!(state, "loaded");
         assert!(reason.unwrap().contains("tried 3 times"));
-        let view = &of(&rows, &wanted, &Known::new())[0];
+        let view = &of(&rows, &wanted, &Known::new(), &Mover::default(), NOW)[0];
+        assert_eq!((view.asks, view.carried), (Some("packet"), None));
         assert_eq!((view.auth, view.offload, view.state), (Some("psk"), Some("packet"), "waiting"));
         assert_eq!(view.unmet, ["its replay window is 512 packets, and NICs have 32, 64, 128 and 256 alone"]);
+    }
+
+    #[test]
+    fn why_a_nic_does_no_more_is_a_sentence() {
+        let why = |rank, missed, packet_again_ms, carried| {
+            let ranked = Ranked { rank, asks: Offload::Auto, missed, packet_again_ms };
+            why_not_more(&ranked, Some(carried)).unwrap_or_default()
+        };
+        let software = Carried::Software;
+        assert_eq!(why(Rank::Held, None, None, Carried::Packet), "");
+        assert!(why(Rank::Held, None, None, Carried::Crypto).contains("at each rekey"));
+        assert!(why(Rank::Held, None, Some(1_001), Carried::Crypto).ends_with("asked for again in 2 s"));
+        assert_eq!(
+            why(Rank::TooSlow { rate: 1_000, needs: 125_000 }, None, None, software),
+            "it moves 8 kbit/s, and an entry is for 1 Mbit/s and more"
+        );
+        assert_eq!(
+            why(Rank::Waits { ms: 240_000 }, Some((Missed::CameInSoftware, 2)), None, software),
+            "asked of a NIC 2 times, it came up in software; it is asked for again in 240 s"
+        );
+        assert_eq!(
+            why(Rank::InLine { rank: 3, of: 9 }, None, None, software),
+            "it is 3. of 9 in line for an entry of the NIC"
+        );
     }
 
     #[test]

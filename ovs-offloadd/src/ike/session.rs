@@ -1,10 +1,12 @@
 //! A session with charon: what it has is read, what is next is done, until it is lost or the orders are others.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipsec_drive::vici::Builder;
-use ipsec_drive::{Auth, Connection, ConnectionName, Millis, Reconciler, Step, There, Wanted, strongswan};
+use ipsec_drive::{
+    Auth, Connection, ConnectionName, Kernel, Mover, Moves, Reconciler, Step, There, Wanted, strongswan,
+};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -12,7 +14,7 @@ use super::certificates::{self, Files};
 use super::driver::monitor;
 use super::progress::{self, Log};
 use super::vici::{Failure, Vici};
-use super::{Orders, Report, Rows, Standing};
+use super::{OffloadReport, Orders, Report, Rows, Standing, now};
 
 /// The longest wait for an answer: what charon has is listed when none of it is just being negotiated, which took it 12 s on an emulated
 /// machine.
@@ -42,8 +44,10 @@ pub(super) struct Session {
     told: Vici,
     version: String,
     reconciler: Reconciler,
+    mover: Mover,
+    /// What was done before this session.
+    moved_before: Moves,
     log: Log,
-    began: Instant,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -53,7 +57,7 @@ impl Session {
     ///
     /// # Errors
     /// Nobody is there who can be driven, in a sentence.
-    pub(super) async fn open(socket: &Path) -> Result<Self, String> {
+    pub(super) async fn open(socket: &Path, moved_before: Moves) -> Result<Self, String> {
         let mut asks = Vici::connect(socket, LIMIT).await?;
         let mut told = Vici::connect(socket, LIMIT).await?;
         let words = |failure| match failure {
@@ -72,23 +76,27 @@ impl Session {
             told,
             version,
             reconciler: Reconciler::default(),
+            mover: Mover::default(),
+            moved_before,
             log: Log::default(),
-            began: Instant::now(),
             key: None,
         })
     }
 
-    fn now(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    /// What was moved, before this session and in it.
+    pub(super) fn moves(&self) -> Moves {
+        self.moved_before + self.mover.moves()
     }
 
     /// Does what is ordered until that is over.
     pub(super) async fn drive(
         &mut self,
         orders: &mut watch::Receiver<Orders>,
+        kernel: &mut watch::Receiver<Option<Kernel>>,
         report: &watch::Sender<Report>,
     ) -> End {
         loop {
+            let told = kernel.borrow_and_update().clone();
             let now = orders.borrow_and_update().clone();
             let Some(rows) = now.rows.as_ref().filter(|_| now.drive && now.vici == self.socket) else {
                 return End::OtherOrders;
@@ -97,13 +105,17 @@ impl Session {
             if monitor(&now.rundir).is_some() {
                 return End::OtherOrders;
             }
-            let again = match self.turn(rows, &now, report).await {
+            let again = match self.turn(rows, &now, told.as_ref(), report).await {
                 Ok(again) => again,
                 Err(why) => return End::Lost(why),
             };
             let due = tokio::time::sleep(again);
             let told = tokio::select! {
                 changed = orders.changed() => match changed {
+                    Ok(()) => Ok(()),
+                    Err(_) => return End::NoOrders,
+                },
+                changed = kernel.changed() => match changed {
                     Ok(()) => Ok(()),
                     Err(_) => return End::NoOrders,
                 },
@@ -139,14 +151,18 @@ impl Session {
         &mut self,
         rows: &Rows,
         orders: &Orders,
+        kernel: Option<&Kernel>,
         report: &watch::Sender<Report>,
     ) -> Result<Duration, String> {
         let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
-        let there = match self.look().await {
+        let mut there = match self.look().await {
             Ok(there) => there,
             Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
         };
-        let steps = self.reconciler.steps(self.now(), &wanted, &there);
+        self.mover.set_terms(now(), orders.terms);
+        let is_unmet = |connection: &Connection| !crate::ipsec::unmet(connection).is_empty();
+        let asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
+        let steps = self.reconciler.steps(now(), &asked, &there);
         for step in &steps {
             let answer = match self.take(step).await {
                 Ok(()) => Ok(()),
@@ -154,17 +170,20 @@ impl Session {
                 Err(Failure::Lost(why)) => return Err(why),
             };
             debug!(connection = %step.name(), step = word(step), ?answer, "step of IPsec");
-            self.reconciler.answered(self.now(), step, answer);
+            self.reconciler.answered(now(), step, answer);
         }
         self.forget_key(&wanted).await.map_err(|failure| match failure {
             Failure::Lost(why) | Failure::Refused(why) => why,
         })?;
         let progress = self.reconciler.progress().map(|(name, progress)| (name.clone(), progress)).collect();
         self.log.changes(&progress);
-        let tunnels = progress::of(rows, &wanted, &progress);
+        let tunnels = progress::of(rows, &wanted, &progress, &self.mover, now());
         let is_settled = tunnels.iter().all(progress::is_settled);
         let standing = Standing::Driving(self.version.clone());
-        report.send_modify(|report| (report.standing, report.tunnels) = (standing, tunnels));
+        let offload = OffloadReport { moves: self.moves(), entries: self.mover.entries().collect() };
+        report.send_modify(|report| {
+            (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
+        });
         Ok(match (steps.is_empty(), is_settled) {
             (false, _) => SOON,
             (true, false) => WHILE_UNSETTLED,
@@ -181,6 +200,7 @@ impl Session {
         let listed = self.asks.list("list-sas", "list-sa", |event| {
             there.children.extend(strongswan::child_sas(event));
             there.negotiating.extend(strongswan::negotiating(event));
+            there.established.extend(strongswan::established(event));
         });
         listed.await?;
         Ok(there)

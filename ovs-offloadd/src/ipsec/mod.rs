@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipsec_drive::{Carried, Device, EspId, KernelSa};
 use netlink_wire::xfrm::{Event, Policy, PolicyDirection, PolicyIndex, Sa, SaDirection, SaId};
 use offload_engine::IpsecPolicy;
 
@@ -19,6 +20,8 @@ pub use report::{Scene, sa_list, sa_why};
 const ROWS_MAX: usize = 65_536;
 /// `XFRM_POLICY` of protocols: any (0), and `IPSEC_PROTO_ANY` of a flush.
 const EVERY_PROTOCOL: [u8; 2] = [0, 255];
+/// `IPPROTO_ESP`
+const ESP: u8 = 50;
 /// Protocols of the kernel's tunnels: any, UDP, GRE.
 const OF_TUNNELS: [u8; 3] = [0, 17, 47];
 
@@ -42,6 +45,7 @@ pub struct Ipsec {
     told_meanwhile: Option<Touched>,
     is_read: bool,
     policies_changed: bool,
+    sas_changed: bool,
     /// Rows that were left out, for there are too many.
     pub left_out: u64,
     /// Soft and hard limits that were reached.
@@ -149,6 +153,7 @@ impl Ipsec {
     /// Forgets a security association, but not what it took.
     fn forget(&mut self, id: &SaId, counted: Option<(u64, u64)>) {
         let Some(sa) = self.sas.remove(id) else { return };
+        self.sas_changed = true;
         let class = self.class(&sa);
         let (bytes, packets) = counted.unwrap_or((sa.bytes, sa.packets));
         let gone = self.gone.entry(class).or_default();
@@ -186,6 +191,7 @@ impl Ipsec {
     }
 
     fn keep_sa(&mut self, sa: Sa) {
+        self.sas_changed = true;
         match self.sas.len() < ROWS_MAX || self.sas.contains_key(&sa.id) {
             true => drop(self.sas.insert(sa.id, sa)),
             false => self.left_out += 1,
@@ -227,7 +233,7 @@ impl Ipsec {
         for policy in reading.policies.into_iter().filter(is_good) {
             self.keep_policy(policy);
         }
-        (self.is_read, self.policies_changed) = (true, true);
+        (self.is_read, self.policies_changed, self.sas_changed) = (true, true, true);
     }
 
     /// The policies that are about tunnels with others, in order, where they may be others than when this was last asked;
@@ -240,6 +246,27 @@ impl Ipsec {
         protection.sort_unstable();
         protection.dedup();
         Some(protection)
+    }
+
+    /// Security associations of ESP as whoever drives an IKE daemon looks at them, where they may be others than when this was last asked;
+    /// none before all were read.
+    pub fn take_driven(&mut self) -> Option<BTreeMap<EspId, KernelSa>> {
+        if !self.is_read || !std::mem::take(&mut self.sas_changed) {
+            return None;
+        }
+        // Tunnels have no mark.
+        let of_tunnels = self.sas.values().filter(|sa| sa.id.proto == ESP && sa.id.mark.1 == 0);
+        let driven = of_tunnels.map(|sa| {
+            let carried = match sa.offload {
+                None => Carried::Software,
+                Some(offload) if offload.packet => Carried::Packet,
+                Some(_) => Carried::Crypto,
+            };
+            let device = sa.offload.map(|offload| Device(offload.ifindex.0));
+            let id = EspId { dst: sa.id.dst, spi: sa.id.spi.0 };
+            (id, KernelSa { carried, device, bytes: sa.bytes, packets: sa.packets })
+        });
+        Some(driven.collect())
     }
 
     /// Every security association, by its name.
@@ -356,6 +383,8 @@ pub(crate) mod sample {
 mod tests {
     use super::sample::{policy, sa};
     use super::*;
+    use netlink_wire::Ifindex;
+    use netlink_wire::xfrm::DeviceOffload;
 
     fn spis(ipsec: &Ipsec) -> Vec<u32> {
         ipsec.sas().map(|sa| sa.id.spi.0).collect()
@@ -378,6 +407,25 @@ mod tests {
         ipsec.told(Event::Sa(Box::new(sa(5))));
         ipsec.read(Reading { sas: vec![sa(3), sa(4)], policies: Vec::new() });
         assert_eq!(spis(&ipsec), [5]);
+    }
+
+    #[test]
+    fn security_associations_are_handed_to_the_driver_once_they_were_read_and_when_they_change() {
+        let mut ipsec = Ipsec::default();
+        ipsec.told(Event::Sa(Box::new(sa(1))));
+        assert_eq!(ipsec.take_driven(), None, "there may be others");
+        let mut carried = sa(2);
+        carried.offload = Some(DeviceOffload { ifindex: Ifindex(7), packet: true, inbound: false });
+        let (mut marked, mut of_ah) = (sa(3), sa(4));
+        (marked.id.mark, of_ah.id.proto) = ((1, 1), 51);
+        ipsec.begin();
+        ipsec.read(Reading { sas: vec![sa(1), carried, marked, of_ah], policies: Vec::new() });
+        let driven = ipsec.take_driven().unwrap();
+        let told: Vec<_> = driven.values().map(|sa| (sa.carried, sa.device, sa.bytes)).collect();
+        assert_eq!(told, [(Carried::Software, None, 1_000), (Carried::Packet, Some(Device(7)), 1_000)]);
+        assert_eq!(ipsec.take_driven(), None);
+        ipsec.told(Event::SaGone { id: sa(1).id, counted: None });
+        assert_eq!(ipsec.take_driven().map(|driven| driven.len()), Some(1));
     }
 
     #[test]

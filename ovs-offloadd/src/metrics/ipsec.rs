@@ -72,6 +72,51 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |status, _, out| out.put(&[], status.ipsec.acquires),
     },
     Family {
+        name: "offloadd_ipsec_tunnels",
+        kind: Kind::Gauge,
+        labels: &["asks", "offload"],
+        help: "Tunnels that are driven: what a NIC is asked for now, and what they have (unknown while they are not up).",
+        samples: |status, _, out| {
+            for group in &status.ipsec.tunnels {
+                out.put(&[group.asks, group.carried], group.tunnels);
+            }
+        },
+    },
+    Family {
+        name: "offloadd_ipsec_moves_total",
+        kind: Kind::Counter,
+        labels: &["what"],
+        help: "Tunnels' connections that came into a NIC (to_nic), left it (to_software), or were to come and did not (missed); and \
+               children that the kernel lost (lost).",
+        samples: |status, _, out| {
+            for (what, moves) in &status.ipsec.moves {
+                out.put(&[*what], *moves);
+            }
+        },
+    },
+    Family {
+        name: "offloadd_ipsec_entries",
+        kind: Kind::Gauge,
+        labels: &["device"],
+        help: "Entries that tunnels with offload auto have, by the device that has this host's address.",
+        samples: |status, _, out| {
+            for entries in &status.ipsec.entries {
+                out.put(&[entries.device.as_str()], u64::from(entries.used));
+            }
+        },
+    },
+    Family {
+        name: "offloadd_ipsec_entries_max",
+        kind: Kind::Gauge,
+        labels: &["device"],
+        help: "Entries that are known to fit: configured, or learned from refusals.",
+        samples: |status, _, out| {
+            for (entries, room) in status.ipsec.entries.iter().filter_map(|of| Some((of, of.room?))) {
+                out.put(&[entries.device.as_str()], u64::from(room));
+            }
+        },
+    },
+    Family {
         name: "offloadd_ipsec_rows_left_out",
         kind: Kind::Gauge,
         labels: &[],

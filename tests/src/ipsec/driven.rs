@@ -15,6 +15,7 @@ use super::nics::{
 pub(crate) const TESTS: &[Test] = &[
     fact!(tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port).needs(NEEDS),
     fact!(a_changed_setting_is_had_before_what_was_there_goes).needs(NEEDS),
+    fact!(what_a_nic_was_asked_for_and_came_in_software_says_so).needs(NEEDS),
     fact!(a_charon_that_was_killed_has_its_connections_back).needs(NEEDS),
     fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
@@ -119,6 +120,30 @@ fn a_changed_setting_is_had_before_what_was_there_goes(lab: &mut Lab) -> Outcome
     })?;
     hosts.reach_each_other()?;
     hosts.are_private(lab, "not-to-be-had")
+}
+
+fn what_a_nic_was_asked_for_and_came_in_software_says_so(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V4, "")?;
+    hosts.tunnel("geneve", &[&psk()])?;
+    hosts.are_up()?;
+    let carried = |wanted: &'static str| {
+        let told = hosts.left.tunnel()?.unwrap_or_default();
+        let why = told["why_not_more"].as_str().unwrap_or_default().to_owned();
+        Ok(told["carried"] == "none" && told["asks"] == "none" && why.contains(wanted))
+    };
+    wait_until("it is told to move too little", DONE_WITHIN, || carried("an entry is for 1 Mbit/s and more"))
+        .map_err(|failure| hosts.explained(&failure))?;
+    let before = hosts.left.spis()?;
+    // No device here does IPsec.
+    let least = "external_ids:offloadd-ipsec-min-rate=\"0 bit/s\"";
+    hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", least])?;
+    wait_until("it is told what came of asking", DONE_WITHIN, || {
+        carried("asked of a NIC, it came up in software")
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    ensure!(hosts.left.spis()?.iter().all(|spi| !before.contains(spi)), "nothing was negotiated");
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "asked-for")
 }
 
 fn a_charon_that_was_killed_has_its_connections_back(lab: &mut Lab) -> Outcome {

@@ -9,7 +9,7 @@ use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output,
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
 use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
-    a_tunnel_with_a_key_is_encrypted_by_both_nics,
+    a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
+    fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
 ];
 
 const NEEDS: &[Need] = &[Need::Daemon, Need::Strongswan];
@@ -134,13 +135,15 @@ fn what_a_nic_was_asked_for_and_came_in_software_says_so(lab: &mut Lab) -> Outco
     wait_until("it is told to move too little", DONE_WITHIN, || carried("an entry is for 1 Mbit/s and more"))
         .map_err(|failure| hosts.explained(&failure))?;
     let before = hosts.left.spis()?;
-    // No device here does IPsec.
+    // What moves nothing is asked for nowhere. No device here does IPsec.
+    let pings = Pings::start(&hosts.left.netns, hosts.right.inner, 100, 64)?;
     let least = "external_ids:offloadd-ipsec-min-rate=\"0 bit/s\"";
     hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", least])?;
     wait_until("it is told what came of asking", DONE_WITHIN, || {
         carried("asked of a NIC, it came up in software")
     })
     .map_err(|failure| hosts.explained(&failure))?;
+    pings.stop()?;
     ensure!(hosts.left.spis()?.iter().all(|spi| !before.contains(spi)), "nothing was negotiated");
     hosts.reach_each_other()?;
     hosts.are_private(lab, "asked-for")

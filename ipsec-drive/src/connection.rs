@@ -169,6 +169,9 @@ pub struct Connection {
     pub encap: bool,
     /// Packets that the guard against replay looks back; none for the IKE daemon's default.
     pub replay_window: Option<u32>,
+    /// Tells children from those before them: strongSwan makes none beside one with just the same settings (6.0.1: `not
+    /// establishing CHILD_SA due to existing duplicate`). Of what is wanted it is 0, and whoever loads it counts.
+    pub generation: u32,
 }
 
 #[cfg(test)]

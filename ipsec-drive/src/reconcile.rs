@@ -119,6 +119,10 @@ struct Entry {
     is_up: bool,
     /// Children that others are to be had for.
     outdated: BTreeMap<u32, Outdated>,
+    /// That of the children that are made from now on.
+    generation: u32,
+    /// It is initiated at once when it is loaded: packets may be lost meanwhile.
+    is_urgent: bool,
 }
 
 /// Why others are to be had for a child.
@@ -193,7 +197,8 @@ impl Reconciler {
                 entry.loaded = Some(connection.clone());
                 (entry.refused, entry.failures) = (None, 0);
                 (entry.initiated, entry.is_up) = (0, false);
-                entry.initiate_not_before = first_try(now, connection);
+                let is_urgent = core::mem::take(&mut entry.is_urgent);
+                entry.initiate_not_before = if is_urgent { now } else { first_try(now, connection) };
             }
             (Step::Initiate { .. }, answer) => {
                 entry.refused = answer.err();
@@ -243,6 +248,9 @@ impl Entry {
             initiate_not_before: now,
             is_up: false,
             outdated: BTreeMap::new(),
+            // Another than that of an earlier daemon, most likely.
+            generation: (now.0 / 1_000) as u32,
+            is_urgent: false,
         }
     }
 
@@ -257,19 +265,28 @@ impl Entry {
         self.outdated.retain(|id, _| has.iter().any(|child| child.id == *id));
         for child in has.iter().filter(|child| there.renew.contains(&child.id)) {
             if self.outdated.insert(child.id, Outdated::Otherwise) != Some(Outdated::Otherwise) {
-                self.initiate_not_before = now;
+                self.is_urgent = true;
             }
         }
-        let is_as_wanted = self.loaded.as_ref().is_some_and(|loaded| is_same(loaded, connection));
+        if self.is_urgent && self.loaded.as_ref().is_some_and(|loaded| loaded.generation == self.generation) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+        let is_new = |loaded: &Connection| loaded.generation != self.generation;
+        let is_as_wanted =
+            self.loaded.as_ref().is_some_and(|loaded| is_same(loaded, connection) && !is_new(loaded));
         if !is_as_wanted {
             if now >= self.not_before {
+                if !has.is_empty() && !self.loaded.as_ref().is_some_and(is_new) {
+                    self.generation = self.generation.wrapping_add(1);
+                }
+                let connection = Connection { generation: self.generation, ..connection.clone() };
                 steps.push(Step::Load(connection.clone()));
-                self.outdates(connection, has, there, steps);
+                self.outdates(&connection, has, there, steps);
             }
             return;
         }
         // Its tunnels may be others.
-        self.loaded = Some(connection.clone());
+        self.loaded = Some(Connection { generation: self.generation, ..connection.clone() });
         let is_fresh = |child: &&&ChildSa| !self.outdated.contains_key(&child.id);
         let fresh: BTreeSet<&str> = has.iter().filter(is_fresh).map(|child| &*child.child).collect();
         let missing = children(connection).into_iter().map(|(child, _)| child);
@@ -304,6 +321,8 @@ impl Entry {
             let why = self.outdated.get(&child.id);
             if is_otherwise || why == Some(&Outdated::Otherwise) {
                 self.outdated.insert(child.id, Outdated::Otherwise);
+            } else if loaded.offload == connection.offload {
+                // It is another's turn.
             } else if may_stay && there.stay.contains(&child.id) {
                 self.outdated.remove(&child.id);
             } else {

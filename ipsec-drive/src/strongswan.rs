@@ -16,6 +16,9 @@ const PROPOSALS: [&str; 2] =
     ["aes256gcm16-prfsha256-ecp256-modp2048", "aes256gcm16-prfsha384-ecp384-modp2048"];
 /// Of ESP: the first with fresh keys at each rekey.
 const ESP_PROPOSALS: [&str; 2] = ["aes256gcm16-ecp256-modp2048-esn-noesn", "aes256gcm16-esn-noesn"];
+/// Age at which a child is negotiated anew, in seconds: charon's default and, so that generations differ, some more.
+const REKEY_S: u32 = 3_600;
+const GENERATIONS: u32 = 64;
 /// Time without a sign of the peer after which it is asked for one.
 const DPD_DELAY: &str = "30s";
 
@@ -79,6 +82,7 @@ pub fn load_conn(connection: &Connection, certificates: &Certificates) -> Builde
                         .value("dpd_action", "trap")
                         .value("close_action", "trap");
                     child.value("hw_offload", hw_offload(connection.offload));
+                    child.value("rekey_time", format!("{}s", REKEY_S + connection.generation % GENERATIONS));
                     if let Some(window) = connection.replay_window {
                         child.value("replay_window", window.to_string());
                     }
@@ -254,6 +258,19 @@ mod tests {
             assert_eq!(child.value("start_action"), Some("trap"), "nothing leaves in the clear");
             assert_eq!(child.value("replay_window"), Some("64"));
         }
+    }
+
+    #[test]
+    fn children_of_two_generations_differ() {
+        let options = [("psk", "swordfish"), ("remote_ip", "192.0.2.2")];
+        let mut gre = connection("gre", &options, &Host::default());
+        let mut rekey_time = |generation| {
+            gre.generation = generation;
+            let conn = loaded(&gre, &Certificates::default());
+            let (_, child) = conn.section("children").unwrap().sections().next().unwrap();
+            child.value("rekey_time").unwrap().to_string()
+        };
+        assert_eq!([rekey_time(0), rekey_time(63), rekey_time(64)], ["3600s", "3663s", "3600s"]);
     }
 
     #[test]

@@ -165,6 +165,7 @@ fn connection(row: &TunnelRow, host: &Host, offload: Offload) -> Result<Connecti
         offload,
         encap: false,
         replay_window: None,
+        generation: 0,
     };
     for (option, value) in &row.custom {
         set(&mut connection, option, value).map_err(|why| Reason::Custom {

@@ -234,7 +234,11 @@ fn a_child_that_is_to_be_had_anew_is_negotiated_at_once_and_goes_when_the_other_
     let lost = daemon.there.children[0].id;
     daemon.there.renew.insert(lost);
     let steps = daemon.settle(&mut reconciler, 1, &wanted);
-    assert_eq!(words(&steps), ["initiate", "terminate"]);
+    assert_eq!(
+        words(&steps),
+        ["load", "initiate", "terminate"],
+        "beside one of its generation it would be a duplicate"
+    );
     assert!(daemon.there.children.iter().all(|child| child.id != lost));
     assert_eq!(daemon.there.children.len(), 2);
 }

@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) children: Vec<ChildSa>,
     pub(crate) kernel: BTreeMap<EspId, KernelSa>,
     on_their_way: Vec<(u64, ConnectionName, String)>,
+    /// What children were made with: none is made beside one of the same.
+    made_with: BTreeMap<u32, (Offload, u32)>,
     told: Kernel,
     was_busy: bool,
     next: u32,
@@ -93,6 +95,7 @@ impl World {
             children: Vec::new(),
             kernel: BTreeMap::new(),
             on_their_way: Vec::new(),
+            made_with: BTreeMap::new(),
             told: Kernel { devices: [(LOCAL, NIC)].into(), ..Kernel::default() },
             was_busy: false,
             next: 0,
@@ -186,7 +189,13 @@ impl World {
                 (Offload::Auto | Offload::None, _) => Carried::Software,
                 (Offload::Packet | Offload::Crypto, _) => continue,
             };
+            let with = (connection.offload, connection.generation % 64);
+            let is_duplicate = |there: &ChildSa| there.child == child && self.made_with[&there.id] == with;
+            if self.children.iter().any(is_duplicate) {
+                continue;
+            }
             self.next += 1;
+            self.made_with.insert(self.next, with);
             let new = ChildSa {
                 connection: name.as_str().to_owned(),
                 child,

@@ -98,6 +98,8 @@ impl Mover {
             }
         }
         self.hold_to_their_word(&children, is_ranked, renew);
+        let told = wanted.connections.values().filter(|connection| !is_ranked(&connection.name));
+        renew.extend(told.flat_map(|told| not_as_told(told, &children, kernel, reconciler)));
         self.observe(now, &children, kernel);
         for (name, connection) in wanted.connections.iter().filter(|(name, _)| is_ranked(name)) {
             let fact = Fact {
@@ -219,6 +221,20 @@ fn children_of<'a>(wanted: &Wanted, all: &'a [ChildSa]) -> Children<'a> {
         }
     }
     children
+}
+
+/// Children of a connection that is told what to have which may have been made with what it had to have before, and are carried otherwise.
+fn not_as_told(
+    told: &Connection,
+    children: &Children<'_>,
+    kernel: &Kernel,
+    reconciler: &Reconciler,
+) -> Vec<u32> {
+    let is_otherwise = |child: &&&ChildSa| {
+        reconciler.is_in_doubt(&told.name, child.id)
+            && kernel.carriage(child).is_some_and(|carriage| !carriage.fits(told.offload))
+    };
+    children.get(&told.name).into_iter().flatten().filter(is_otherwise).map(|child| child.id).collect()
 }
 
 /// Entries of each device that no ranked connection has.

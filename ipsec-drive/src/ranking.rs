@@ -17,6 +17,8 @@ use crate::{Carriage, Carried, Connection, ConnectionName, Device, Millis, Offlo
 const SLOWER: u64 = 120;
 /// Initiations without a child, after which less is asked for.
 const TRIES: u32 = 3;
+/// How often children are had anew that came in software and may have been made before a NIC was asked for.
+const DOUBTS: u32 = 2;
 /// The first wait before mode packet is tried again where a connection came up without it alone, and the longest.
 const PACKET_AGAIN_MS: u64 = 120_000;
 const PACKET_AGAIN_MS_MAX: u64 = 7_200_000;
@@ -156,6 +158,8 @@ struct Tunnel {
     is_lesser: bool,
     packet_again: Option<(Millis, u64)>,
     missed: Option<(Missed, u32)>,
+    /// How often it was tried again since it was given an entry, for it was not sure what its children had asked for.
+    doubts: u32,
 }
 
 impl Tunnel {
@@ -246,7 +250,8 @@ impl Ranking {
                 }
             }
             None => {
-                let tunnel = Tunnel { id, nic, place, is_lesser: false, packet_again: None, missed: None };
+                let tunnel =
+                    Tunnel { id, nic, place, is_lesser: false, packet_again: None, missed: None, doubts: 0 };
                 self.tunnels.insert(name.clone(), tunnel);
                 self.names.insert(id, name.clone());
             }
@@ -270,6 +275,7 @@ impl Ranking {
         let asks = Some(tunnel.asks());
         let is_settled =
             fact.standing.is_some_and(|standing| standing.is_settled && standing.offload == asks);
+        let is_certain = fact.standing.is_some_and(|standing| standing.is_certain);
         let carriage = fact.carriage.filter(|_| is_settled);
         let tries = fact.standing.filter(|standing| standing.offload == asks);
         let is_tried = tries.is_some_and(|standing| standing.initiated >= TRIES);
@@ -291,6 +297,10 @@ impl Ranking {
                         self.moved_in += 1;
                         planner.placed(time, id);
                         return false;
+                    }
+                    Some(_) if !is_certain && tunnel.doubts < DOUBTS => {
+                        tunnel.doubts += 1;
+                        return true;
                     }
                     Some(_) => Some(Missed::CameInSoftware),
                     None if fact.standing.is_some_and(|standing| standing.is_refused) => {
@@ -343,6 +353,9 @@ impl Ranking {
                     (tunnel.place, tunnel.is_lesser, tunnel.packet_again) = (Place::Software, false, None);
                     self.moved_out += 1;
                     planner.unplaced(time, id);
+                } else {
+                    // The peer had it made just before the connection was loaded for software.
+                    return carriage.is_some();
                 }
             }
         }
@@ -359,7 +372,7 @@ impl Ranking {
             for (ids, place) in places {
                 for name in ids.iter().filter_map(|id| self.names.get(id)) {
                     if let Some(tunnel) = self.tunnels.get_mut(name) {
-                        tunnel.place = place;
+                        (tunnel.place, tunnel.doubts) = (place, 0);
                     }
                 }
             }

@@ -123,6 +123,12 @@ struct Entry {
     generation: u32,
     /// It is initiated at once when it is loaded: packets may be lost meanwhile.
     is_urgent: bool,
+    /// All children that were listed last.
+    listed: BTreeSet<u32>,
+    /// It was loaded, and nothing was listed since then that shows which children came before.
+    is_just_loaded: bool,
+    /// Children that may have come just before it was loaded, with other settings.
+    in_doubt: BTreeSet<u32>,
 }
 
 /// Why others are to be had for a child.
@@ -143,6 +149,8 @@ pub(crate) struct Standing {
     pub(crate) is_refused: bool,
     /// All children are there, and none of them is to be had anew.
     pub(crate) is_settled: bool,
+    /// All of them were made with what is loaded, for sure.
+    pub(crate) is_certain: bool,
     /// How often it was initiated since it was loaded or up.
     pub(crate) initiated: u32,
 }
@@ -168,9 +176,9 @@ impl Reconciler {
         let ours: BTreeSet<ConnectionName> = there.connections.iter().cloned().chain(with_sas).collect();
         let stale = ours.into_iter().filter(|name| !wanted.connections.contains_key(name));
         steps.extend(stale.map(Step::Unload));
-        let mut installed: BTreeMap<&str, Vec<&ChildSa>> = BTreeMap::new();
-        for child in there.children.iter().filter(|child| child.is_installed) {
-            installed.entry(&child.connection).or_default().push(child);
+        let mut listed: BTreeMap<&str, Vec<&ChildSa>> = BTreeMap::new();
+        for child in &there.children {
+            listed.entry(&child.connection).or_default().push(child);
         }
         for (name, connection) in &wanted.connections {
             if steps.len() >= STEPS_MAX {
@@ -182,8 +190,10 @@ impl Reconciler {
                 // Somebody took it out.
                 entry.is_up = false;
             }
-            let has = installed.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
-            entry.step(now, connection, has, there, &mut steps);
+            let mut has = listed.remove(name.as_str()).unwrap_or_default();
+            entry.doubt(&has, there.negotiating.contains(name.as_str()));
+            has.retain(|child| child.is_installed);
+            entry.step(now, connection, &has, there, &mut steps);
         }
         steps.truncate(STEPS_MAX);
         steps
@@ -196,7 +206,7 @@ impl Reconciler {
             (Step::Load(connection), Ok(())) => {
                 entry.loaded = Some(connection.clone());
                 (entry.refused, entry.failures) = (None, 0);
-                (entry.initiated, entry.is_up) = (0, false);
+                (entry.initiated, entry.is_up, entry.is_just_loaded) = (0, false, true);
                 let is_urgent = core::mem::take(&mut entry.is_urgent);
                 entry.initiate_not_before = if is_urgent { now } else { first_try(now, connection) };
             }
@@ -218,8 +228,14 @@ impl Reconciler {
             offload: entry.loaded.as_ref().map(|loaded| loaded.offload),
             is_refused: entry.loaded.is_none() && entry.refused.is_some(),
             is_settled: entry.loaded.is_some() && entry.is_up && entry.outdated.is_empty(),
+            is_certain: entry.in_doubt.is_subset(&entry.outdated.keys().copied().collect()),
             initiated: entry.initiated,
         })
+    }
+
+    /// Whether a child may have been made with what its connection was loaded with before.
+    pub(crate) fn is_in_doubt(&self, name: &ConnectionName, child: u32) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.in_doubt.contains(&child))
     }
 
     /// How far each connection is.
@@ -251,7 +267,23 @@ impl Entry {
             // Another than that of an earlier daemon, most likely.
             generation: (now.0 / 1_000) as u32,
             is_urgent: false,
+            listed: BTreeSet::new(),
+            is_just_loaded: false,
+            in_doubt: BTreeSet::new(),
         }
+    }
+
+    /// Finds children that may not have been made with what is loaded. What strongSwan lists of a child does not tell which settings it
+    /// has (6.0.1), but order does: one that was not listed before the connection was loaded, and is when it is listed next, may have come
+    /// before that. The peer had it made, or we had and it was under way: as long as any is, there may be more.
+    fn doubt(&mut self, all: &[&ChildSa], is_negotiating: bool) {
+        let listed: BTreeSet<u32> = all.iter().map(|child| child.id).collect();
+        self.in_doubt.retain(|id| listed.contains(id));
+        if self.is_just_loaded {
+            self.in_doubt.extend(listed.difference(&self.listed));
+            self.is_just_loaded = is_negotiating;
+        }
+        self.listed = listed;
     }
 
     fn step(

@@ -98,6 +98,54 @@ fn a_nic_that_takes_nothing_is_asked_seldom_and_says_why() {
 }
 
 #[test]
+fn what_the_peer_makes_just_before_we_load_is_not_what_a_nic_was_asked_for() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed, TUNNELS, fixed(), Offload::Auto);
+        for phase in 0..4 {
+            world.peer_is_first = world.names.iter().map(|name| (name.clone(), 1)).collect();
+            draw(&mut world);
+            world.seconds(HOUR);
+            assert_eq!(
+                world.mover.moves().missed,
+                0,
+                "seed {seed}, phase {phase}: the NIC took all it was asked"
+            );
+            // On the way out too: who is to leave does not stay with what the peer made in the NIC.
+            let (has, best) = world.share(ENTRIES as usize);
+            assert!(has * 10 >= best * 9, "seed {seed}, phase {phase}: {has} of {best} bytes/s");
+            assert_eq!(world.in_nic().len(), ENTRIES as usize, "seed {seed}, phase {phase}");
+        }
+    }
+}
+
+#[test]
+fn a_nic_that_takes_nothing_is_asked_seldom_though_the_peer_always_comes_first() {
+    let mut world = World::new(1, TUNNELS, Terms::default(), Offload::Auto);
+    world.takes = Takes::Nothing;
+    world.peer_is_first = world.names.iter().map(|name| (name.clone(), u32::MAX)).collect();
+    draw(&mut world);
+    world.seconds(600);
+    let first = world.initiations();
+    world.seconds(8 * HOUR);
+    let later = (world.initiations() - first) / 2;
+    assert!((1..=24).contains(&later), "{later} negotiations in eight hours");
+    assert!(world.mover.moves().missed > 0);
+}
+
+#[test]
+fn what_is_told_to_have_mode_packet_has_it_though_the_peer_came_first() {
+    let mut world = World::new(1, 2, fixed(), Offload::None);
+    world.seconds(60);
+    world.peer_is_first = world.names.iter().map(|name| (name.clone(), 1)).collect();
+    world.wanted.connections.values_mut().for_each(|connection| connection.offload = Offload::Packet);
+    world.seconds(60);
+    assert!(world.kernel.values().all(|sa| sa.carried == Carried::Packet), "{:?}", world.kernel);
+    let steps = world.steps.clone();
+    world.seconds(600);
+    assert_eq!(world.steps, steps, "once");
+}
+
+#[test]
 fn what_does_not_come_up_with_mode_packet_has_crypto_and_packet_is_tried_again() {
     let mut world = World::new(1, 4, Terms::default(), Offload::Auto);
     world.takes = Takes::CryptoAlone;

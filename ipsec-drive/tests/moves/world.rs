@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipsec_drive::strongswan::ChildSa;
+use ipsec_drive::strongswan::{ChildSa, children};
 use ipsec_drive::{
     Carried, Connection, ConnectionName, Device, EspId, Host, Kernel, KernelSa, Millis, Mover, Offload,
     Reconciler, Step, Terms, There, TunnelRow, Wanted, wanted,
@@ -36,6 +36,13 @@ pub(crate) enum Takes {
     CryptoAlone,
 }
 
+/// Who has a child made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByUs,
+    ByPeer,
+}
+
 pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) now: u64,
@@ -50,6 +57,8 @@ pub(crate) struct World {
     pub(crate) takes: Takes,
     /// Of a hundred initiations so many are not answered.
     pub(crate) silent_percent: u64,
+    /// Before so many loads with another offload the peer comes first, which has children made with the settings of before.
+    pub(crate) peer_is_first: BTreeMap<ConnectionName, u32>,
     loaded: BTreeMap<ConnectionName, Connection>,
     pub(crate) children: Vec<ChildSa>,
     pub(crate) kernel: BTreeMap<EspId, KernelSa>,
@@ -91,6 +100,7 @@ impl World {
             room: usize::MAX,
             takes: Takes::Everything,
             silent_percent: 0,
+            peer_is_first: BTreeMap::new(),
             loaded: BTreeMap::new(),
             children: Vec::new(),
             kernel: BTreeMap::new(),
@@ -179,44 +189,64 @@ impl World {
             .partition::<Vec<_>, _>(|(at, ..)| *at <= self.now);
         self.on_their_way = wait;
         for (_, name, child) in come {
-            let Some(connection) = self.loaded.get(&name) else { continue };
-            let has_room =
-                self.kernel.values().filter(|sa| sa.carried > Carried::Software).count() + 2 <= self.room;
-            let carried = match (connection.offload, self.takes) {
-                (Offload::Auto | Offload::Packet, Takes::CryptoAlone) => continue,
-                (Offload::Auto, Takes::Everything) if has_room => Carried::Packet,
-                (Offload::Crypto, Takes::Everything | Takes::CryptoAlone) if has_room => Carried::Crypto,
-                (Offload::Auto | Offload::None, _) => Carried::Software,
-                (Offload::Packet | Offload::Crypto, _) => continue,
-            };
-            let with = (connection.offload, connection.generation % 64);
-            let is_duplicate = |there: &ChildSa| there.child == child && self.made_with[&there.id] == with;
-            if self.children.iter().any(is_duplicate) {
-                continue;
-            }
-            self.next += 1;
-            self.made_with.insert(self.next, with);
-            let new = ChildSa {
-                connection: name.as_str().to_owned(),
-                child,
-                id: self.next,
-                is_installed: true,
-                local: Some(LOCAL),
-                remote: Some(connection.remote),
-                spis: [Some(self.next), Some(self.next)],
-            };
-            for id in new.ids().into_iter().flatten() {
-                let device = (carried > Carried::Software).then_some(NIC);
-                let before = self.kernel.insert(id, KernelSa { carried, device, bytes: 0, packets: 0 });
-                assert_eq!(before, None, "a key in two places");
-            }
-            self.children.push(new);
+            self.make(&name, child, Asked::ByUs);
+        }
+    }
+
+    /// A child comes, with the settings that its connection is loaded with at this moment.
+    fn make(&mut self, name: &ConnectionName, child: String, asked: Asked) {
+        let Some(connection) = self.loaded.get(name) else { return };
+        let has_room =
+            self.kernel.values().filter(|sa| sa.carried > Carried::Software).count() + 2 <= self.room;
+        let carried = match (connection.offload, self.takes) {
+            (Offload::Auto | Offload::Packet, Takes::CryptoAlone) => return,
+            (Offload::Auto | Offload::Packet, Takes::Everything) if has_room => Carried::Packet,
+            (Offload::Crypto, Takes::Everything | Takes::CryptoAlone) if has_room => Carried::Crypto,
+            (Offload::Auto | Offload::None, _) => Carried::Software,
+            (Offload::Packet | Offload::Crypto, _) => return,
+        };
+        let with = (connection.offload, connection.generation % 64);
+        let is_duplicate = |there: &ChildSa| there.child == child && self.made_with[&there.id] == with;
+        // Whoever initiates looks for it.
+        if asked == Asked::ByUs && self.children.iter().any(is_duplicate) {
+            return;
+        }
+        self.next += 1;
+        self.made_with.insert(self.next, with);
+        let new = ChildSa {
+            connection: name.as_str().to_owned(),
+            child,
+            id: self.next,
+            is_installed: true,
+            local: Some(LOCAL),
+            remote: Some(connection.remote),
+            spis: [Some(self.next), Some(self.next)],
+        };
+        for id in new.ids().into_iter().flatten() {
+            let device = (carried > Carried::Software).then_some(NIC);
+            let before = self.kernel.insert(id, KernelSa { carried, device, bytes: 0, packets: 0 });
+            assert_eq!(before, None, "a key in two places");
+        }
+        self.children.push(new);
+    }
+
+    /// The peer moves the connection too, and is faster.
+    fn peer_comes_first(&mut self, with: &Connection) {
+        let name = &with.name;
+        let is_another = self.loaded.get(name).is_some_and(|loaded| loaded.offload != with.offload);
+        let Some(times) = self.peer_is_first.get_mut(name).filter(|times| is_another && **times > 0) else {
+            return;
+        };
+        *times -= 1;
+        for (child, _) in children(with) {
+            self.make(name, child, Asked::ByPeer);
         }
     }
 
     fn take(&mut self, step: &Step) {
         let word = match step {
             Step::Load(connection) => {
+                self.peer_comes_first(connection);
                 self.loaded.insert(connection.name.clone(), connection.clone());
                 "load"
             }

@@ -73,6 +73,18 @@ pub struct Kernel {
     pub devices: BTreeMap<IpAddr, Device>,
 }
 
+/// What is known of what the kernel has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing before it has been read.
+    #[default]
+    NotYet,
+    /// Nothing, for it is not told to us.
+    Never,
+    /// This.
+    Known(Kernel),
+}
+
 /// Where the security associations of a child are carried: the least that a device does for one of them, and the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carriage {

@@ -24,7 +24,7 @@ mod wanted;
 
 pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
 pub use demand::Planned;
-pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa};
+pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa, Seen};
 pub use moving::{Mover, Moves};
 pub use ranking::{Missed, Rank, Ranked, Terms};
 pub use reconcile::{Millis, Progress, Reconciler, State, Step, There};

@@ -11,7 +11,7 @@ use crate::ranking::{Fact, Ranking};
 use crate::strongswan::ChildSa;
 use crate::{
     Carriage, Carried, Connection, ConnectionName, Device, EspId, Kernel, Millis, Offload, Ranked,
-    Reconciler, Terms, There, Wanted,
+    Reconciler, Seen, Terms, There, Wanted,
 };
 
 /// Security associations of others that count as an entry: as many as a tunnel over UDP has.
@@ -66,21 +66,30 @@ impl Mover {
     /// What is to be asked for now, in place of what is wanted; and, in `there`, which children are to be had anew, and which stay where
     /// they are though another offload is asked for. `is_unmet` says of a connection that a NIC's demand is known which it does not meet.
     ///
-    /// While nothing is known of the kernel, `auto` is the IKE daemon's to act on: it tries mode packet, crypto, and software.
+    /// Where nothing will be known of the kernel, `auto` is the IKE daemon's to act on: it tries mode packet, crypto, and software. What
+    /// comes before the kernel has been read comes up in software, as everything does that is ranked.
     pub fn turn(
         &mut self,
         now: Millis,
         wanted: &Wanted,
         there: &mut There,
-        kernel: Option<&Kernel>,
+        seen: &Seen,
         reconciler: &Reconciler,
         is_unmet: impl Fn(&Connection) -> bool,
     ) -> Wanted {
         let mut asked = wanted.clone();
-        self.is_blind = kernel.is_none();
-        let Some(kernel) = kernel else { return asked };
+        self.is_blind = *seen == Seen::Never;
         let is_ranked = |name: &ConnectionName| {
             wanted.connections.get(name).is_some_and(|connection| connection.offload == Offload::Auto)
+        };
+        let kernel = match seen {
+            Seen::Known(kernel) => kernel,
+            Seen::Never => return asked,
+            Seen::NotYet => {
+                let ranked = asked.connections.iter_mut().filter(|(name, _)| is_ranked(name));
+                ranked.for_each(|(name, connection)| connection.offload = self.ranking.asks(name));
+                return asked;
+            }
         };
         self.ranking.retain(is_ranked);
         let There { children, established, renew, stay, .. } = there;

@@ -3,7 +3,7 @@
 mod world;
 
 use ipsec_drive::{Carried, ConnectionName, Millis, Missed, Offload, Rank, Terms};
-use world::{Takes, World};
+use world::{Sees, Takes, World};
 
 const SEEDS: u64 = 3;
 const ENTRIES: u32 = 8;
@@ -184,6 +184,21 @@ fn what_a_reset_nic_lost_is_negotiated_anew_and_comes_back_into_the_nic() {
         assert!(all_there, "seed {seed}: something is still lost");
         assert_eq!(world.mover.moves().lost, 2 * within.len() as u64);
     }
+}
+
+#[test]
+fn before_the_kernel_has_been_read_nothing_is_asked_of_a_nic_and_where_it_cannot_be_charon_tries_the_most() {
+    let mut world = World::new(1, TUNNELS, fixed(), Offload::Auto);
+    world.sees = Sees::NothingBefore(5_000);
+    draw(&mut world);
+    world.seconds(60);
+    assert!(world.in_nic().len() <= ENTRIES as usize, "{:?}", world.in_nic());
+    world.seconds(HOUR);
+    assert_eq!(world.in_nic().len(), ENTRIES as usize);
+    let mut world = World::new(1, TUNNELS, fixed(), Offload::Auto);
+    world.sees = Sees::Nothing;
+    world.seconds(60);
+    assert_eq!(world.in_nic().len(), usize::from(TUNNELS));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipsec_drive::strongswan::{ChildSa, children};
 use ipsec_drive::{
     Carried, Connection, ConnectionName, Device, EspId, Host, Kernel, KernelSa, Millis, Mover, Offload,
-    Reconciler, Step, Terms, There, TunnelRow, Wanted, wanted,
+    Reconciler, Seen, Step, Terms, There, TunnelRow, Wanted, wanted,
 };
 
 pub(crate) const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -36,6 +36,15 @@ pub(crate) enum Takes {
     CryptoAlone,
 }
 
+/// What the daemon sees of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sees {
+    Kernel,
+    /// In milliseconds.
+    NothingBefore(u64),
+    Nothing,
+}
+
 /// Who has a child made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
@@ -55,6 +64,7 @@ pub(crate) struct World {
     /// Security associations that the NIC has room for.
     pub(crate) room: usize,
     pub(crate) takes: Takes,
+    pub(crate) sees: Sees,
     /// Of a hundred initiations so many are not answered.
     pub(crate) silent_percent: u64,
     /// Before so many loads with another offload the peer comes first, which has children made with the settings of before.
@@ -99,6 +109,7 @@ impl World {
             reconciler: Reconciler::default(),
             room: usize::MAX,
             takes: Takes::Everything,
+            sees: Sees::Kernel,
             silent_percent: 0,
             peer_is_first: BTreeMap::new(),
             loaded: BTreeMap::new(),
@@ -140,8 +151,13 @@ impl World {
             ..There::default()
         };
         let now = Millis(self.now);
-        let asked =
-            self.mover.turn(now, &self.wanted, &mut there, Some(&self.told), &self.reconciler, |_| false);
+        let seen = match self.sees {
+            Sees::Kernel => Seen::Known(self.told.clone()),
+            Sees::NothingBefore(then) if self.now >= then => Seen::Known(self.told.clone()),
+            Sees::NothingBefore(_) => Seen::NotYet,
+            Sees::Nothing => Seen::Never,
+        };
+        let asked = self.mover.turn(now, &self.wanted, &mut there, &seen, &self.reconciler, |_| false);
         let steps = self.reconciler.steps(now, &asked, &there);
         self.was_busy = !steps.is_empty();
         for step in steps {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipsec_drive::{Kernel, Terms};
+use ipsec_drive::{Seen, Terms};
 use tokio::sync::watch;
 
 use super::xfrm::Xfrm;
@@ -18,7 +18,7 @@ const READ_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Ike {
     orders: watch::Sender<Orders>,
-    kernel: watch::Sender<Option<Kernel>>,
+    kernel: watch::Sender<Seen>,
     report: watch::Receiver<Report>,
 }
 
@@ -26,7 +26,7 @@ impl Ike {
     /// Starts the task.
     pub(crate) fn start(config: &Config) -> Self {
         let (orders, read) = watch::channel(Orders::default());
-        let (kernel, told) = watch::channel(None);
+        let (kernel, told) = watch::channel(Seen::NotYet);
         let ike = Self { orders, kernel, report: ike::start(read, told) };
         ike.configure(config);
         ike
@@ -74,7 +74,9 @@ impl Ike {
         }
         xfrm.look_every(READ_EVERY);
         if let Some(kernel) = xfrm.take_driven() {
-            self.kernel.send_replace(Some(kernel));
+            self.kernel.send_replace(Seen::Known(kernel));
+        } else if xfrm.why_not().is_some() {
+            self.kernel.send_if_modified(|seen| std::mem::replace(seen, Seen::Never) != Seen::Never);
         }
     }
 

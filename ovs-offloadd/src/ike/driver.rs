@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ipsec_drive::{Kernel, Moves};
+use ipsec_drive::{Moves, Seen};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Starts the task; it ends when nobody gives orders any more.
 pub(crate) fn start(
     orders: watch::Receiver<Orders>,
-    kernel: watch::Receiver<Option<Kernel>>,
+    kernel: watch::Receiver<Seen>,
 ) -> watch::Receiver<Report> {
     let (report, read) = watch::channel(Report::default());
     tokio::spawn(run(orders, kernel, report));
@@ -30,7 +30,7 @@ pub(crate) fn start(
 
 async fn run(
     mut orders: watch::Receiver<Orders>,
-    mut kernel: watch::Receiver<Option<Kernel>>,
+    mut kernel: watch::Receiver<Seen>,
     report: watch::Sender<Report>,
 ) {
     let mut moves = Moves::default();
@@ -119,7 +119,7 @@ mod tests {
             ..Orders::default()
         };
         let (order, read) = watch::channel(orders);
-        let (_kernel, told) = watch::channel(None);
+        let (_kernel, told) = watch::channel(Seen::NotYet);
         let mut report = start(read, told);
         assert_eq!(report.borrow_and_update().standing, Standing::Off);
         order.send_modify(|orders| orders.drive = true);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipsec_drive::vici::Builder;
 use ipsec_drive::{
-    Auth, Connection, ConnectionName, Kernel, Mover, Moves, Reconciler, Step, There, Wanted, strongswan,
+    Auth, Connection, ConnectionName, Mover, Moves, Reconciler, Seen, Step, There, Wanted, strongswan,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -92,7 +92,7 @@ impl Session {
     pub(super) async fn drive(
         &mut self,
         orders: &mut watch::Receiver<Orders>,
-        kernel: &mut watch::Receiver<Option<Kernel>>,
+        kernel: &mut watch::Receiver<Seen>,
         report: &watch::Sender<Report>,
     ) -> End {
         loop {
@@ -105,7 +105,7 @@ impl Session {
             if monitor(&now.rundir).is_some() {
                 return End::OtherOrders;
             }
-            let again = match self.turn(rows, &now, told.as_ref(), report).await {
+            let again = match self.turn(rows, &now, &told, report).await {
                 Ok(again) => again,
                 Err(why) => return End::Lost(why),
             };
@@ -151,7 +151,7 @@ impl Session {
         &mut self,
         rows: &Rows,
         orders: &Orders,
-        kernel: Option<&Kernel>,
+        kernel: &Seen,
         report: &watch::Sender<Report>,
     ) -> Result<Duration, String> {
         let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);

@@ -7,7 +7,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::loss::Losses;
-use crate::ranking::{Fact, Ranking};
+use crate::place::Fact;
+use crate::ranking::Ranking;
 use crate::strongswan::ChildSa;
 use crate::{
     Carriage, Carried, Connection, ConnectionName, Device, EspId, Kernel, Millis, Offload, Ranked,

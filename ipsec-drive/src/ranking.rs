@@ -9,20 +9,12 @@ use alloc::vec::Vec;
 use policies::planner::{Capacity, Explanation, Planner, Refusal, Sample, Settings, Verdict};
 use policies::{Micros, Rate};
 
-use crate::reconcile::Standing;
+use crate::place::{Fact, Judged, Missed, Place, Tunnel, TunnelId};
 use crate::{Carriage, Carried, Connection, ConnectionName, Device, Millis, Offload};
 
 /// A tunnel's time goes so many times as slow as a megaflow's, since a move costs both ends a negotiation and not an entry of a table
 /// alone: half a second of the planner's is a minute here. All rates are so many times as high there.
 const SLOWER: u64 = 120;
-/// Initiations without a child, after which less is asked for.
-const TRIES: u32 = 3;
-/// How often children are had anew that came in software and may have been made before a NIC was asked for.
-const DOUBTS: u32 = 2;
-/// The first wait before mode packet is tried again where a connection came up without it alone, and the longest.
-const PACKET_AGAIN_MS: u64 = 120_000;
-const PACKET_AGAIN_MS_MAX: u64 = 7_200_000;
-
 /// What an operator says of ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -62,31 +54,6 @@ impl Terms {
             ..Settings::default()
         }
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct TunnelId(u32);
-
-/// Where a connection is, as far as the planner was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Software,
-    Promoting,
-    Placed,
-    Demoting,
-}
-
-/// Why a NIC does not have a connection that was to be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missed {
-    /// It came up, in software.
-    CameInSoftware,
-    /// It did not come up: its ends know each other, and have no child.
-    DidNotComeUp,
-    /// The peer did not answer.
-    PeerIsSilent,
-    /// The IKE daemon did not load it.
-    NotLoaded,
 }
 
 /// How a connection ranks.
@@ -132,44 +99,6 @@ pub struct Ranked {
     pub missed: Option<(Missed, u32)>,
     /// It came up without mode packet alone, which is tried again after so many milliseconds.
     pub packet_again_ms: Option<u64>,
-}
-
-/// What is known of a connection that is up, when it is judged.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Fact {
-    /// Where all its children are carried; none where the kernel has not told of all of them.
-    pub(crate) carriage: Option<Carriage>,
-    /// It has children that packets can use.
-    pub(crate) has_children: bool,
-    /// Its ends know each other.
-    pub(crate) is_established: bool,
-    /// As it was brought.
-    pub(crate) standing: Option<Standing>,
-    /// A demand of NICs is known that it does not meet.
-    pub(crate) is_unmet: bool,
-}
-
-#[derive(Debug)]
-struct Tunnel {
-    id: TunnelId,
-    nic: Option<Device>,
-    place: Place,
-    /// Mode crypto alone is asked for, for it did not come up with more.
-    is_lesser: bool,
-    packet_again: Option<(Millis, u64)>,
-    missed: Option<(Missed, u32)>,
-    /// How often it was tried again since it was given an entry, for it was not sure what its children had asked for.
-    doubts: u32,
-}
-
-impl Tunnel {
-    fn asks(&self) -> Offload {
-        match self.place {
-            Place::Software | Place::Demoting => Offload::None,
-            Place::Promoting | Place::Placed if self.is_lesser => Offload::Crypto,
-            Place::Promoting | Place::Placed => Offload::Auto,
-        }
-    }
 }
 
 /// The planners, one for each NIC, and the connections that they rank.
@@ -250,8 +179,7 @@ impl Ranking {
                 }
             }
             None => {
-                let tunnel =
-                    Tunnel { id, nic, place, is_lesser: false, packet_again: None, missed: None, doubts: 0 };
+                let tunnel = Tunnel::new(id, nic, place);
                 self.tunnels.insert(name.clone(), tunnel);
                 self.names.insert(id, name.clone());
             }
@@ -272,90 +200,25 @@ impl Ranking {
         let Some(tunnel) = self.tunnels.get_mut(name) else { return false };
         let Some(planner) = self.nics.get_mut(&tunnel.nic) else { return false };
         let (id, time) = (tunnel.id, at(now));
-        let asks = Some(tunnel.asks());
-        let is_settled =
-            fact.standing.is_some_and(|standing| standing.is_settled && standing.offload == asks);
-        let is_certain = fact.standing.is_some_and(|standing| standing.is_certain);
-        let carriage = fact.carriage.filter(|_| is_settled);
-        let tries = fact.standing.filter(|standing| standing.offload == asks);
-        let is_tried = tries.is_some_and(|standing| standing.initiated >= TRIES);
-        match tunnel.place {
-            Place::Software => match carriage {
-                // Rekeyed with the settings of before, or somebody else's doing.
-                Some(carriage) if carriage.least >= Carried::Crypto => {
-                    tunnel.place = Place::Placed;
-                    tunnel.missed = None;
-                    planner.placed(time, id);
-                }
-                Some(carriage) => return carriage.most > Carried::Software,
-                None => {}
-            },
-            Place::Promoting => {
-                let missed = match carriage {
-                    Some(carriage) if carriage.least >= Carried::Crypto => {
-                        (tunnel.place, tunnel.missed) = (Place::Placed, None);
-                        self.moved_in += 1;
-                        planner.placed(time, id);
-                        return false;
-                    }
-                    Some(_) if !is_certain && tunnel.doubts < DOUBTS => {
-                        tunnel.doubts += 1;
-                        return true;
-                    }
-                    Some(_) => Some(Missed::CameInSoftware),
-                    None if fact.standing.is_some_and(|standing| standing.is_refused) => {
-                        Some(Missed::NotLoaded)
-                    }
-                    None if is_tried && fact.is_established => Some(Missed::DidNotComeUp),
-                    None if is_tried => Some(Missed::PeerIsSilent),
-                    None => None,
-                };
-                if missed == Some(Missed::DidNotComeUp) && !tunnel.is_lesser {
-                    tunnel.lessen(now);
-                } else if let Some(missed) = missed {
-                    self.missed += 1;
-                    tunnel.miss(missed);
-                    // A NIC that takes none at all is full with none.
-                    let is_full = missed == Missed::CameInSoftware && !fact.is_unmet;
-                    let refusal = if is_full { Refusal::TableFull } else { Refusal::Transient };
-                    planner.refused(time, id, refusal);
-                }
+        let was = tunnel.place;
+        match tunnel.judge(now, fact) {
+            Judged::Stays => return false,
+            Judged::Anew => return true,
+            Judged::CameIn => {
+                self.moved_in += u64::from(was == Place::Promoting);
+                planner.placed(time, id);
             }
-            Place::Placed => {
-                let has_gone = match carriage {
-                    Some(carriage) => carriage.least == Carried::Software,
-                    None => !fact.has_children,
-                };
-                if has_gone {
-                    let is_half = carriage.is_some_and(|carriage| carriage.most > Carried::Software);
-                    self.moved_out += 1;
-                    (tunnel.place, tunnel.is_lesser, tunnel.packet_again) = (Place::Software, false, None);
-                    planner.unplaced(time, id);
-                    if is_half {
-                        tunnel.miss(Missed::CameInSoftware);
-                        planner.refused(time, id, Refusal::Transient);
-                    }
-                } else if is_tried && fact.is_established && !tunnel.is_lesser {
-                    tunnel.lessen(now);
-                } else if tunnel.is_lesser && tunnel.packet_again.is_some_and(|(again, _)| now >= again) {
-                    tunnel.is_lesser = false;
-                    return true;
-                } else if carriage.is_some_and(|carriage| carriage.least == Carried::Packet) {
-                    tunnel.packet_again = None;
-                }
+            Judged::Missed(missed) => {
+                self.missed += 1;
+                // A NIC that takes none at all is full with none.
+                let is_full = missed == Missed::CameInSoftware && !fact.is_unmet;
+                planner.refused(time, id, if is_full { Refusal::TableFull } else { Refusal::Transient });
             }
-            Place::Demoting => {
-                let is_out = match carriage {
-                    Some(carriage) => carriage.most == Carried::Software,
-                    None => !fact.has_children,
-                };
-                if is_out {
-                    (tunnel.place, tunnel.is_lesser, tunnel.packet_again) = (Place::Software, false, None);
-                    self.moved_out += 1;
-                    planner.unplaced(time, id);
-                } else {
-                    // The peer had it made just before the connection was loaded for software.
-                    return carriage.is_some();
+            Judged::Left { is_half } => {
+                self.moved_out += 1;
+                planner.unplaced(time, id);
+                if is_half {
+                    planner.refused(time, id, Refusal::Transient);
                 }
             }
         }
@@ -372,7 +235,7 @@ impl Ranking {
             for (ids, place) in places {
                 for name in ids.iter().filter_map(|id| self.names.get(id)) {
                     if let Some(tunnel) = self.tunnels.get_mut(name) {
-                        (tunnel.place, tunnel.doubts) = (place, 0);
+                        tunnel.goes(place);
                     }
                 }
             }
@@ -426,20 +289,5 @@ impl Ranking {
             let counts = planner.counts();
             (*nic, counts.placed.saturating_add(counts.promoting), counts.capacity)
         })
-    }
-}
-
-impl Tunnel {
-    /// Asks for the ciphers alone from now on, and for more again later and later.
-    fn lessen(&mut self, now: Millis) {
-        let wait = self.packet_again.map_or(PACKET_AGAIN_MS, |(_, wait)| wait.saturating_mul(2));
-        let wait = wait.min(PACKET_AGAIN_MS_MAX);
-        (self.is_lesser, self.packet_again) = (true, Some((Millis(now.0.saturating_add(wait)), wait)));
-    }
-
-    fn miss(&mut self, missed: Missed) {
-        let times = self.missed.map_or(0, |(_, times)| times).saturating_add(1);
-        (self.place, self.is_lesser, self.packet_again) = (Place::Software, false, None);
-        self.missed = Some((missed, times));
     }
 }

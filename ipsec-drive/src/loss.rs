@@ -106,10 +106,10 @@ mod tests {
         assert_eq!(look(&mut losses, 80, &other, &kernel(70, &other, &[])), 0);
         let mut outward = kernel(90, &other, &[]);
         outward.sas.retain(|id, _| id.dst == core::net::IpAddr::from([192, 0, 2, 1]));
-        for now in [100, 120, 140] {
-            outward.read = Millis(now - 5);
+        for ms in [100, 120, 140] {
+            outward.read = Millis(ms - 5);
             assert_eq!(
-                look(&mut losses, now, &other, &outward),
+                look(&mut losses, ms, &other, &outward),
                 0,
                 "what goes out is asked for by the kernel"
             );

@@ -1,4 +1,4 @@
-//! Moves of live tunnels between NIC and software: what each connection asks a NIC for now, and which children are to be had anew.
+//! Moves of live tunnels between NIC and software: what each connection asks a NIC for, and which children are to be had anew.
 //!
 //! A move is always a new negotiation, so that no key is ever used in two places: children are made beside those that are there, which
 //! go when the new ones are there (the [`Reconciler`]'s doing).
@@ -64,7 +64,7 @@ pub struct Mover {
 }
 
 impl Mover {
-    /// What is to be asked for now, in place of what is wanted; and, in `there`, which children are to be had anew, and which stay where
+    /// What is to be asked for, in place of what is wanted; and, in `there`, which children are to be had anew, and which stay where
     /// they are though another offload is asked for. `is_unmet` says of a connection that a NIC's demand is known which it does not meet.
     ///
     /// Where nothing will be known of the kernel, `auto` is the IKE daemon's to act on: it tries mode packet, crypto, and software. What

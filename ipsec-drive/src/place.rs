@@ -89,7 +89,7 @@ impl Tunnel {
         Self { id, nic, place, is_lesser: false, packet_again: None, missed: None, doubts: 0 }
     }
 
-    /// What it asks a NIC for now.
+    /// What it asks a NIC for, by where it is.
     pub(crate) fn asks(&self) -> Offload {
         match self.place {
             Place::Software | Place::Demoting => Offload::None,

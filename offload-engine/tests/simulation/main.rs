@@ -8,6 +8,7 @@ mod ovs;
 mod policy;
 mod probed;
 mod recording;
+mod refusals;
 mod rng;
 mod rule;
 mod run;

@@ -1,7 +1,8 @@
 //! What rules do to placement: where they put flows, and that a reload moves only what it must.
 
-use crate::facts::{Scene, until_shape_is_refused};
+use crate::facts::Scene;
 use crate::ovs::ufid;
+use crate::refusals::until_shape_is_refused;
 use netlink_wire::{DpPort, Ifindex, Ufid};
 use offload_engine::{
     Counters, Effect, Event, NicId, Orchestrator, Placement, PortFacts, PortKind, Workload,

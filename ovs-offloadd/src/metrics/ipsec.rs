@@ -75,7 +75,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "offloadd_ipsec_tunnels",
         kind: Kind::Gauge,
         labels: &["asks", "offload"],
-        help: "Tunnels that are driven: what a NIC is asked for now, and what they have (unknown while they are not up).",
+        help: "Tunnels that are driven: what a NIC is being asked for, and what they have (unknown while they are not up).",
         samples: |status, _, out| {
             for group in &status.ipsec.tunnels {
                 out.put(&[group.asks, group.carried], group.tunnels);

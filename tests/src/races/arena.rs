@@ -273,10 +273,17 @@ fn at_rest(ovs: &Ovs, daemon: &Daemon) -> Outcome {
         thread::sleep(Duration::from_secs(1));
         let status = daemon.json(&["status"])?;
         let in_flight = status["nics"][0]["in_flight"].as_u64().unwrap_or_default();
-        let now = (as_in_tc(ovs)?, status["flows"]["hardware"].as_u64());
+        let hardware = status["flows"]["hardware"].as_u64();
+        let now = (as_in_tc(ovs)?, hardware);
+        let in_tc = now.0.len();
         let same = last.as_ref() == Some(&now);
         last = Some(now);
-        Ok(same && in_flight == 0 && last.as_ref().is_some_and(|(flows, _)| flows.len() == FLOWS as usize))
+        ensure!(
+            same && in_flight == 0 && in_tc == FLOWS as usize,
+            "{in_tc} of {FLOWS} flows are in TC, {hardware:?} are in hardware, {in_flight} commands are in flight, \
+             and a second ago it was the same: {same}"
+        );
+        Ok(true)
     })
 }
 

@@ -269,27 +269,42 @@ impl Arena<'_> {
 fn at_rest(ovs: &Ovs, daemon: &Daemon) -> Outcome {
     ovs.appctl(&["revalidator/wait"])?;
     let mut last = None;
-    wait_until("nothing changes any more", SETTLES_WITHIN, || {
+    let rested = wait_until("nothing changes any more", SETTLES_WITHIN, || {
         thread::sleep(Duration::from_secs(1));
         let status = daemon.json(&["status"])?;
         let in_flight = status["nics"][0]["in_flight"].as_u64().unwrap_or_default();
         let hardware = status["flows"]["hardware"].as_u64();
         let now = (as_in_tc(ovs)?, hardware);
-        let in_tc = now.0.len();
-        let same = last.as_ref() == Some(&now);
-        last = Some(now);
+        let before = last.replace(now.clone());
+        let missing: Vec<_> =
+            (0..FLOWS).map(|n| u32::from(FIRST) + n).filter(|port| !now.0.contains_key(port)).collect();
+        let changed = before.map(|(flows, hardware)| {
+            (now.0.iter().filter(|(port, flow)| flows.get(*port) != Some(*flow)).count(), hardware)
+        });
         ensure!(
-            same && in_flight == 0 && in_tc == FLOWS as usize,
-            "{in_tc} of {FLOWS} flows are in TC, {hardware:?} are in hardware, {in_flight} commands are in flight, \
-             and a second ago it was the same: {same}"
+            changed == Some((0, hardware)) && in_flight == 0 && missing.is_empty(),
+            "{in_flight} commands are in flight, {hardware:?} flows are in hardware, the flows of source ports \
+             {missing:?} are not in TC; so many flows changed in a second, and so many were in hardware before: {changed:?}"
         );
         Ok(true)
+    });
+    rested.map_err(|failure| {
+        let datapath = ovs.flows("ovs").unwrap_or_default();
+        let told = ovs.log().unwrap_or_default();
+        let complaints: Vec<_> = told.lines().filter(|line| is_complaint(line)).collect();
+        Failure::new(format!(
+            "{failure}\nin the kernel's datapath: {datapath:#?}\nOpen vSwitch said: {complaints:#?}"
+        ))
     })
 }
 
 /// Warnings of Open vSwitch that a command on a flow failed.
 fn complaints(ovs: &Ovs) -> Outcome<usize> {
-    Ok(ovs.log()?.lines().filter(|line| line.contains("|WARN|") && line.contains("failed to")).count())
+    Ok(ovs.log()?.lines().filter(|line| is_complaint(line)).count())
+}
+
+fn is_complaint(line: &str) -> bool {
+    line.contains("|WARN|") && line.contains("failed to")
 }
 
 /// A raced flow as TC has it.

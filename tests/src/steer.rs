@@ -2,6 +2,7 @@
 
 mod changes;
 pub(crate) mod conntrack;
+mod pace;
 mod policy;
 mod promotion;
 mod recording;
@@ -26,6 +27,7 @@ use conntrack::{
     an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there,
     what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so,
 };
+use pace::flows_that_have_counted_come_into_the_nic_with_either_counters;
 use policy::a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flow;
 use promotion::a_fast_flow_moves_into_the_nic_without_a_loss_and_a_slow_one_stays;
 use recording::{
@@ -65,6 +67,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_tunnelled_flow_is_placed_on_both_hosts_and_their_representors_are_silent).needs(NEEDS),
     fact!(every_kind_of_tunnel_is_placed_on_both_hosts_and_its_neighbour_is_followed).needs(NEEDS),
     fact!(what_recirculation_joins_is_held_back_where_the_kernel_cannot_go_on_and_says_so).needs(NEEDS),
+    fact!(flows_that_have_counted_come_into_the_nic_with_either_counters).needs(NEEDS).long(),
     fact!(a_connection_to_a_translated_address_moves_into_the_nic).needs(NEEDS_CT),
     fact!(an_established_connection_moves_into_the_nic_as_a_unit_and_an_acl_is_denied_there).needs(NEEDS_CT),
 ];

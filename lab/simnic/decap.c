@@ -19,6 +19,7 @@
 #include <net/route.h>
 #include <net/vxlan.h>
 
+#include "ipsec.h"
 #include "simnic.h"
 #include "tunnel.h"
 
@@ -333,7 +334,8 @@ static bool simnic_decap_inner(struct sk_buff *skb, const struct simnic_tunnel *
 
 /*
  * What @skb, as the uplink's ingress sees it, has inside, as @tunnel's ingress
- * would see it. NULL if it is the host's. @skb stays as it is either way.
+ * would see it. NULL if it is the host's, an error if the host would drop it.
+ * @skb stays as it is in any case.
  */
 struct sk_buff *simnic_decap(struct simnic *nic, struct sk_buff *skb,
 			     struct simnic_tunnel **tunnel)
@@ -347,6 +349,8 @@ struct sk_buff *simnic_decap(struct simnic *nic, struct sk_buff *skb,
 	*tunnel = simnic_outer_parse(nic, skb, &outer);
 	if (!*tunnel)
 		return NULL;
+	if (!simnic_ipsec_takes(nic->ipsec, skb))
+		return ERR_PTR(-EPERM);
 	inner = skb_clone(skb, GFP_ATOMIC);
 	if (!inner)
 		return NULL;

@@ -19,6 +19,7 @@
 #include <net/route.h>
 
 #include "encap.h"
+#include "ipsec.h"
 #include "lag.h"
 #include "simnic.h"
 
@@ -131,6 +132,7 @@ static int simnic_path_lookup(const struct simnic_encap *encap, struct simnic_pa
 {
 	bool ipv6 = ip_tunnel_info_af(encap->info) == AF_INET6;
 	struct dst_entry *dst;
+	int encrypted;
 
 	dst = ipv6 ? simnic_route6(encap, path) : simnic_route4(encap, path);
 	if (IS_ERR(dst)) {
@@ -144,6 +146,10 @@ static int simnic_path_lookup(const struct simnic_encap *encap, struct simnic_pa
 				       READ_ONCE(dst->dev)->name);
 		return -EOPNOTSUPP;
 	}
+	encrypted = simnic_ipsec_path(dst, extack);
+	if (encrypted < 0)
+		return encrypted;
+	path->encrypted = encrypted;
 	path->neigh = dst_neigh_lookup(dst, ipv6 ? (const void *)&encap->info->key.u.ipv6.dst :
 						   (const void *)&encap->info->key.u.ipv4.dst);
 	if (IS_ERR_OR_NULL(path->neigh)) {
@@ -389,9 +395,15 @@ const struct simnic_path *simnic_encap_path(struct simnic_encap *encap, struct s
 			simnic_encap_set_stale(encap);
 		return NULL;
 	}
-	/* Until the new route is known the old one is good enough, as with any NIC. */
-	if (!dst_check(path->dst, path->cookie))
+	/*
+	 * Until the new route is known the old one is good enough, as with any NIC,
+	 * unless it may be one of IPsec's: then it is the host that knows.
+	 */
+	if (!dst_check(path->dst, path->cookie)) {
 		simnic_encap_set_stale(encap);
+		if (path->encrypted || simnic_ipsec_has_policies(encap->conf.net))
+			return NULL;
+	}
 	if (!simnic_path_fits(path, skb))
 		return NULL;
 	WRITE_ONCE(encap->used, jiffies);

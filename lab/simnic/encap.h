@@ -18,6 +18,7 @@ struct simnic_path {
 	u32 cookie;			/* of the dst, for dst_check() */
 	struct neighbour *neigh;
 	bool resolved;			/* the neighbour has an address */
+	bool encrypted;			/* IPsec in mode packet has what goes this way */
 	u8 neigh_addr[ETH_ALEN];
 	union {
 		__be32 saddr;

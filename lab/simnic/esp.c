@@ -229,13 +229,14 @@ static bool simnic_ipsec_parse(struct sk_buff *skb, __be16 protocol,
 
 /*
  * What the host has left to the NIC, or not. Its own ESP, of mode crypto or of
- * software, has met its policies.
+ * software, has met its policies. What is to be @encrypted leaves no other way.
  */
-static struct sk_buff *simnic_tx_by_policy(struct simnic_ipsec *ipsec, struct sk_buff *skb)
+static struct sk_buff *simnic_tx_by_policy(struct simnic_ipsec *ipsec, struct sk_buff *skb,
+					   bool encrypted)
 {
-	const struct simnic_ipsec_policy *policy;
+	const struct simnic_ipsec_policy *policy = NULL;
 	struct simnic_ipsec_packet packet;
-	struct simnic_sa *sa;
+	struct simnic_sa *sa = NULL;
 	bool parsed;
 
 	if (!pskb_may_pull(skb, ETH_HLEN))
@@ -244,19 +245,15 @@ static struct sk_buff *simnic_tx_by_policy(struct simnic_ipsec *ipsec, struct sk
 	__skb_pull(skb, ETH_HLEN);
 	parsed = simnic_ipsec_parse(skb, eth_hdr(skb)->h_proto, &packet);
 	__skb_push(skb, ETH_HLEN);
-	if (!parsed || packet.proto == IPPROTO_ESP)
-		return skb;
-	policy = simnic_policy_find(ipsec, false, &packet);
-	if (!policy)
-		return skb;
-	if (policy->block)
+	if (parsed && packet.proto != IPPROTO_ESP)
+		policy = simnic_policy_find(ipsec, false, &packet);
+	if (policy && policy->block)
 		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_POLICY);
-	if (!policy->reqid)
-		return skb;
-	sa = simnic_sa_find_out(ipsec, &packet, policy->reqid);
+	if (policy && policy->reqid)
+		sa = simnic_sa_find_out(ipsec, &packet, policy->reqid);
 	if (sa)
 		return simnic_packet_tx(ipsec, sa, skb);
-	if (policy->encrypted)
+	if (encrypted || (policy && policy->encrypted))
 		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_NO_SA);
 	return skb;
 }
@@ -275,7 +272,18 @@ struct sk_buff *simnic_ipsec_tx(struct simnic_port *port, struct sk_buff *skb)
 		return simnic_crypto_tx(ipsec, skb);
 	if (list_empty(&ipsec->policies[0]))
 		return skb;
-	return simnic_tx_by_policy(ipsec, skb);
+	return simnic_tx_by_policy(ipsec, skb, false);
+}
+
+/* The same of what rules have sent into a tunnel, which the host has not seen. */
+struct sk_buff *simnic_ipsec_tx_tunnel(struct simnic_port *port, struct sk_buff *skb,
+				       bool encrypted)
+{
+	struct simnic_ipsec *ipsec = port->nic->ipsec;
+
+	if (!encrypted && list_empty(&ipsec->policies[0]))
+		return skb;
+	return simnic_tx_by_policy(ipsec, skb, encrypted);
 }
 
 /*

@@ -24,6 +24,7 @@
 #define SIMNIC_ESP_ICV_LEN	16
 
 struct crypto_aead;
+struct dst_entry;
 struct seq_file;
 struct simnic;
 struct simnic_port;
@@ -171,12 +172,19 @@ struct sk_buff *simnic_packet_tx(struct simnic_ipsec *ipsec, struct simnic_sa *s
 enum simnic_ipsec_verdict simnic_packet_rx(struct simnic_sa *sa, struct sk_buff *skb,
 					   const struct simnic_ipsec_packet *packet);
 
+/* ipsec_path.c */
+int simnic_ipsec_path(const struct dst_entry *dst, struct netlink_ext_ack *extack);
+bool simnic_ipsec_has_policies(const struct net *net);
+bool simnic_ipsec_takes(struct simnic_ipsec *ipsec, struct sk_buff *skb);
+
 /* esp.c */
 struct crypto_aead *simnic_aead_create(const struct xfrm_algo_aead *algo);
 int simnic_aead_do(const struct simnic_sa *sa, u8 *esp, unsigned int len, u64 seq, bool encrypt);
 u64 simnic_rx_seq(const struct simnic_sa *sa, u32 low);
 void simnic_sa_count(struct simnic_sa *sa, enum simnic_ipsec_counter counter, unsigned int bytes);
 struct sk_buff *simnic_ipsec_tx(struct simnic_port *port, struct sk_buff *skb);
+struct sk_buff *simnic_ipsec_tx_tunnel(struct simnic_port *port, struct sk_buff *skb,
+				       bool encrypted);
 enum simnic_ipsec_verdict simnic_ipsec_rx(struct simnic_port *port, struct sk_buff *skb);
 
 #else
@@ -202,6 +210,29 @@ static inline void simnic_sas_show(struct simnic_ipsec *ipsec, struct seq_file *
 static inline void simnic_policies_show(struct simnic_ipsec *ipsec, struct seq_file *seq) {}
 
 static inline struct sk_buff *simnic_ipsec_tx(struct simnic_port *port, struct sk_buff *skb)
+{
+	return skb;
+}
+
+/* What the kernel's IPsec treats, if it has any, the NIC has nothing to do with. */
+static inline int simnic_ipsec_path(const struct dst_entry *dst, struct netlink_ext_ack *extack)
+{
+	return dst_xfrm(dst) ? -EOPNOTSUPP : 0;
+}
+
+static inline bool simnic_ipsec_has_policies(const struct net *net)
+{
+	return IS_ENABLED(CONFIG_XFRM);
+}
+
+static inline bool simnic_ipsec_takes(struct simnic_ipsec *ipsec, struct sk_buff *skb)
+{
+	return xfrm_policy_check(NULL, XFRM_POLICY_IN, skb,
+				 skb->protocol == htons(ETH_P_IP) ? AF_INET : AF_INET6);
+}
+
+static inline struct sk_buff *simnic_ipsec_tx_tunnel(struct simnic_port *port,
+						     struct sk_buff *skb, bool encrypted)
 {
 	return skb;
 }

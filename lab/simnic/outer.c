@@ -21,6 +21,7 @@
 #include <net/vxlan.h>
 
 #include "encap.h"
+#include "ipsec.h"
 #include "simnic.h"
 
 static bool simnic_outer_is_ipv6(const struct ip_tunnel_info *info)
@@ -290,7 +291,9 @@ static void simnic_outer_send_one(const struct simnic_path *path, struct sk_buff
 		return;
 	}
 	simnic_outer_push(path, skb, uplink);
-	simnic_to_wire(port->nic, skb, SIMNIC_OUT_HW);
+	skb = simnic_ipsec_tx_tunnel(port, skb, path->encrypted);
+	if (skb)
+		simnic_to_wire(port->nic, skb, SIMNIC_OUT_HW);
 }
 
 /* Sends @skb, data at the MAC header, down the tunnel. */

@@ -413,6 +413,8 @@ static enum simnic_verdict simnic_classify_inner(struct simnic_pass *pass)
 	struct sk_buff *inner;
 
 	inner = simnic_decap(pass->port->nic, pass->skb, &pass->tunnel);
+	if (IS_ERR(inner))
+		return SIMNIC_DROP;
 	if (!inner)
 		return SIMNIC_MISS;
 	inner = simnic_untag(pass->port, inner);

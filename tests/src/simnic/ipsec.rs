@@ -180,7 +180,7 @@ pub(super) fn a_violated_demand_of_a_security_association_is_named(lab: &mut Lab
 }
 
 /// A frame with ESP in IPv4 whose sequence number is `add` more.
-fn renumbered(frame: &[u8], add: u32) -> Vec<u8> {
+pub(super) fn renumbered(frame: &[u8], add: u32) -> Vec<u8> {
     let mut frame = frame.to_vec();
     let mut sequence = [0; 4];
     sequence.copy_from_slice(&frame[38..42]);
@@ -198,7 +198,7 @@ fn cut(frame: &[u8], bytes: u16) -> Vec<u8> {
     frame
 }
 
-fn flipped(frame: &[u8], at: usize) -> Vec<u8> {
+pub(super) fn flipped(frame: &[u8], at: usize) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[at] ^= 1;
     frame

@@ -5,18 +5,18 @@ use std::time::Duration;
 use super::super::tcp::transfer;
 use crate::harness::{Lab, Netns, Outcome, Simnic, ensure, run, wait_until};
 
-const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(20);
 
 /// A host: its NIC, its namespace, and the workload that has the VF.
-struct Host {
-    nic: Simnic,
-    netns: Netns,
-    pod: Netns,
+pub(super) struct Host {
+    pub(super) nic: Simnic,
+    pub(super) netns: Netns,
+    pub(super) pod: Netns,
 }
 
 impl Host {
     /// Host `number`, 1 or 2, whose tunnel device is made of `kind`.
-    fn new(lab: &mut Lab, number: u32, kind: &str) -> Outcome<Self> {
+    pub(super) fn new(lab: &mut Lab, number: u32, kind: &str) -> Outcome<Self> {
         let nic = Simnic::new(number - 1, 1)?;
         nic.set_mode("switchdev")?;
         let (netns, pod) = (Netns::new(lab, "host")?, Netns::new(lab, "pod")?);
@@ -40,19 +40,19 @@ impl Host {
         Ok(host)
     }
 
-    fn ip(&self, words: &str) -> Outcome {
+    pub(super) fn ip(&self, words: &str) -> Outcome {
         self.netns.run(&[&["ip"], &words.split_whitespace().collect::<Vec<_>>()[..]].concat()).map(drop)
     }
 
-    fn tc(&self, words: &str) -> Outcome<String> {
+    pub(super) fn tc(&self, words: &str) -> Outcome<String> {
         self.netns.run(&[&["tc"], &words.split_whitespace().collect::<Vec<_>>()[..]].concat())
     }
 
-    /// Everything from the VF into the tunnel to `far`, and back.
-    fn join(&self, near: u32, far: u32, set: &str, matches: &str) -> Outcome {
+    /// Everything from the VF into the tunnel to `far`, and back. `flag` is that of the rule into it: `skip_sw`, or nothing.
+    pub(super) fn join(&self, near: u32, far: u32, flag: &str, set: &str, matches: &str) -> Outcome {
         let rep = self.nic.representor(0);
         self.tc(&format!(
-            "filter add dev {rep} ingress protocol all flower skip_sw action tunnel_key set src_ip 172.31.0.{near} \
+            "filter add dev {rep} ingress protocol all flower {flag} action tunnel_key set src_ip 172.31.0.{near} \
              dst_ip 172.31.0.{far} id 5 ttl 64 {set} pipe action mirred egress redirect dev tun"
         ))?;
         self.tc(&format!(
@@ -106,7 +106,7 @@ impl Host {
         ))
     }
 
-    fn counter(&self, device: &str, name: &str) -> Outcome<u64> {
+    pub(super) fn counter(&self, device: &str, name: &str) -> Outcome<u64> {
         let text = self.netns.run(&["ethtool", "-S", device])?;
         let value =
             text.lines().filter_map(|line| line.trim().split_once(": ")).find(|(key, _)| *key == name);
@@ -116,7 +116,7 @@ impl Host {
     }
 
     /// Packets that the representor saw, either way.
-    fn at_representor(&self) -> Outcome<u64> {
+    pub(super) fn at_representor(&self) -> Outcome<u64> {
         let rep = self.nic.representor(0);
         Ok(self.counter(&rep, "vf_tx_slow_packets")? + self.counter(&rep, "vf_rx_slow_packets")?)
     }
@@ -125,8 +125,8 @@ impl Host {
 fn try_kind(lab: &mut Lab, kind: &str, set: &str, matches: &str) -> Outcome {
     let (one, two) = (Host::new(lab, 1, kind)?, Host::new(lab, 2, kind)?);
     one.nic.wire(&two.nic)?;
-    one.join(1, 2, set, matches)?;
-    two.join(2, 1, set, matches)?;
+    one.join(1, 2, "skip_sw", set, matches)?;
+    two.join(2, 1, "skip_sw", set, matches)?;
     // The first packets find the neighbours, by way of the hosts.
     wait_until("the pods reach each other", SETTLES_WITHIN, || Ok(one.pod.pings("10.7.0.2")))?;
     let hosts = [&one, &two];

@@ -245,7 +245,10 @@ static int simnic_sa_insert(struct simnic_ipsec *ipsec, struct simnic_sa *sa,
 	} else if (sa->in && simnic_sa_find(ipsec, sa->family, &sa->daddr, sa->spi)) {
 		NL_SET_ERR_MSG_MOD(extack, "there is an SA with this address and SPI");
 		err = -EEXIST;
-	} else {
+	} else if (sa->packet) {
+		err = simnic_ipsec_packet_get(ipsec, extack);
+	}
+	if (!err) {
 		hash_add_rcu(ipsec->by_spi, &sa->node, (__force u32)sa->spi);
 		if (sa->packet && !sa->in)
 			hash_add_rcu(ipsec->by_reqid, &sa->reqid_node, sa->reqid);
@@ -262,6 +265,8 @@ static void simnic_sa_remove(struct simnic_sa *sa)
 		return;
 	hash_del_rcu(&sa->node);
 	hash_del_rcu(&sa->reqid_node);
+	if (sa->packet)
+		simnic_ipsec_packet_put(sa->ipsec);
 	sa->ipsec->count--;
 }
 

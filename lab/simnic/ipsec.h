@@ -28,6 +28,7 @@ struct dst_entry;
 struct seq_file;
 struct simnic;
 struct simnic_port;
+struct simnic_tunnel;
 
 /* What happened to packets that the NIC treats, or ought to; ipsec.c has the names. */
 enum simnic_ipsec_counter {
@@ -134,6 +135,8 @@ struct simnic_ipsec {
 	u64 refusals;
 	struct list_head policies[2];	/* out and in, by priority; under lock, RCU */
 	unsigned int npolicies;
+	unsigned int npacket;	/* SAs and policies in mode packet */
+	unsigned int tc_rules;	/* of the uplink itself */
 	atomic64_t counters[SIMNIC_IPSEC_COUNTERS];
 };
 
@@ -176,6 +179,13 @@ enum simnic_ipsec_verdict simnic_packet_rx(struct simnic_sa *sa, struct sk_buff 
 int simnic_ipsec_path(const struct dst_entry *dst, struct netlink_ext_ack *extack);
 bool simnic_ipsec_has_policies(const struct net *net);
 bool simnic_ipsec_takes(struct simnic_ipsec *ipsec, struct sk_buff *skb);
+
+/* ipsec_tc.c */
+int simnic_ipsec_packet_get(struct simnic_ipsec *ipsec, struct netlink_ext_ack *extack);
+void simnic_ipsec_packet_put(struct simnic_ipsec *ipsec);
+int simnic_ipsec_tc_get(const struct simnic_port *port, const struct simnic_tunnel *tunnel,
+			struct netlink_ext_ack *extack);
+void simnic_ipsec_tc_put(const struct simnic_port *port, const struct simnic_tunnel *tunnel);
 
 /* esp.c */
 struct crypto_aead *simnic_aead_create(const struct xfrm_algo_aead *algo);
@@ -230,6 +240,16 @@ static inline bool simnic_ipsec_takes(struct simnic_ipsec *ipsec, struct sk_buff
 	return xfrm_policy_check(NULL, XFRM_POLICY_IN, skb,
 				 skb->protocol == htons(ETH_P_IP) ? AF_INET : AF_INET6);
 }
+
+static inline int simnic_ipsec_tc_get(const struct simnic_port *port,
+				      const struct simnic_tunnel *tunnel,
+				      struct netlink_ext_ack *extack)
+{
+	return 0;
+}
+
+static inline void simnic_ipsec_tc_put(const struct simnic_port *port,
+				       const struct simnic_tunnel *tunnel) {}
 
 static inline struct sk_buff *simnic_ipsec_tx_tunnel(struct simnic_port *port,
 						     struct sk_buff *skb, bool encrypted)

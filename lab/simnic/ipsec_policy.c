@@ -124,12 +124,14 @@ int simnic_policy_add(struct xfrm_policy *x, struct netlink_ext_ack *extack)
 
 	spin_lock_bh(&ipsec->lock);
 	if (ipsec->npolicies < SIMNIC_POLICIES_MAX) {
-		simnic_policy_insert(ipsec, policy);
+		err = simnic_ipsec_packet_get(ipsec, extack);
 	} else {
 		NL_SET_ERR_MSG_FMT_MOD(extack, "the table of policies is full (%u)",
 				       SIMNIC_POLICIES_MAX);
 		err = -ENOSPC;
 	}
+	if (!err)
+		simnic_policy_insert(ipsec, policy);
 	spin_unlock_bh(&ipsec->lock);
 	if (err)
 		kfree(policy);
@@ -148,6 +150,7 @@ void simnic_policy_delete(struct xfrm_policy *x)
 	spin_lock_bh(&policy->ipsec->lock);
 	list_del_rcu(&policy->list);
 	policy->ipsec->npolicies--;
+	simnic_ipsec_packet_put(policy->ipsec);
 	spin_unlock_bh(&policy->ipsec->lock);
 	kfree_rcu(policy, rcu);
 }

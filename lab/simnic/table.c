@@ -10,6 +10,7 @@
 #include <linux/slab.h>
 
 #include "ct.h"
+#include "ipsec.h"
 #include "simnic.h"
 #include "table.h"
 #include "tunnel.h"
@@ -226,6 +227,7 @@ static void simnic_rule_delete(struct simnic_table *table, struct simnic_rule *r
 	atomic_dec(&rule->port->rules);
 	if (rule->tunnel)
 		atomic_dec(&rule->tunnel->rules);
+	simnic_ipsec_tc_put(rule->port, rule->tunnel);
 	table->count--;
 	rule->group->rules--;
 	simnic_rule_unlead(rule);
@@ -344,8 +346,13 @@ int simnic_table_install(struct simnic_port *port, struct simnic_tunnel *tunnel,
 	if (!err && simnic_rule_find(table, port, tunnel, cls->cookie))
 		err = -EEXIST;
 	if (!err)
+		err = simnic_ipsec_tc_get(port, tunnel, cls->common.extack);
+	if (!err) {
 		err = simnic_rule_insert(table, rule, cls->common.chain_index, cls->common.prio,
 					 cls->common.protocol, &mask);
+		if (err)
+			simnic_ipsec_tc_put(port, tunnel);
+	}
 	if (err) {
 		table->refusals++;
 		if (!IS_ERR(rule))

@@ -98,6 +98,7 @@ pub(crate) const TESTS: &[Test] = tests![
     two_nics_tunnel_and_encrypt_past_both_hosts,
     bad_esp_and_what_is_in_the_clear_come_out_of_no_tunnel,
     what_a_tunnel_cannot_have_encrypted_does_not_leave,
+    rules_on_the_uplink_and_mode_packet_exclude_each_other,
     what_the_nic_encrypts_the_kernel_decrypts_and_the_reverse,
     what_the_nic_wraps_the_kernel_unwraps_and_the_reverse,
     tcp_passes_encrypted_by_both_nics,

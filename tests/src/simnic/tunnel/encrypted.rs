@@ -204,3 +204,51 @@ pub(in super::super) fn what_a_tunnel_cannot_have_encrypted_does_not_leave(lab: 
     ensure!(ends.counter(0, "ipsec_tx_drop_no_sa")? > 0, "no drop is counted");
     pings.stop().map(drop)
 }
+
+/// As with mlx5, whichever comes first; rules of the VF and of the tunnel device are not meant.
+pub(in super::super) fn rules_on_the_uplink_and_mode_packet_exclude_each_other(lab: &mut Lab) -> Outcome {
+    let ends = Ends::new(lab, VXLAN)?;
+    let (host, uplink) = (&ends.hosts[0], ends.hosts[0].nic.uplink());
+    host.tc(&format!("qdisc add dev {uplink} clsact"))?;
+    let rule = |flag: &str| {
+        host.tc(&format!(
+            "filter add dev {uplink} ingress protocol ip prio 7 flower {flag} ip_proto tcp action drop"
+        ))
+    };
+    let no_rules = || host.tc(&format!("filter delete dev {uplink} ingress")).map(drop);
+    let said = |answer: Outcome<String>| answer.err().map(|failure| failure.to_string()).unwrap_or_default();
+    rule("skip_sw")?;
+    let (state, policy) = (ends.state(0, By::Packet, 0, 0), ends.policy("add", 0, By::Packet, 0, ""));
+    for words in [&state, &policy] {
+        let said = said(ends.xfrm(0, words));
+        ensure!(
+            said.contains("TC has rules on the uplink (1), which mode packet excludes"),
+            "{words}: {said}"
+        );
+    }
+    // Mode crypto excludes none, and is excluded by none.
+    ends.xfrm(0, &state.replace("offload packet", "offload"))?;
+    ends.xfrm(0, "state flush")?;
+
+    // Nor does what software alone has.
+    no_rules()?;
+    rule("skip_hw")?;
+    no_rules()?;
+    for at in [0, 1] {
+        ends.protect(at, By::Packet)?;
+    }
+    let refused = said(rule("skip_sw"));
+    ensure!(refused.contains("the uplink has IPsec in mode packet, which excludes rules on it"), "{refused}");
+    rule("")?;
+    let shown = host.tc(&format!("filter show dev {uplink} ingress"))?;
+    ensure!(shown.contains("not_in_hw"), "{shown}");
+    no_rules()?;
+    ends.join()?;
+    ends.are_joined()?;
+
+    // Both have to go: the SAs alone are not all of it.
+    ends.xfrm(0, "state flush")?;
+    ensure!(!said(rule("skip_sw")).is_empty(), "the rule is taken beside policies of mode packet");
+    ends.xfrm(0, "policy flush")?;
+    rule("skip_sw").map(drop)
+}

@@ -122,6 +122,8 @@ pub struct ConnectionName(String);
 impl ConnectionName {
     /// What ours begin with.
     pub const PREFIX: &'static str = "offloadd-";
+    /// What the name of that ends with which drops a connection's packets where nothing encrypts them.
+    const CLOSED: &'static str = "-closed";
 
     /// The name of what protects these packets between these addresses. It tells them, so that it is the same after a restart.
     pub fn of(carries: Carries, local: Option<IpAddr>, remote: IpAddr) -> Self {
@@ -131,9 +133,15 @@ impl ConnectionName {
         Self(alloc::format!("{}{carries}-to-{}{from}", Self::PREFIX, word(remote)))
     }
 
-    /// The name that an IKE daemon told, if it is one of ours.
+    /// The name that an IKE daemon told, if it is that of one of our connections.
     pub fn ours(name: &str) -> Option<Self> {
-        name.starts_with(Self::PREFIX).then(|| Self(name.into()))
+        let is_ours = name.starts_with(Self::PREFIX) && !name.ends_with(Self::CLOSED);
+        is_ours.then(|| Self(name.into()))
+    }
+
+    /// The name of what drops its packets where nothing encrypts them. It comes and goes with the connection.
+    pub fn closed(&self) -> String {
+        alloc::format!("{}{}", self.0, Self::CLOSED)
     }
 
     /// As text.
@@ -190,5 +198,12 @@ mod tests {
         assert!(name.as_str().len() <= 255, "vici has a byte for the length");
         assert_eq!(ConnectionName::ours(name.as_str()), Some(name));
         assert_eq!(ConnectionName::ours("site-to-site"), None);
+    }
+
+    #[test]
+    fn what_drops_packets_is_no_connection() {
+        let name = ConnectionName::of(Carries::Geneve(6_081), None, [192, 0, 2, 2].into());
+        assert_eq!(name.closed(), "offloadd-geneve-6081-to-192_0_2_2-closed");
+        assert_eq!(ConnectionName::ours(&name.closed()), None);
     }
 }

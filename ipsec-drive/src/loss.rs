@@ -48,6 +48,11 @@ impl Losses {
         }
         self.0.iter().filter(|(_, seen)| seen.is_lost).map(|(id, _)| *id).collect()
     }
+
+    /// Whether one more reading says of a child that it is lost.
+    pub(crate) fn has_doubts(&self) -> bool {
+        self.0.values().any(|seen| seen.missed.is_some() && !seen.is_lost)
+    }
 }
 
 #[cfg(test)]
@@ -79,13 +84,14 @@ mod tests {
     fn a_child_is_lost_that_two_readings_do_not_have_though_they_began_after_it() {
         let (mut losses, both) = (Losses::default(), there(&[1, 2]));
         let mut at = |now, read, without: &[u32]| {
-            losses.look(Millis(now), &both, &kernel(read, &both, without)).into_iter().collect::<Vec<_>>()
+            let lost = losses.look(Millis(now), &both, &kernel(read, &both, without));
+            (lost.into_iter().collect::<Vec<_>>(), losses.has_doubts())
         };
-        assert_eq!(at(10, 5, &[2]), [], "that reading began before it was there");
-        assert_eq!(at(30, 20, &[2]), [], "it may be on its way out");
-        assert_eq!(at(31, 20, &[2]), [], "it is the same reading");
-        assert_eq!(at(50, 40, &[2]), [2]);
-        assert_eq!(at(60, 40, &[2]), [2]);
+        assert_eq!(at(10, 5, &[2]), (Vec::new(), false), "that reading began before it was there");
+        assert_eq!(at(30, 20, &[2]), (Vec::new(), true), "it may be on its way out");
+        assert_eq!(at(31, 20, &[2]), (Vec::new(), true), "it is the same reading");
+        assert_eq!(at(50, 40, &[2]), ([2].into(), false));
+        assert_eq!(at(60, 40, &[2]), ([2].into(), false));
     }
 
     #[test]

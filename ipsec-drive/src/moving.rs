@@ -153,6 +153,11 @@ impl Mover {
         self.carried.get(name).copied()
     }
 
+    /// Whether the kernel lacks something that one more reading of it would tell to be lost.
+    pub fn has_doubts(&self) -> bool {
+        self.losses.has_doubts()
+    }
+
     /// What was done so far.
     pub fn moves(&self) -> Moves {
         let Ranking { moved_in, moved_out, missed, .. } = self.ranking;

@@ -93,6 +93,38 @@ pub fn load_conn(connection: &Connection, certificates: &Certificates) -> Builde
     message
 }
 
+/// The message of `load-conn` that has packets of a connection dropped where no other policy is about them; none where such policies stay.
+///
+/// A NIC that does all of IPsec has the policies too, and takes them along when it goes: nobody is told, and packets would leave in the
+/// clear until others are negotiated. These are in software, and come after all others (strongSwan's priority of a fallback). The kernel
+/// has one policy for the same packets, so they are about each half of the ports for itself. They are a connection of their own,
+/// which no peer can ask for.
+pub fn load_closed(connection: &Connection) -> Option<Builder> {
+    const HALVES: [&str; 2] = ["0-32767", "32768-65535"];
+    let (_, port) = connection.carries.protocol();
+    let port = port.filter(|_| matches!(connection.offload, Offload::Auto | Offload::Packet))?;
+    let local = connection.local.map_or_else(|| "dynamic".to_string(), |local| local.to_string());
+    let (remote, closed) = (connection.remote, connection.name.closed());
+    let mut message = Builder::default();
+    message.section(&closed, |conn| {
+        conn.list("local_addrs", ["127.0.0.1"]).list("remote_addrs", ["127.0.0.1"]);
+        conn.section("children", |all| {
+            let halves = |end: &str| HALVES.map(|half| format!("{end}[udp/{half}]"));
+            let to = |end: &str| [format!("{end}[udp/{port}]")];
+            // Old ones tell shunts apart by this name alone.
+            all.section(&format!("{closed}-in"), |child| {
+                child.list("local_ts", to(&local)).list("remote_ts", halves(&remote.to_string()));
+                child.value("mode", "drop").value("start_action", "trap");
+            });
+            all.section(&format!("{closed}-out"), |child| {
+                child.list("local_ts", halves(&local)).list("remote_ts", to(&remote.to_string()));
+                child.value("mode", "drop").value("start_action", "trap");
+            });
+        });
+    });
+    Some(message)
+}
+
 fn ends(conn: &mut Builder, certificates: &Certificates, vouches: &str, remote_name: Option<&String>) {
     conn.section("local", |end| {
         end.value("auth", "pubkey").value("id", &certificates.own_name).list("certs", [&certificates.own]);
@@ -258,6 +290,25 @@ mod tests {
             assert_eq!(child.value("start_action"), Some("trap"), "nothing leaves in the clear");
             assert_eq!(child.value("replay_window"), Some("64"));
         }
+    }
+
+    #[test]
+    fn what_a_nic_may_take_along_is_dropped_by_the_kernel_then() {
+        let options = [("psk", "swordfish"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.1")];
+        let mut geneve = connection("geneve", &options, &Host::default());
+        let message = load_closed(&geneve).unwrap();
+        let read = Section::read(message.bytes()).unwrap();
+        let closed = read.section(&geneve.name.closed()).unwrap().section("children").unwrap();
+        let end = |way: &str| closed.section(&format!("{}-{way}", geneve.name.closed())).unwrap();
+        let out = end("out");
+        assert_eq!(out.list("local_ts"), ["192.0.2.1[udp/0-32767]", "192.0.2.1[udp/32768-65535]"]);
+        assert_eq!(out.list("remote_ts"), ["192.0.2.2[udp/6081]"]);
+        assert_eq!((out.value("mode"), out.value("start_action")), (Some("drop"), Some("trap")));
+        assert_eq!(end("in").list("local_ts"), ["192.0.2.1[udp/6081]"]);
+        geneve.offload = Offload::Crypto;
+        assert!(load_closed(&geneve).is_none(), "its policies are the kernel's");
+        let gre = connection("gre", &options, &Host::default());
+        assert!(load_closed(&gre).is_none(), "no NIC takes it");
     }
 
     #[test]

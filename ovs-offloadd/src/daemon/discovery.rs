@@ -48,6 +48,7 @@ pub(crate) struct Discovery {
     told: mpsc::Receiver<Told>,
     failed: Vec<Question>,
     new_devices: Vec<Ifindex>,
+    gone: Vec<Ifindex>,
     began: Instant,
     complete_after: Option<Duration>,
     buffers: [Vec<u8>; 3],
@@ -93,6 +94,7 @@ impl Discovery {
             told,
             failed: Vec::new(),
             new_devices: Vec::new(),
+            gone: Vec::new(),
             began,
             complete_after: None,
             buffers: std::array::from_fn(|_| vec![0; DATAGRAM_BYTES_MAX]),
@@ -243,6 +245,11 @@ impl Discovery {
         Ok(())
     }
 
+    /// Devices that have gone, or were set down, since this was last asked.
+    pub(crate) fn take_gone(&mut self) -> Vec<Ifindex> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// Takes what was received and what else waits on that socket, up to a turn's worth.
     fn take_all(
         &mut self,
@@ -296,6 +303,9 @@ impl Discovery {
     fn take_link(&mut self, message: &Message<'_>, inventory: &mut Inventory) -> Result<(), Malformed> {
         let link = Link::decode(message)?;
         self.count(Source::Link, !link.of_bridge);
+        if !link.of_bridge && (link.deleted || !link.flags.is_up()) {
+            self.gone.push(link.ifindex);
+        }
         let ifindex = link.ifindex;
         let open = inventory.link(link);
         self.take_open(ifindex, open, inventory);

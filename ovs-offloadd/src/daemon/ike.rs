@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ipsec_drive::{Seen, Terms};
+use ipsec_drive::{Device, Seen, Terms};
+use netlink_wire::Ifindex;
 use tokio::sync::watch;
 
 use super::xfrm::Xfrm;
@@ -13,6 +14,8 @@ use crate::ike::{self, Orders, Report, Rows, Standing};
 
 /// Between two readings of the kernel: what security associations move is known by them alone.
 const READ_EVERY: Duration = Duration::from_secs(10);
+/// The same where the last one lacks what the IKE daemon takes for installed.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// Orders and the kernel's word one way, reports the other.
 #[derive(Debug)]
@@ -64,20 +67,36 @@ impl Ike {
     /// Hands on what the kernel has of IPsec while there are tunnels to drive, and has it read again from time to time. To be called each
     /// second or so.
     pub(crate) fn look(&self, xfrm: &mut Xfrm) {
-        let has_tunnels = |rows: &Rows| !rows.tunnels.is_empty();
-        let is_driven = {
-            let orders = self.orders.borrow();
-            orders.drive && orders.rows.as_ref().is_some_and(has_tunnels)
-        };
-        if !is_driven {
+        if !self.has_tunnels() {
             return;
         }
-        xfrm.look_every(READ_EVERY);
+        let has_doubts = self.report.borrow().offload.has_doubts;
+        xfrm.look_every(if has_doubts { READ_AGAIN } else { READ_EVERY });
         if let Some(kernel) = xfrm.take_driven() {
             self.kernel.send_replace(Seen::Known(kernel));
         } else if xfrm.why_not().is_some() {
             self.kernel.send_if_modified(|seen| std::mem::replace(seen, Seen::Never) != Seen::Never);
         }
+    }
+
+    /// Devices have gone or were set down. Security associations that they carried went along (`xfrm_dev_down()`), and nobody tells.
+    pub(crate) fn gone(&self, devices: &[Ifindex], xfrm: &mut Xfrm) {
+        if devices.is_empty() || !self.has_tunnels() {
+            return;
+        }
+        let is_gone = |device: Option<Device>| devices.iter().any(|gone| device == Some(Device(gone.0)));
+        let carried = match &*self.kernel.borrow() {
+            Seen::Known(kernel) => kernel.sas.values().any(|sa| is_gone(sa.device)),
+            Seen::NotYet | Seen::Never => false,
+        };
+        if carried {
+            xfrm.look();
+        }
+    }
+
+    fn has_tunnels(&self) -> bool {
+        let orders = self.orders.borrow();
+        orders.drive && orders.rows.as_ref().is_some_and(|rows| !rows.tunnels.is_empty())
     }
 
     /// Moves between NICs and software, and the entries of NICs.

@@ -337,7 +337,7 @@ impl Daemon {
             forged: sum.forged,
         };
         let [soft_expired, hard_expired] = books.expired;
-        let OffloadReport { moves, entries } = self.ike.offload();
+        let OffloadReport { moves, entries, .. } = self.ike.offload();
         let entries_of = |(device, used, room): (Option<Device>, u32, Option<u32>)| {
             let name = device.and_then(|device| self.netdev_name(Ifindex(device.0)));
             EntriesView { device: name.unwrap_or_else(|| "unknown".to_owned()), used, room }

@@ -95,6 +95,7 @@ fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders) {
     report.send_modify(|report| {
         (report.standing, report.tunnels) = (standing, tunnels);
         report.offload.entries.clear();
+        report.offload.has_doubts = false;
     });
 }
 

@@ -90,4 +90,6 @@ pub(crate) struct OffloadReport {
     pub(crate) moves: Moves,
     /// Entries of connections that are ranked, and how many are known to fit, by the device that has our address.
     pub(crate) entries: Vec<(Option<Device>, u32, Option<u32>)>,
+    /// Whether one more reading of the kernel would tell that something is lost.
+    pub(crate) has_doubts: bool,
 }

@@ -180,7 +180,11 @@ impl Session {
         let tunnels = progress::of(rows, &wanted, &progress, &self.mover, now());
         let is_settled = tunnels.iter().all(progress::is_settled);
         let standing = Standing::Driving(self.version.clone());
-        let offload = OffloadReport { moves: self.moves(), entries: self.mover.entries().collect() };
+        let offload = OffloadReport {
+            moves: self.moves(),
+            entries: self.mover.entries().collect(),
+            has_doubts: self.mover.has_doubts(),
+        };
         report.send_modify(|report| {
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
         });
@@ -237,7 +241,20 @@ impl Session {
                 certificates
             }
         };
-        self.asks.have_done("load-conn", &strongswan::load_conn(connection, &certificates)).await
+        // Before it is in a NIC, and until it is told to be in none.
+        let closed = strongswan::load_closed(connection);
+        if let Some(closed) = &closed {
+            self.asks.have_done("load-conn", closed).await?;
+        }
+        self.asks.have_done("load-conn", &strongswan::load_conn(connection, &certificates)).await?;
+        match closed {
+            Some(_) => Ok(()),
+            None => self.unload_closed(&connection.name).await,
+        }
+    }
+
+    async fn unload_closed(&mut self, name: &ConnectionName) -> Result<(), Failure> {
+        self.done_or_gone("unload-conn", &strongswan::one("name", &name.closed())).await
     }
 
     async fn load_key(&mut self, key: &[u8]) -> Result<(), Failure> {
@@ -270,6 +287,7 @@ impl Session {
     async fn unload(&mut self, name: &ConnectionName) -> Result<(), Failure> {
         // The connection first, or the peer could have it made anew.
         self.done_or_gone("unload-conn", &strongswan::one("name", name.as_str())).await?;
+        self.unload_closed(name).await?;
         self.done_or_gone("terminate", &strongswan::terminate(name)).await?;
         self.done_or_gone("unload-shared", &strongswan::one("id", name.as_str())).await
     }

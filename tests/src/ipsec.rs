@@ -13,6 +13,7 @@ use serde_json::Value;
 
 mod driven;
 mod hosts;
+mod keys;
 mod nics;
 
 pub(crate) use driven::TESTS as DRIVEN;

@@ -7,6 +7,7 @@ use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
 
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
+use super::keys::no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core;
 use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
@@ -19,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_charon_that_was_killed_has_its_connections_back).needs(NEEDS),
     fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
+    fact!(no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core).needs(NEEDS),
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),

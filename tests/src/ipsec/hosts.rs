@@ -83,7 +83,7 @@ impl Hosts {
     }
 
     /// `tcpdump` of what is on the wire. A NIC's own host sees what it gives to its hardware, and not what that makes of it.
-    fn tcpdump(&self) -> Command {
+    pub(super) fn tcpdump(&self) -> Command {
         let (mut command, device) = match &self.nics {
             Some((_, middle)) => (Command::new("tcpdump"), middle.device(0)),
             None => (self.left.netns.command("tcpdump"), ENDS[0].to_owned()),
@@ -188,7 +188,7 @@ impl Host {
     }
 
     /// What the daemon is started with.
-    fn config(charon: &Charon, more: &str) -> String {
+    pub(super) fn config(charon: &Charon, more: &str) -> String {
         let vici = charon.socket();
         format!("mode = \"observe\"\n{more}\n[ipsec]\ndrive = true\nvici = \"{}\"\n", vici.display())
     }
@@ -315,13 +315,13 @@ fn pki(words: &[&str], out: &Path) -> Outcome {
 }
 
 /// What goes over the wire, on file.
-struct Capture {
+pub(super) struct Capture {
     child: Child,
     file: PathBuf,
 }
 
 impl Capture {
-    fn start(lab: &Lab, mut command: Command, name: &str) -> Outcome<Self> {
+    pub(super) fn start(lab: &Lab, mut command: Command, name: &str) -> Outcome<Self> {
         let file = lab.dir().join(format!("{name}.pcap"));
         command.args(["--immediate-mode", "-U", "-s", "0", "-w"]).arg(&file);
         let log = fs::File::create(lab.dir().join(format!("{name}.tcpdump")))?;
@@ -335,11 +335,20 @@ impl Capture {
     }
 
     fn stop(mut self) -> Outcome<(bool, usize)> {
-        run("kill", &["-INT", &self.child.id().to_string()])?;
-        self.child.wait()?;
-        let bytes = fs::read(&self.file)?;
+        let bytes = self.end()?;
         let seen = bytes.windows(SEEN.len()).any(|window| window == SEEN);
         Ok((seen, self.packets("esp")?))
+    }
+
+    /// Ends it: the file.
+    pub(super) fn bytes(mut self) -> Outcome<Vec<u8>> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Outcome<Vec<u8>> {
+        run("kill", &["-INT", &self.child.id().to_string()])?;
+        self.child.wait()?;
+        Ok(fs::read(&self.file)?)
     }
 
     fn packets(&self, of: &str) -> Outcome<usize> {

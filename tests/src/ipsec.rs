@@ -15,6 +15,7 @@ mod driven;
 mod hosts;
 mod keys;
 mod nics;
+mod steered;
 
 pub(crate) use driven::TESTS as DRIVEN;
 

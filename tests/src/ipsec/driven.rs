@@ -12,6 +12,7 @@ use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
 };
+use super::steered::a_flow_through_an_encrypted_tunnel_passes_by_both_nics;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port).needs(NEEDS),
@@ -24,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
+    fact!(a_flow_through_an_encrypted_tunnel_passes_by_both_nics).needs(WITH_NICS),
 ];
 
 const NEEDS: &[Need] = &[Need::Daemon, Need::Strongswan];

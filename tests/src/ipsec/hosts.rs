@@ -19,12 +19,19 @@ pub(super) const PINGS: usize = 10;
 /// Of a wire without NICs.
 const ENDS: [&str; 2] = ["wire0", "wire1"];
 
+/// Settings of an Open vSwitch whose filters the daemon steers.
+const STEERED: [&str; 2] = ["hw-offload=true", "tc-policy=skip_hw"];
+/// What tunnels are on the wire, if nobody encrypts them.
+const TUNNELS: &str = "udp port 6081 or udp port 4789 or proto gre";
+
 /// One end.
 pub(super) struct Host {
     pub(super) daemon: Daemon,
     pub(super) charon: Charon,
     pub(super) ovs: Ovs,
     pub(super) netns: Netns,
+    /// What speaks through the tunnel, if that is not the host itself.
+    pod: Option<Netns>,
     /// Its address on the wire.
     pub(super) outer: &'static str,
     /// In the tunnel.
@@ -33,17 +40,18 @@ pub(super) struct Host {
 
 /// Both ends, `kind` of tunnel between them.
 pub(super) struct Hosts {
+    /// Theirs, in the order of the two, where the wire is between NICs. They go first, and none of their devices back to the guest's
+    /// own namespace: there devlink warns of the switch ID that the uplink of a switch has.
+    nics: Option<([Simnic; 2], Middle)>,
     pub(super) left: Host,
     pub(super) right: Host,
-    /// Theirs, in the order of the two, where the wire is between NICs.
-    nics: Option<([Simnic; 2], Middle)>,
 }
 
 impl Hosts {
     /// With addresses on the wire and the daemons' configuration, beyond where charon is. There is no tunnel yet.
     pub(super) fn new(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
         run("ip", &["link", "add", ENDS[0], "type", "veth", "peer", "name", ENDS[1]])?;
-        Self::on_the_ends_of(lab, ENDS.map(str::to_owned), None, outer, config)
+        Self::on_the_ends_of(lab, ENDS.map(str::to_owned), None, outer, ("observe", config))
     }
 
     /// The same with a NIC each, whose hardware can do IPsec.
@@ -51,6 +59,18 @@ impl Hosts {
         let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
         let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
         let ends = [nics[0].uplink(), nics[1].uplink()];
+        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, ("observe", config))
+    }
+
+    /// The same with NICs that forward, too: a pod behind the VF of each speaks through the tunnel, and the daemons place its flows.
+    pub(super) fn with_pods(lab: &mut Lab, outer: [&'static str; 2]) -> Outcome<Self> {
+        let nics = [Simnic::new(0, 1)?, Simnic::new(1, 1)?];
+        for nic in &nics {
+            nic.set_mode("switchdev")?;
+        }
+        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
+        let ends = [nics[0].uplink(), nics[1].uplink()];
+        let config = ("steer", "policy.min-rate = \"1 Mbit/s\"");
         Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, config)
     }
 
@@ -59,7 +79,7 @@ impl Hosts {
         [left_end, right_end]: [String; 2],
         nics: Option<([Simnic; 2], Middle)>,
         outer: [&'static str; 2],
-        config: &str,
+        (mode, config): (&str, &str),
     ) -> Outcome<Self> {
         let (left, right) = (Netns::new(lab, "left")?, Netns::new(lab, "right")?);
         // Without duplicate address detection an address is there at once.
@@ -71,9 +91,11 @@ impl Hosts {
             netns.run(&[&["ip", "address", "add", &address, "dev", wire][..], nodad].concat())?;
             netns.run(&["ip", "link", "set", wire, "up"])?;
         }
-        let left = Host::start(lab, left, [outer[0], "10.20.0.1"], config)?;
-        let right = Host::start(lab, right, [outer[1], "10.20.0.2"], config)?;
-        Ok(Self { left, right, nics })
+        let plugged = |at: usize| nics.as_ref().map(|(nics, _)| &nics[at]).filter(|_| mode == "steer");
+        let config = format!("mode = \"{mode}\"\n{config}");
+        let left = Host::start(lab, left, plugged(0), [outer[0], "10.20.0.1"], &config)?;
+        let right = Host::start(lab, right, plugged(1), [outer[1], "10.20.0.2"], &config)?;
+        Ok(Self { nics, left, right })
     }
 
     /// The NIC of each end.
@@ -120,7 +142,7 @@ impl Hosts {
     pub(super) fn reach_each_other(&self) -> Outcome {
         for (host, peer) in self.both() {
             wait_until(&format!("{} is reached", peer.inner), DONE_WITHIN, || {
-                Ok(host.netns.pings(peer.inner))
+                Ok(host.speaker().pings(peer.inner))
             })
             .map_err(|failure| self.explained(&failure))?;
         }
@@ -147,7 +169,7 @@ impl Hosts {
             &pattern,
             self.right.inner,
         ];
-        self.left.netns.run(&words)?;
+        self.left.speaker().run(&words)?;
         // What was sent and answered comes to the file a little later.
         wait_until("all is captured", DONE_WITHIN, || Ok(capture.packets("esp or udp")? >= 2 * PINGS))?;
         capture.stop()
@@ -159,6 +181,21 @@ impl Hosts {
         ensure!(!seen, "what the tunnel carries is on the wire in the clear ({name})");
         ensure!(esp >= 2 * PINGS, "{esp} packets of ESP on the wire, for {PINGS} pings and their answers");
         Ok(())
+    }
+
+    /// Has something done, and counts the packets of ESP that are on the wire meanwhile; none is to be of a tunnel in the clear.
+    pub(super) fn only_esp_while(
+        &self,
+        lab: &Lab,
+        name: &str,
+        done: impl FnOnce() -> Outcome,
+    ) -> Outcome<usize> {
+        let capture = Capture::start(lab, self.tcpdump(), name)?;
+        done()?;
+        let (clear, esp) = (capture.packets(TUNNELS)?, capture.packets("esp")?);
+        capture.stop()?;
+        ensure!(clear == 0, "{clear} packets of tunnels are on the wire in the clear ({name})");
+        Ok(esp)
     }
 
     /// A failure with what both charons have to say.
@@ -176,21 +213,46 @@ impl Hosts {
 }
 
 impl Host {
-    fn start(lab: &Lab, netns: Netns, [outer, inner]: [&'static str; 2], config: &str) -> Outcome<Self> {
-        let ovs = Ovs::start_in(lab, &netns, &[])?;
+    /// With a pod at the VF of its NIC, or else nobody but the host itself in the tunnel.
+    fn start(
+        lab: &mut Lab,
+        netns: Netns,
+        nic: Option<&Simnic>,
+        [outer, inner]: [&'static str; 2],
+        config: &str,
+    ) -> Outcome<Self> {
+        let ovs = Ovs::start_in(lab, &netns, if nic.is_some() { &STEERED } else { &[] })?;
         ovs.vsctl(&["add-br", "br0"])?;
-        netns.run(&["ip", "address", "add", &format!("{inner}/24"), "dev", "br0"])?;
+        let pod = nic.map(|nic| Self::plug(lab, &netns, &ovs, nic)).transpose()?;
+        let (speaker, device) =
+            (pod.as_ref().unwrap_or(&netns), nic.map_or("br0".to_owned(), |nic| nic.vf(0)));
+        speaker.run(&["ip", "address", "add", &format!("{inner}/24"), "dev", &device])?;
         // Room for tunnel and ESP on the wire.
-        netns.run(&["ip", "link", "set", "br0", "mtu", "1300", "up"])?;
+        speaker.run(&["ip", "link", "set", &device, "mtu", "1300", "up"])?;
         let charon = Charon::start(lab, &netns)?;
         let daemon = Daemon::start(lab, &ovs, &Self::config(&charon, config))?;
-        Ok(Self { daemon, charon, ovs, netns, outer, inner })
+        Ok(Self { daemon, charon, ovs, netns, pod, outer, inner })
+    }
+
+    /// A pod that has the NIC's VF, whose representor is on the bridge.
+    fn plug(lab: &mut Lab, netns: &Netns, ovs: &Ovs, nic: &Simnic) -> Outcome<Netns> {
+        let (pod, representor) = (Netns::new(lab, "pod")?, nic.representor(0));
+        run("ip", &["link", "set", &nic.vf(0), "netns", pod.name()])?;
+        run("ip", &["link", "set", &representor, "netns", netns.name()])?;
+        netns.run(&["ip", "link", "set", &representor, "up"])?;
+        ovs.vsctl(&["add-port", "br0", &representor])?;
+        Ok(pod)
+    }
+
+    /// What speaks through the tunnel.
+    pub(super) fn speaker(&self) -> &Netns {
+        self.pod.as_ref().unwrap_or(&self.netns)
     }
 
     /// What the daemon is started with.
     pub(super) fn config(charon: &Charon, more: &str) -> String {
         let vici = charon.socket();
-        format!("mode = \"observe\"\n{more}\n[ipsec]\ndrive = true\nvici = \"{}\"\n", vici.display())
+        format!("{more}\n[ipsec]\ndrive = true\nvici = \"{}\"\n", vici.display())
     }
 
     /// Sets something of the tunnel's row.

@@ -16,6 +16,7 @@ mod hosts;
 mod keys;
 mod nics;
 mod steered;
+mod soak;
 
 pub(crate) use driven::TESTS as DRIVEN;
 

@@ -336,9 +336,12 @@ fn receive(bind: SocketAddr, answers: bool) -> io::Result<()> {
     let mut tally = Tally::default();
     let mut packet = [0; DATAGRAM_MAX];
     let mut reported = Instant::now();
+    let (mut last, mut silence) = (None::<Instant>, Duration::ZERO);
     loop {
         match socket.recv_from(&mut packet) {
             Ok((length, from)) => {
+                let now = Instant::now();
+                silence = silence.max(last.replace(now).map_or(Duration::ZERO, |last| now - last));
                 tally.take(&packet[..length]);
                 if answers {
                     // The sender may be gone: it counts what it misses.
@@ -355,19 +358,21 @@ fn receive(bind: SocketAddr, answers: bool) -> io::Result<()> {
         }
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
-            print_counts(&tally.counts, bind.port());
+            print_counts(&tally.counts, silence, bind.port());
         }
     }
-    print_counts(&tally.counts, bind.port());
+    print_counts(&tally.counts, silence, bind.port());
     Ok(())
 }
 
-fn print_counts(counts: &Counts, port: u16) {
+/// `silence` is the longest time between one packet and the next.
+fn print_counts(counts: &Counts, silence: Duration, port: u16) {
     let Counts { received, duplicated, reordered, missing, foreign } = counts;
     let dropped = socket_drops(&std::fs::read_to_string("/proc/self/net/udp").unwrap_or_default(), port);
     println!(
         "received={received} duplicated={duplicated} reordered={reordered} missing={missing} foreign={foreign} \
-         socket_drops={dropped}"
+         socket_drops={dropped} silence_us={}",
+        silence.as_micros()
     );
 }
 

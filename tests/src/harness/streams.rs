@@ -200,6 +200,8 @@ pub struct Received {
     pub missing: u64,
     /// Packets that came and that the receiver was too slow for.
     pub socket_drops: u64,
+    /// The longest time between one packet and the next.
+    pub silence: Duration,
 }
 
 /// A running receiver.
@@ -272,6 +274,7 @@ fn counts(line: &str) -> Received {
         reordered: value("reordered"),
         missing: value("missing"),
         socket_drops: value("socket_drops"),
+        silence: Duration::from_micros(value("silence_us")),
     }
 }
 

@@ -6,7 +6,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use lab_tests::ensure;
-use lab_tests::harness::{Failure, Lab, Outcome, Received, Receiver, Sender, Stream, run, wait_until};
+use lab_tests::harness::{
+    Failure, Lab, Outcome, Received, Receiver, Sender, Stream, run, wait_for, wait_until,
+};
 
 use crate::ipsec::hosts::{DONE_WITHIN, Hosts};
 
@@ -57,7 +59,9 @@ impl Watch {
     }
 
     fn shown(&self) -> Outcome<String> {
-        run("tcpdump", &["-n", "-r", &self.file.display().to_string()])
+        // The last packet may not be on file as a whole yet.
+        let read = || Ok(Some(run("tcpdump", &["-n", "-r", &self.file.display().to_string()])?));
+        wait_for("all packets are on file", DONE_WITHIN, read)
     }
 
     /// Ends it: packets in the clear. It fails where some were not seen.

@@ -15,8 +15,8 @@ mod driven;
 mod hosts;
 mod keys;
 mod nics;
-mod steered;
 mod soak;
+mod steered;
 
 pub(crate) use driven::TESTS as DRIVEN;
 

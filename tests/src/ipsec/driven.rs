@@ -12,10 +12,10 @@ use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
 };
-use super::steered::a_flow_through_an_encrypted_tunnel_passes_by_both_nics;
 use super::soak::{
     rekeys_lose_no_more_than_charon_alone, resets_and_restarts_lose_no_more_than_charon_alone,
 };
+use super::steered::a_flow_through_an_encrypted_tunnel_passes_by_both_nics;
 
 pub(crate) const TESTS: &[Test] = &[
     fact!(tunnels_with_a_key_are_encrypted_from_the_mark_to_the_end_of_the_port).needs(NEEDS),

@@ -2,6 +2,8 @@
 
 use crate::Connection;
 
+/// Replay windows that NICs have, in packets.
+pub const REPLAY_WINDOWS: [u32; 4] = [32, 64, 128, 256];
 /// strongSwan's replay window unless told otherwise, in packets (`charon.replay_window`).
 const REPLAY_WINDOW: u32 = 32;
 

@@ -1,9 +1,10 @@
 //! What the kernel says of security associations, joined to the children that an IKE daemon tells of.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
 use core::net::IpAddr;
 
+use crate::libreswan::Able;
 use crate::strongswan::ChildSa;
 use crate::{Millis, Offload};
 
@@ -52,6 +53,8 @@ pub struct EspId {
 /// A security association as the kernel has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelSa {
+    /// Where its packets come from; none where that was not told.
+    pub src: Option<IpAddr>,
     /// Where it is carried.
     pub carried: Carried,
     /// By which device, where one does.
@@ -71,6 +74,8 @@ pub struct Kernel {
     pub sas: BTreeMap<EspId, KernelSa>,
     /// Devices by the addresses of this host that they have.
     pub devices: BTreeMap<IpAddr, Device>,
+    /// Those of them whose feature `esp-hw-offload` is on.
+    pub able: BTreeSet<Device>,
 }
 
 /// What is known of what the kernel has.
@@ -136,6 +141,41 @@ impl Kernel {
         Carriage::of_all(child.ids().into_iter().map(of))
     }
 
+    /// Where what is between two hosts is carried, whoever made it; none while there is nothing for one of the ways. Our own address is
+    /// any where it is none.
+    pub fn carriage_between(&self, local: Option<IpAddr>, remote: IpAddr) -> Option<Carriage> {
+        let ways = [true, false].map(|outward| {
+            let all = self.between(outward, local, remote);
+            Carriage::of_all(all.map(|(_, sa)| Some(Carriage { least: sa.carried, most: sa.carried })))
+        });
+        Carriage::of_all(ways)
+    }
+
+    /// Whether the device that has our end does IPsec: our address, or the one that packets to the peer have.
+    pub fn able_between(&self, local: Option<IpAddr>, remote: IpAddr) -> Able {
+        let local = local.or_else(|| self.between(true, None, remote).find_map(|(_, sa)| sa.src));
+        match local.and_then(|local| self.devices.get(&local)) {
+            Some(device) if self.able.contains(device) => Able::Yes,
+            Some(_) => Able::No,
+            None => Able::Unknown,
+        }
+    }
+
+    /// Security associations of one way between two hosts.
+    fn between(
+        &self,
+        is_outward: bool,
+        local: Option<IpAddr>,
+        remote: IpAddr,
+    ) -> impl Iterator<Item = (&EspId, &KernelSa)> {
+        self.sas.iter().filter(move |(id, sa)| {
+            let (there, here) = if is_outward { (Some(id.dst), sa.src) } else { (sa.src, Some(id.dst)) };
+            let is_ours = |address: IpAddr| local.is_none_or(|local| local == address);
+            // One that the kernel waits for has no SPI yet.
+            id.spi != 0 && there == Some(remote) && here.is_some_and(is_ours)
+        })
+    }
+
     /// The device that has our end of a child.
     pub fn device(&self, child: &ChildSa) -> Option<Device> {
         self.devices.get(&child.local?).copied()
@@ -171,6 +211,37 @@ mod tests {
         assert_eq!(kernel.carriage(&child([Some(2), Some(1)])), None, "an SPI is its receiver's");
         assert_eq!(kernel.carriage(&child([Some(1), None])), None);
         assert_eq!(Carriage::of_all([]), None);
+    }
+
+    #[test]
+    fn what_is_between_two_hosts_is_carried_as_the_least_of_it_is_and_both_ways_are_there() {
+        let (here, there, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into(), [192, 0, 2, 3].into());
+        let mut kernel = Kernel::default();
+        let mut add = |src, dst, spi, carried| {
+            let sa = KernelSa { src: Some(src), carried, ..KernelSa::default() };
+            kernel.sas.insert(EspId { dst, spi }, sa);
+            [None, Some(here), Some(other)].map(|local| kernel.carriage_between(local, there))
+        };
+        assert_eq!(add(here, there, 1, Carried::Packet), [None; 3], "it has one way alone");
+        assert_eq!(add(there, here, 0, Carried::Packet), [None; 3], "the kernel waits for that one");
+        let packet = Some(Carriage { least: Carried::Packet, most: Carried::Packet });
+        assert_eq!(add(there, here, 2, Carried::Packet), [packet, packet, None]);
+        assert_eq!(add(other, here, 3, Carried::Software), [packet, packet, None]);
+        let some = Some(Carriage { least: Carried::Software, most: Carried::Packet });
+        assert_eq!(add(here, there, 4, Carried::Software), [some, some, None]);
+    }
+
+    #[test]
+    fn the_device_that_would_carry_a_tunnel_is_found_by_our_address_or_by_what_leaves() {
+        let (here, there) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let mut kernel = Kernel::default();
+        kernel.devices.insert(here, Device(7));
+        let able = |kernel: &Kernel| [Some(here), None].map(|local| kernel.able_between(local, there));
+        assert_eq!(able(&kernel), [Able::No, Able::Unknown]);
+        kernel.able.insert(Device(7));
+        assert_eq!(able(&kernel), [Able::Yes, Able::Unknown]);
+        kernel.sas.insert(EspId { dst: there, spi: 1 }, KernelSa { src: Some(here), ..KernelSa::default() });
+        assert_eq!(able(&kernel), [Able::Yes, Able::Yes]);
     }
 
     #[test]

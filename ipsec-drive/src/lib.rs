@@ -6,12 +6,14 @@
 //! none. [`strongswan`] puts a connection into the words of strongSwan, [`vici`] is the protocol that these travel by, and
 //! [`Reconciler`] decides what is done next, from what is wanted and what the IKE daemon has. Which of the connections with offload
 //! `auto` ask a NIC for anything is decided by the [`Mover`] before, from what the kernel says of their security associations.
+//! Where `ovs-monitor-ipsec` has Libreswan do it, what that asks a NIC for is an option of the interface: [`libreswan`].
 
 extern crate alloc;
 
 mod connection;
 mod demand;
 mod kernel;
+pub mod libreswan;
 mod loss;
 mod moving;
 mod place;
@@ -24,7 +26,7 @@ pub mod vici;
 mod wanted;
 
 pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
-pub use demand::Planned;
+pub use demand::{Planned, REPLAY_WINDOWS};
 pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa, Seen};
 pub use moving::{Mover, Moves};
 pub use place::Missed;

@@ -19,6 +19,15 @@ UDEVD
 printf '#!/bin/sh\nexit 0\n' >"$root/usr/bin/udevadm"
 chmod 755 "$root/usr/lib/systemd/systemd-udevd" "$root/usr/bin/udevadm"
 
+# Libreswan and what has it protect tunnels are unpacked, and not installed: the package conflicts with strongSwan's, for both
+# would be the machine's IKE daemon. Here none is, and tests run either in namespaces. Where its libraries are, it is wanted.
+if [ -x "$root/usr/bin/certutil" ]; then
+	mkdir "$root/var/cache/beside"
+	(cd "$root/var/cache/beside" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download libreswan openvswitch-ipsec)
+	for package in "$root"/var/cache/beside/*.deb; do dpkg-deb -x "$package" "$root"; done
+	rm -r "$root/var/cache/beside"
+fi
+
 # Nothing in a guest may wait for a name server or a password.
 echo '127.0.0.1 localhost lab' >"$root/etc/hosts"
 rm -f "$root/etc/resolv.conf"

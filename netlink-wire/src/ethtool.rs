@@ -13,6 +13,8 @@ use alloc::vec::Vec;
 pub const FAMILY: &str = "ethtool";
 /// `ETHTOOL_MCGRP_MONITOR_NAME`
 pub const GROUP: &str = "monitor";
+/// The feature of devices that carry security associations of ESP (`NETIF_F_HW_ESP_BIT`).
+pub const ESP_HW_OFFLOAD: &str = "esp-hw-offload";
 /// The feature that lets TC rules be placed in hardware (`NETIF_F_HW_TC_BIT`).
 pub const HW_TC_OFFLOAD: &str = "hw-tc-offload";
 /// `ETHTOOL_GENL_VERSION`
@@ -74,6 +76,11 @@ impl Features {
     pub fn hw_tc_offload(&self) -> Feature {
         let has = |set: &[Box<str>]| set.iter().any(|name| **name == *HW_TC_OFFLOAD);
         Feature::from_sets(has(&self.active), has(&self.changeable), has(&self.fixed))
+    }
+
+    /// Whether the device may carry security associations of ESP.
+    pub fn esp_hw_offload(&self) -> bool {
+        self.active.iter().any(|name| **name == *ESP_HW_OFFLOAD)
     }
 
     /// Reads the answer to [`get_features`].

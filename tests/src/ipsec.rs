@@ -14,6 +14,7 @@ use serde_json::Value;
 mod driven;
 mod hosts;
 mod keys;
+mod libreswan;
 mod nics;
 mod soak;
 mod steered;

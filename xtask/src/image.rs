@@ -14,7 +14,12 @@ const IMAGE_SIZE: &str = "2G";
 
 /// The disk image of `release`'s userland: found in the cache or built.
 pub(crate) fn userland(cache: &Cache, repository: &Path, release: Release) -> Result<PathBuf, Problem> {
-    let packages = packages(&repository.join("lab/images/userland.packages"))?;
+    let lists = repository.join("lab/images");
+    let mut packages = packages(&lists.join("userland.packages"))?;
+    let of_release = lists.join(format!("{release}.packages"));
+    if of_release.exists() {
+        packages.extend(self::packages(&of_release)?);
+    }
     let title = format!("build the userland image of {release}");
     Image { name: format!("image-{release}"), title, release, packages, added: None }.made(cache, repository)
 }

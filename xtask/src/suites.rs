@@ -75,7 +75,12 @@ impl Suite {
 
     fn environment(self, long: bool) -> Vec<(String, String)> {
         let ct = matches!(self.choice.kernel, Flavour::Ct | Flavour::Debug);
-        let require = if ct { "all" } else { "simnic,ovn,daemon,strongswan" };
+        let require = match (ct, self.choice.release) {
+            (true, Release::Trixie) => "all",
+            (true, _) => "simnic,ct,ovn,daemon,strongswan",
+            (false, Release::Trixie) => "simnic,ovn,daemon,strongswan,libreswan",
+            (false, _) => "simnic,ovn,daemon,strongswan",
+        };
         let long = if long { "1" } else { "0" };
         let pairs = [
             ("LAB_SUITE", self.tests),

@@ -240,7 +240,8 @@ impl World {
         };
         for id in new.ids().into_iter().flatten() {
             let device = (carried > Carried::Software).then_some(NIC);
-            let before = self.kernel.insert(id, KernelSa { carried, device, bytes: 0, packets: 0 });
+            let before =
+                self.kernel.insert(id, KernelSa { src: None, carried, device, bytes: 0, packets: 0 });
             assert_eq!(before, None, "a key in two places");
         }
         self.children.push(new);

@@ -364,11 +364,22 @@ pub static KEYS: &[Key] = &[
         default: "false",
         shape: "true or false",
         doc: "Whether tunnels that are marked for IPsec in OVSDB, as for ovs-monitor-ipsec, are protected at this daemon's word: it \
-              has strongSwan load, initiate and unload what they need (docs/ipsec.md). Nothing is done while ovs-monitor-ipsec \
-              runs. Turned off, what is there stays.",
+              has strongSwan load, initiate and unload what they need (docs/ipsec.md). While ovs-monitor-ipsec runs nothing is \
+              done but what ipsec.libreswan says. Turned off, what is there stays.",
         in_ovsdb: false,
         reloads: true,
         set: |config, value| value.boolean().map(|drive| config.ipsec.drive = drive),
+    },
+    Key {
+        name: "ipsec.libreswan",
+        default: "false",
+        shape: "true or false",
+        doc: "With ipsec.drive: whether tunnels that ovs-monitor-ipsec has Libreswan protect are told what to ask of NICs, by \
+              ipsec.offload: options:ipsec_nic-offload is written in OVSDB where nobody has written it (docs/ipsec.md). Turned \
+              off, what was written is taken out.",
+        in_ovsdb: false,
+        reloads: true,
+        set: |config, value| value.boolean().map(|libreswan| config.ipsec.libreswan = libreswan),
     },
     Key {
         name: "ipsec.vici",
@@ -576,6 +587,7 @@ mod tests {
             ("nic.installs-per-s", "7"),
             ("nic.install-burst", "7"),
             ("ipsec.drive", "true"),
+            ("ipsec.libreswan", "true"),
             ("ipsec.vici", "\"/x\""),
             ("ipsec.offload", "\"none\""),
             ("ipsec.entries", "16"),

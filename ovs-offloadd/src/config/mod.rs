@@ -294,6 +294,8 @@ pub struct Nic {
 pub struct Ipsec {
     /// Whether it is to.
     pub drive: bool,
+    /// Whether what Libreswan asks of NICs is written in OVSDB, where `ovs-monitor-ipsec` has it.
+    pub libreswan: bool,
     /// Control socket of strongSwan's charon.
     pub vici: PathBuf,
     /// What a NIC is asked for where the tunnel does not say.

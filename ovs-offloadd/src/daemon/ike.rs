@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipsec_drive::{Device, Seen, Terms};
 use netlink_wire::Ifindex;
+use ovsdb_client::Client;
 use tokio::sync::watch;
 
 use super::xfrm::Xfrm;
@@ -27,10 +28,10 @@ pub(crate) struct Ike {
 
 impl Ike {
     /// Starts the task.
-    pub(crate) fn start(config: &Config) -> Self {
+    pub(crate) fn start(config: &Config, database: Client) -> Self {
         let (orders, read) = watch::channel(Orders::default());
         let (kernel, told) = watch::channel(Seen::NotYet);
-        let ike = Self { orders, kernel, report: ike::start(read, told) };
+        let ike = Self { orders, kernel, report: ike::start(read, told, database) };
         ike.configure(config);
         ike
     }
@@ -39,6 +40,7 @@ impl Ike {
     pub(crate) fn configure(&self, config: &Config) {
         self.order(|orders| {
             (orders.drive, orders.offload) = (config.ipsec.drive, config.ipsec.offload);
+            orders.libreswan = config.ipsec.libreswan;
             orders.terms = Terms {
                 entries: match config.ipsec.entries {
                     CapacitySetting::Learn => None,
@@ -126,8 +128,8 @@ impl Ike {
     /// What is to be said beside.
     pub(crate) fn note(&self) -> Option<String> {
         match self.report.borrow().standing {
-            Standing::MonitorRuns(pid) => {
-                Some(format!("ovs-monitor-ipsec runs (pid {pid}): IPsec of tunnels is left to it"))
+            Standing::MonitorRuns(monitor) => {
+                Some(format!("{monitor} runs (pid {}): IPsec of tunnels is left to it", monitor.pid))
             }
             _ => None,
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipsec_drive::libreswan::OffloadRow;
 use offload_engine::{Micros, OvsSettings, OvsVersion, TcPolicy};
 use ovsdb_client::{Client, Config, Monitor, Notice, Remote, Tables, Tls, TlsFiles, Uuid, Watcher};
 use tokio::sync::mpsc;
@@ -74,11 +75,11 @@ const WAITING_MAX: usize = 16;
 /// Longest wait for the first connection: a wrong remote is refused at the start.
 const FIRST_CONNECTION: Duration = Duration::from_secs(10);
 
-/// Connects, and tells from then on.
+/// Connects, and tells from then on. The client is for whoever writes.
 ///
 /// # Errors
 /// One sentence: the remote is no remote, or nobody answers there.
-pub(crate) async fn start(remote: &str) -> Result<mpsc::Receiver<News>, String> {
+pub(crate) async fn start(remote: &str) -> Result<(mpsc::Receiver<News>, Client), String> {
     let parsed: Remote = remote.parse().map_err(|error| format!("ovs.database: {error}"))?;
     let monitor = Monitor::new("Open_vSwitch")
         .rows::<OpenVswitch>()
@@ -102,8 +103,8 @@ pub(crate) async fn start(remote: &str) -> Result<mpsc::Receiver<News>, String> 
         Err(_) => return Err(refused("no answer within 10 s".to_owned())),
     };
     let (say, news) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(follow(client, watcher, say, state));
-    Ok(news)
+    tokio::spawn(follow(client.clone(), watcher, say, state));
+    Ok((news, client))
 }
 
 /// The key and certificates that Open vSwitch's own daemons use.
@@ -195,11 +196,7 @@ fn state(tables: &Tables) -> State {
             }
         }
     }
-    let marked = interfaces.values().filter_map(|interface| {
-        ipsec_drive::TunnelRow::read(&interface.name, &interface.kind, &interface.options)
-    });
-    state.ipsec.tunnels = marked.collect();
-    state.ipsec.tunnels.sort_by(|one, other| one.name.cmp(&other.name));
+    state.ipsec = Rows { host: state.ipsec.host, ..ipsec(&ports, &interfaces) };
     state.chassis = workload::chassis(ports.values().flat_map(|port| {
         let chassis_id = port.external_ids.get("ovn-chassis-id");
         let of_port = port.interfaces.iter().filter_map(|uuid| interfaces.get(uuid));
@@ -209,6 +206,27 @@ fn state(tables: &Tables) -> State {
         })
     }));
     state
+}
+
+/// Interfaces that are marked for IPsec, and those that have something of ours for it.
+fn ipsec(ports: &BTreeMap<Uuid, Port>, interfaces: &BTreeMap<Uuid, Interface>) -> Rows {
+    let mut rows = Rows::default();
+    let of_no_port = BTreeMap::new();
+    let mut of_port = BTreeMap::new();
+    for port in ports.values() {
+        of_port.extend(port.interfaces.iter().map(|uuid| (*uuid, &port.external_ids)));
+    }
+    for (uuid, interface) in interfaces {
+        let Interface { name, kind, options, external_ids, .. } = interface;
+        let tunnel = ipsec_drive::TunnelRow::read(name, kind, options);
+        let port = of_port.get(uuid).copied().unwrap_or(&of_no_port);
+        let offload = OffloadRow::read(tunnel.as_ref(), name, options, external_ids, port);
+        rows.offloads.extend(offload.map(|row| (*uuid, row)));
+        rows.tunnels.extend(tunnel);
+    }
+    rows.tunnels.sort_by(|one, other| one.name.cmp(&other.name));
+    rows.offloads.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
+    rows
 }
 
 /// `other_config:max-idle`, in milliseconds: Open vSwitch reads it with `smap_get_int()`, so that what is no number is the

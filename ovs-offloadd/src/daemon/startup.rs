@@ -91,7 +91,7 @@ async fn start(
     let rundir = settings.rundir();
     let signals = Signals::listen().map_err(|error| format!("cannot listen to signals: {error}"))?;
     // A wrong remote is refused here; one that is lost later is connected to again.
-    let ovsdb = ovsdb::start(&settings.database()).await?;
+    let (ovsdb, database) = ovsdb::start(&settings.database()).await?;
     let (control, asked) = Control::new();
     let control: SharedControl = Arc::new(control);
     let socket = serve_control(&settings, &rundir, Arc::clone(&control))?;
@@ -121,7 +121,7 @@ async fn start(
         discovery,
         inventory,
         ipsec: super::xfrm::Xfrm::open(buffer).map_err(netlink)?,
-        ike: super::ike::Ike::start(&settings),
+        ike: super::ike::Ike::start(&settings, database),
         probes,
         vswitchd,
         vswitchd_limit,

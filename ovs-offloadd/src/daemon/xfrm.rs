@@ -3,13 +3,15 @@
 //! Counters are told by no notification: whoever asks for them has everything read again. The kernel sends keys along; every
 //! buffer that held some is wiped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 use ipsec_drive::{Device, Kernel, Millis};
-use netlink_wire::Messages;
 use netlink_wire::address::{self, HostAddress};
+use netlink_wire::ethtool::{self, Features};
 use netlink_wire::xfrm::{self, Event};
+use netlink_wire::{Ifindex, Messages};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use zeroize::Zeroize as _;
@@ -21,6 +23,8 @@ use crate::ipsec::{Ipsec, Reading};
 const BUFFERS_PER_TURN: usize = 64;
 /// Rows of one answer.
 const ROWS_MAX: usize = 1 << 18;
+/// Devices that are asked whether they do IPsec.
+const DEVICES_MAX: usize = 64;
 /// Longest wait for an answer of which a part has come.
 const LIMIT: Duration = Duration::from_secs(10);
 const GROUPS: [u32; 4] =
@@ -30,7 +34,14 @@ const GROUPS: [u32; 4] =
 #[derive(Debug)]
 pub(crate) struct Whole {
     ipsec: Reading,
+    hosts: Hosts,
+}
+
+/// This host's addresses, and which of their devices do IPsec.
+#[derive(Debug, Default)]
+struct Hosts {
     addresses: Vec<HostAddress>,
+    able: BTreeSet<Device>,
 }
 
 /// What the socket or the reader has.
@@ -52,7 +63,7 @@ pub(crate) struct Xfrm {
     /// When the reading began that runs, or ran last, and the last that was whole.
     began: Millis,
     whole: Option<Millis>,
-    addresses: Vec<HostAddress>,
+    hosts: Hosts,
     // Something was lost since the reading that runs began, or it failed.
     look_again: bool,
     buffer: Vec<u8>,
@@ -77,7 +88,7 @@ impl Xfrm {
             running: false,
             began: Millis(0),
             whole: None,
-            addresses: Vec::new(),
+            hosts: Hosts::default(),
             look_again: false,
             buffer: vec![0; DATAGRAM_BYTES_MAX],
             books: Ipsec::default(),
@@ -129,7 +140,7 @@ impl Xfrm {
                 match reading {
                     Ok(whole) => {
                         self.books.read(whole.ipsec);
-                        self.addresses = whole.addresses;
+                        self.hosts = whole.hosts;
                         self.whole = Some(self.began);
                     }
                     Err(why) => {
@@ -215,8 +226,8 @@ impl Xfrm {
     pub(crate) fn take_driven(&mut self) -> Option<Kernel> {
         let read = self.whole?;
         let sas = self.books.take_driven()?;
-        let devices = self.addresses.iter().map(|of| (of.address, Device(of.ifindex.0)));
-        Some(Kernel { read, sas, devices: devices.collect() })
+        let devices = self.hosts.addresses.iter().map(|of| (of.address, Device(of.ifindex.0)));
+        Some(Kernel { read, sas, devices: devices.collect(), able: self.hosts.able.clone() })
     }
 
     /// Whether everything that was asked for has been read.
@@ -266,5 +277,25 @@ async fn read() -> Result<Whole, String> {
     let ipsec = Reading { sas, policies: policies.await? };
     let mut asker = Asker::open(Protocol::Route, LIMIT)?;
     let addresses = asker.ask(ROWS_MAX, address::dump, HostAddress::decode).await?;
-    Ok(Whole { ipsec, addresses })
+    let able = able(addresses.iter().map(|of| of.ifindex).collect()).await.unwrap_or_else(|why| {
+        debug!(%why, "which devices do IPsec is not known");
+        BTreeSet::new()
+    });
+    Ok(Whole { ipsec, hosts: Hosts { addresses, able } })
+}
+
+/// Those of these devices that do IPsec.
+async fn able(devices: BTreeSet<Ifindex>) -> Result<BTreeSet<Device>, String> {
+    let mut asker = Asker::open(Protocol::Generic, LIMIT)?;
+    let family = asker.family(ethtool::FAMILY).await?;
+    let mut able = BTreeSet::new();
+    for ifindex in devices.into_iter().take(DEVICES_MAX) {
+        let request = |seq| ethtool::get_features(family, ifindex, seq);
+        // It may have gone meanwhile.
+        let found = asker.ask(ROWS_MAX, request, |message| Features::decode(message).map(Some)).await;
+        if found.is_ok_and(|found| found.iter().any(Features::esp_hw_offload)) {
+            able.insert(Device(ifindex.0));
+        }
+    }
+    Ok(able)
 }

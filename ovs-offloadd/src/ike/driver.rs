@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipsec_drive::{Moves, Seen};
+use ovsdb_client::Client;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::libreswan::{self, Pen};
 use super::session::{End, Session};
-use super::{Orders, Report, Standing, progress};
+use super::{Monitor, Orders, Report, Standing, progress};
 use crate::io::rundir::running_pid;
 
 /// Open vSwitch's own, by the name of its pidfile.
@@ -22,9 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) fn start(
     orders: watch::Receiver<Orders>,
     kernel: watch::Receiver<Seen>,
+    database: Client,
 ) -> watch::Receiver<Report> {
     let (report, read) = watch::channel(Report::default());
-    tokio::spawn(run(orders, kernel, report));
+    tokio::spawn(run(orders, kernel, report, Pen::new(database)));
     read
 }
 
@@ -32,6 +35,7 @@ async fn run(
     mut orders: watch::Receiver<Orders>,
     mut kernel: watch::Receiver<Seen>,
     report: watch::Sender<Report>,
+    mut pen: Pen,
 ) {
     let mut moves = Moves::default();
     loop {
@@ -45,6 +49,11 @@ async fn run(
             Some(standing) => standing,
             None => match Session::open(&now.vici, moves).await {
                 Err(why) => Standing::Alone(nobody(&why, Path::new(PLUTO).exists())),
+                // To strongSwan that would be a person's word.
+                Ok(_) if now.rows.as_ref().is_some_and(libreswan::is_anything_ours) => {
+                    pen.write(&now, &Standing::Driving(String::new()), &Seen::NotYet).await;
+                    Standing::Alone("what was written for Libreswan is taken out of OVSDB first".to_owned())
+                }
                 Ok(mut session) => {
                     let end = session.drive(&mut orders, &mut kernel, &report).await;
                     moves = session.moves();
@@ -59,7 +68,9 @@ async fn run(
                 }
             },
         };
-        tell(&report, standing, &now);
+        let seen = kernel.borrow_and_update().clone();
+        pen.write(&now, &standing, &seen).await;
+        tell(&report, standing, &now, &seen);
         tokio::select! {
             changed = orders.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK_EVERY), if now.drive => {}
@@ -68,8 +79,9 @@ async fn run(
 }
 
 /// The process of `ovs-monitor-ipsec`, where it runs.
-pub(super) fn monitor(rundir: &Path) -> Option<i32> {
-    running_pid(rundir, MONITOR).ok()
+pub(super) fn monitor(rundir: &Path) -> Option<Monitor> {
+    let pid = running_pid(rundir, MONITOR).ok()?;
+    Some(Monitor { pid, ike: libreswan::ike_daemon(pid) })
 }
 
 fn nobody(why: &str, is_libreswan: bool) -> String {
@@ -80,18 +92,18 @@ fn nobody(why: &str, is_libreswan: bool) -> String {
 }
 
 /// Reports, with a word in the log where it is another than before.
-fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders) {
+fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders, kernel: &Seen) {
     if report.borrow().standing != standing {
         match &standing {
             Standing::Off => info!("IPsec of tunnels is left to others; what is there stays"),
-            Standing::MonitorRuns(pid) => {
-                info!(pid, "ovs-monitor-ipsec runs: IPsec of tunnels is left to it");
+            Standing::MonitorRuns(monitor) => {
+                info!(%monitor, pid = monitor.pid, "IPsec of tunnels is left to it");
             }
             Standing::Alone(why) => warn!(%why, "IPsec of tunnels cannot be made"),
             Standing::Driving(_) => {}
         }
     }
-    let tunnels = progress::idle(orders, &standing);
+    let tunnels = progress::idle(orders, &standing, kernel);
     report.send_modify(|report| {
         (report.standing, report.tunnels) = (standing, tunnels);
         report.offload.entries.clear();
@@ -103,6 +115,7 @@ fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders) {
 mod tests {
     use super::super::Rows;
     use super::*;
+    use ovsdb_client::Config;
 
     async fn reported(report: &mut watch::Receiver<Report>, is: impl FnMut(&Report) -> bool) -> Report {
         let report = tokio::time::timeout(Duration::from_secs(20), report.wait_for(is)).await;
@@ -121,7 +134,9 @@ mod tests {
         };
         let (order, read) = watch::channel(orders);
         let (_kernel, told) = watch::channel(Seen::NotYet);
-        let mut report = start(read, told);
+        let remote = "unix:/nonexistent/db.sock".parse().unwrap();
+        let (database, _) = Client::start(Config::new(remote, ovsdb_client::Monitor::new("Open_vSwitch")));
+        let mut report = start(read, told, database);
         assert_eq!(report.borrow_and_update().standing, Standing::Off);
         order.send_modify(|orders| orders.drive = true);
         let found = reported(&mut report, |report| report.standing != Standing::Off).await;

@@ -3,17 +3,21 @@
 //! What is done next is decided by `ipsec-drive`; here are the socket, the files, and the loop that asks. It is a task of its own: the
 //! daemon's loop neither waits for an IKE daemon nor is it told of one, but by what it reads of the last `Report`.
 //!
-//! Nothing is done while `ovs-monitor-ipsec` runs, which does the same; and what is there stays when we are told to do nothing, or
-//! end: without it, packets would go in the clear.
+//! Nothing is done while `ovs-monitor-ipsec` runs, which does the same, but for saying what its Libreswan is to ask of NICs; and what is
+//! there stays when we are told to do nothing, or end: without it, packets would go in the clear.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use ipsec_drive::libreswan::{IkeDaemon, OffloadRow};
 use ipsec_drive::{Device, Host, Millis, Moves, Offload, Terms, TunnelRow};
+use ovsdb_client::Uuid;
 
 use crate::ctl::tunnel::TunnelView;
 
 mod certificates;
 mod driver;
+mod libreswan;
 mod progress;
 mod session;
 mod vici;
@@ -37,6 +41,8 @@ pub(crate) struct Rows {
     pub(crate) host: Host,
     /// Interfaces that are marked for IPsec, by name.
     pub(crate) tunnels: Vec<TunnelRow>,
+    /// What Libreswan is to ask of NICs: those of the interfaces above, and those that have something of ours.
+    pub(crate) offloads: Vec<(Uuid, OffloadRow)>,
 }
 
 /// What is to be done.
@@ -44,6 +50,8 @@ pub(crate) struct Rows {
 pub(crate) struct Orders {
     /// Nothing at all, where it is not set.
     pub(crate) drive: bool,
+    /// Whether tunnels that `ovs-monitor-ipsec` has Libreswan protect are told what to ask of NICs.
+    pub(crate) libreswan: bool,
     /// Charon's socket.
     pub(crate) vici: PathBuf,
     /// What a NIC is asked for where a tunnel does not say.
@@ -62,12 +70,31 @@ pub(crate) enum Standing {
     /// We are told not to.
     #[default]
     Off,
-    /// `ovs-monitor-ipsec` does, this process.
-    MonitorRuns(i32),
+    /// `ovs-monitor-ipsec` does.
+    MonitorRuns(Monitor),
     /// There is nobody to do it at our word, for this reason.
     Alone(String),
     /// This strongSwan.
     Driving(String),
+}
+
+/// An `ovs-monitor-ipsec` that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    /// Its process.
+    pub(crate) pid: i32,
+    /// Which IKE daemon it has; none where that is not known.
+    pub(crate) ike: Option<IkeDaemon>,
+}
+
+impl fmt::Display for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.ike {
+            Some(IkeDaemon::Libreswan) => "ovs-monitor-ipsec with Libreswan",
+            Some(IkeDaemon::Strongswan) => "ovs-monitor-ipsec with strongSwan",
+            None => "ovs-monitor-ipsec",
+        })
+    }
 }
 
 /// How far everything is.

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use ipsec_drive::libreswan::IkeDaemon;
 use ipsec_drive::{
-    Carried, Connection, ConnectionName, Millis, Missed, Mover, Progress, Rank, Ranked, State, TunnelRow,
-    Wanted,
+    Carried, Connection, ConnectionName, Millis, Missed, Mover, Progress, Rank, Ranked, Seen, State,
+    TunnelRow, Wanted,
 };
 use policies::Rate;
 use tracing::{info, warn};
 
-use super::{Orders, Rows, Standing};
+use super::{Monitor, Orders, Rows, Standing, libreswan};
 use crate::ctl::tunnel::TunnelView;
 use crate::ipsec;
 
@@ -17,16 +18,30 @@ use crate::ipsec;
 pub(super) type Known = BTreeMap<ConnectionName, Progress>;
 
 /// Tunnels while nobody is driven.
-pub(super) fn idle(orders: &Orders, standing: &Standing) -> Vec<TunnelView> {
+pub(super) fn idle(orders: &Orders, standing: &Standing, kernel: &Seen) -> Vec<TunnelView> {
     let Some(rows) = orders.rows.as_ref() else { return Vec::new() };
     let (state, reason) = match standing {
         Standing::Off => ("left", "ipsec.drive is false: others may protect it".to_owned()),
-        Standing::MonitorRuns(pid) => ("left", format!("ovs-monitor-ipsec protects it (pid {pid})")),
+        Standing::MonitorRuns(monitor) => {
+            let no_word = match monitor.ike {
+                Some(IkeDaemon::Strongswan) => ", whose ipsec.conf has no word for offload",
+                Some(IkeDaemon::Libreswan) | None => "",
+            };
+            ("left", format!("{monitor} protects it (pid {}){no_word}", monitor.pid))
+        }
         Standing::Alone(why) => ("waiting", why.clone()),
         Standing::Driving(_) => ("waiting", String::new()),
     };
     let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
-    let view = |row: &TunnelRow| TunnelView { state, reason: Some(reason.clone()), ..view(row, &wanted) };
+    let is_libreswan = |monitor: &Monitor| monitor.ike == Some(IkeDaemon::Libreswan);
+    let view = |row: &TunnelRow| {
+        let mut view = TunnelView { state, reason: Some(reason.clone()), ..view(row, &wanted) };
+        if matches!(standing, Standing::MonitorRuns(monitor) if is_libreswan(monitor)) {
+            view.offload = Some(orders.offload.word());
+            libreswan::view(row, orders, kernel, &mut view);
+        }
+        view
+    };
     rows.tunnels.iter().map(view).collect()
 }
 
@@ -178,7 +193,7 @@ mod tests {
         };
         let good = [("psk", "CANARY"), ("remote_ip", "192.0.2.2"), ("ipsec_replay-window", "512")];
         let tunnels = vec![row("tun0", &good), row("tun1", &[("psk", "CANARY"), ("remote_ip", "flow")])];
-        Rows { host: Host::default(), tunnels }
+        Rows { host: Host::default(), tunnels, offloads: Vec::new() }
     }
 
     #[test]
@@ -232,8 +247,13 @@ mod tests {
     #[test]
     fn a_tunnel_that_is_left_to_others_says_to_whom() {
         let orders = Orders { rows: Some(rows()), ..Orders::default() };
-        let views = idle(&orders, &Standing::MonitorRuns(7));
-        assert_eq!(views[0].state, "left");
-        assert_eq!(views[0].reason.as_deref(), Some("ovs-monitor-ipsec protects it (pid 7)"));
+        let left = |ike| {
+            let views = idle(&orders, &Standing::MonitorRuns(Monitor { pid: 7, ike }), &Seen::NotYet);
+            assert_eq!(views[0].state, "left");
+            views[0].reason.clone().unwrap()
+        };
+        assert_eq!(left(None), "ovs-monitor-ipsec protects it (pid 7)");
+        assert_eq!(left(Some(IkeDaemon::Libreswan)), "ovs-monitor-ipsec with Libreswan protects it (pid 7)");
+        assert!(left(Some(IkeDaemon::Strongswan)).ends_with("whose ipsec.conf has no word for offload"));
     }
 }

@@ -3,15 +3,13 @@
 //! The list is that of the kernel's mlx5 (`mlx5e_xfrm_validate_state()` of Linux 6.12), the one driver that is known to carry
 //! ESP in mode packet on a switch; it checks in this order and names the first.
 
-use ipsec_drive::{Connection, Offload, Planned};
+use ipsec_drive::{Connection, Offload, Planned, REPLAY_WINDOWS};
 use netlink_wire::xfrm::{Algorithm, Limit, Sa, SaDirection, SaMode};
 
 /// `IPPROTO_ESP`
 const ESP: u8 = 50;
 /// `IPPROTO_*` of selectors: any, TCP, UDP.
 const SELECTOR_PROTOCOLS: [u8; 3] = [0, 6, 17];
-/// Replay windows there are, in packets.
-pub(crate) const REPLAY_WINDOWS: [u32; 4] = [32, 64, 128, 256];
 /// AES-GCM with the salt of RFC 4106 behind the key.
 const AES_GCM: &str = "rfc4106(gcm(aes))";
 /// Bits of the salt.

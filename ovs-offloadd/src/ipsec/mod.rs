@@ -12,7 +12,6 @@ mod demands;
 
 mod report;
 
-pub(crate) use demands::REPLAY_WINDOWS;
 pub use demands::{Demand, demands, unmet};
 pub use report::{Scene, sa_list, sa_why};
 
@@ -264,7 +263,7 @@ impl Ipsec {
             };
             let device = sa.offload.map(|offload| Device(offload.ifindex.0));
             let id = EspId { dst: sa.id.dst, spi: sa.id.spi.0 };
-            (id, KernelSa { carried, device, bytes: sa.bytes, packets: sa.packets })
+            (id, KernelSa { src: Some(sa.src), carried, device, bytes: sa.bytes, packets: sa.packets })
         });
         Some(driven.collect())
     }

@@ -15,11 +15,14 @@ pub enum Need {
     Daemon,
     /// strongSwan, with a charon that takes commands.
     Strongswan,
+    /// Libreswan, and the `ovs-monitor-ipsec` that has it protect tunnels.
+    Libreswan,
 }
 
 impl Need {
     /// Every need.
-    pub const ALL: [Self; 5] = [Self::Simnic, Self::Ct, Self::Ovn, Self::Daemon, Self::Strongswan];
+    pub const ALL: [Self; 6] =
+        [Self::Simnic, Self::Ct, Self::Ovn, Self::Daemon, Self::Strongswan, Self::Libreswan];
 
     /// The name in `REQUIRE`.
     pub fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Need {
             Self::Ovn => "ovn",
             Self::Daemon => "daemon",
             Self::Strongswan => "strongswan",
+            Self::Libreswan => "libreswan",
         }
     }
 
@@ -44,6 +48,11 @@ impl Need {
             Self::Ovn => (succeeds("ovn-controller", &["--version"]), "this guest has no OVN"),
             Self::Daemon => (succeeds("ovs-offloadctl", &["--version"]), "this guest has no ovs-offloadd"),
             Self::Strongswan => (is_program("charon-systemd"), "this guest has no strongSwan"),
+            Self::Libreswan => {
+                let is_there =
+                    is_program("ipsec") && is_program("/usr/share/openvswitch/scripts/ovs-monitor-ipsec");
+                (is_there, "this guest has no Libreswan: use --release trixie")
+            }
         };
         (!has).then(|| reason.to_owned())
     }
@@ -58,7 +67,7 @@ pub(super) fn required(text: &str) -> Result<Vec<Need>, String> {
             None if word == "all" => needs.extend(Need::ALL),
             None => {
                 return Err(format!(
-                    "REQUIRE names `{word}`, which is none of simnic, ct, ovn, daemon, strongswan, all"
+                    "REQUIRE names `{word}`, which is none of simnic, ct, ovn, daemon, strongswan, libreswan, all"
                 ));
             }
         }

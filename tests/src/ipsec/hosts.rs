@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lab_tests::ensure;
 use lab_tests::harness::{
-    Charon, Daemon, Failure, Lab, Middle, Netns, Outcome, Ovs, Simnic, run, wait_for, wait_until,
+    Charon, Daemon, Failure, Lab, Libreswan, Middle, Netns, Outcome, Ovs, Simnic, run, wait_for, wait_until,
 };
 use serde_json::Value;
 
@@ -24,10 +24,48 @@ const STEERED: [&str; 2] = ["hw-offload=true", "tc-policy=skip_hw"];
 /// What tunnels are on the wire, if nobody encrypts them.
 const TUNNELS: &str = "udp port 6081 or udp port 4789 or proto gre";
 
+/// An IKE daemon as a host has it.
+pub(super) trait Ike: Sized {
+    fn begin(lab: &Lab, netns: &Netns, ovs: &Ovs) -> Outcome<Self>;
+    /// What the daemon is told of it.
+    fn config(&self) -> String;
+    /// Everything it logged.
+    fn said(&self) -> String;
+}
+
+impl Ike for Charon {
+    fn begin(lab: &Lab, netns: &Netns, _ovs: &Ovs) -> Outcome<Self> {
+        Self::start(lab, netns)
+    }
+
+    fn config(&self) -> String {
+        format!("vici = \"{}\"\n", self.socket().display())
+    }
+
+    fn said(&self) -> String {
+        self.log()
+    }
+}
+
+impl Ike for Libreswan {
+    fn begin(lab: &Lab, netns: &Netns, ovs: &Ovs) -> Outcome<Self> {
+        Self::start(lab, netns, ovs)
+    }
+
+    fn config(&self) -> String {
+        "libreswan = true\nvici = \"/nonexistent/charon.vici\"\n".to_owned()
+    }
+
+    fn said(&self) -> String {
+        self.log()
+    }
+}
+
 /// One end.
-pub(super) struct Host {
+pub(super) struct Host<I = Charon> {
     pub(super) daemon: Daemon,
-    pub(super) charon: Charon,
+    /// Its IKE daemon, charon or another.
+    pub(super) charon: I,
     pub(super) ovs: Ovs,
     pub(super) netns: Netns,
     /// What speaks through the tunnel, if that is not the host itself.
@@ -39,12 +77,12 @@ pub(super) struct Host {
 }
 
 /// Both ends, `kind` of tunnel between them.
-pub(super) struct Hosts {
+pub(super) struct Hosts<I = Charon> {
     /// Theirs, in the order of the two, where the wire is between NICs. They go first, and none of their devices back to the guest's
     /// own namespace: there devlink warns of the switch ID that the uplink of a switch has.
     nics: Option<([Simnic; 2], Middle)>,
-    pub(super) left: Host,
-    pub(super) right: Host,
+    pub(super) left: Host<I>,
+    pub(super) right: Host<I>,
 }
 
 impl Hosts {
@@ -73,7 +111,19 @@ impl Hosts {
         let config = ("steer", "policy.min-rate = \"1 Mbit/s\"");
         Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, config)
     }
+}
 
+impl Hosts<Libreswan> {
+    /// With a NIC each, whose hardware can do IPsec, and Libreswan in place of charon.
+    pub(super) fn of_libreswan(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
+        let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
+        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
+        let ends = [nics[0].uplink(), nics[1].uplink()];
+        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, ("observe", config))
+    }
+}
+
+impl<I: Ike> Hosts<I> {
     fn on_the_ends_of(
         lab: &mut Lab,
         [left_end, right_end]: [String; 2],
@@ -114,7 +164,7 @@ impl Hosts {
         command
     }
 
-    pub(super) fn both(&self) -> [(&Host, &Host); 2] {
+    pub(super) fn both(&self) -> [(&Host<I>, &Host<I>); 2] {
         [(&self.left, &self.right), (&self.right, &self.left)]
     }
 
@@ -206,13 +256,13 @@ impl Hosts {
         };
         let tails = self.both().map(|(host, _)| {
             let shown = host.daemon.ctl(&["tunnel", "list"]).unwrap_or_default();
-            format!("{shown}{}", tail(host.charon.log()))
+            format!("{shown}{}", tail(host.charon.said()))
         });
         Failure::new(format!("{failure}\n{}", tails.join("\n---\n")))
     }
 }
 
-impl Host {
+impl<I: Ike> Host<I> {
     /// With a pod at the VF of its NIC, or else nobody but the host itself in the tunnel.
     fn start(
         lab: &mut Lab,
@@ -229,7 +279,7 @@ impl Host {
         speaker.run(&["ip", "address", "add", &format!("{inner}/24"), "dev", &device])?;
         // Room for tunnel and ESP on the wire.
         speaker.run(&["ip", "link", "set", &device, "mtu", "1300", "up"])?;
-        let charon = Charon::start(lab, &netns)?;
+        let charon = I::begin(lab, &netns, &ovs)?;
         let daemon = Daemon::start(lab, &ovs, &Self::config(&charon, config))?;
         Ok(Self { daemon, charon, ovs, netns, pod, outer, inner })
     }
@@ -250,9 +300,8 @@ impl Host {
     }
 
     /// What the daemon is started with.
-    pub(super) fn config(charon: &Charon, more: &str) -> String {
-        let vici = charon.socket();
-        format!("{more}\n[ipsec]\ndrive = true\nvici = \"{}\"\n", vici.display())
+    pub(super) fn config(charon: &I, more: &str) -> String {
+        format!("{more}\n[ipsec]\ndrive = true\n{}", charon.config())
     }
 
     /// Sets something of the tunnel's row.
@@ -272,7 +321,7 @@ impl Host {
         let found =
             wait_for(&what, DONE_WITHIN, || Ok(self.tunnel()?.filter(|tunnel| tunnel["state"] == state)));
         found.or_else(|failure| {
-            let (shown, log) = (self.tunnel()?, self.charon.log());
+            let (shown, log) = (self.tunnel()?, self.charon.said());
             let log: Vec<&str> = log.lines().collect();
             let tail = log[log.len().saturating_sub(30)..].join("\n");
             Err(Failure::new(format!("{failure}: {shown:?}\n{tail}")))

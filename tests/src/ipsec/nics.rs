@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lab_tests::ensure;
 use lab_tests::harness::{Lab, Outcome, Pings, Receiver, Sender, Stream, wait_until};
 
-use super::hosts::{DONE_WITHIN, Host, Hosts, PINGS};
+use super::hosts::{DONE_WITHIN, Host, Hosts, Ike, PINGS};
 
 pub(super) fn a_tunnel_with_a_key_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
     let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
@@ -72,6 +72,10 @@ pub(super) fn a_tunnel_that_earns_it_moves_into_both_nics(lab: &mut Lab) -> Outc
 /// the wire between them.
 fn is_in_hardware(hosts: &Hosts, lab: &Lab) -> Outcome {
     hosts.are_up().map_err(|failure| hosts.explained(&failure))?;
+    is_carried_by_both(hosts, lab)
+}
+
+pub(super) fn is_carried_by_both<I: Ike>(hosts: &Hosts<I>, lab: &Lab) -> Outcome {
     hosts.reach_each_other()?;
     let before = counters(hosts)?;
     hosts.are_private(lab, "packet")?;
@@ -101,7 +105,7 @@ fn is_in_hardware(hosts: &Hosts, lab: &Lab) -> Outcome {
 }
 
 /// The daemon shows every security association of the tunnel in mode packet at the NIC.
-fn all_are_the_nics(host: &Host, device: &str) -> Outcome {
+fn all_are_the_nics<I: Ike>(host: &Host<I>, device: &str) -> Outcome {
     let list = host.daemon.json(&["sa", "list"])?;
     let of_tunnel: Vec<_> =
         list.as_array().into_iter().flatten().filter(|sa| sa["tunnels"][0] == "tun0").collect();
@@ -115,7 +119,7 @@ fn all_are_the_nics(host: &Host, device: &str) -> Outcome {
     Ok(())
 }
 
-fn counters(hosts: &Hosts) -> Outcome<[BTreeMap<String, u64>; 2]> {
+fn counters<I: Ike>(hosts: &Hosts<I>) -> Outcome<[BTreeMap<String, u64>; 2]> {
     let [left, right] = hosts.nics()?;
     Ok([
         hosts.left.netns.ethtool_counters(&left.uplink())?,

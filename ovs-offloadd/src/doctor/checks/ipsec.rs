@@ -1,7 +1,8 @@
 //! IPsec that the NIC carries: what it excludes, and what it cannot do.
 
+use ipsec_drive::libreswan;
+
 use crate::doctor::{Facts, Finding, IpsecOffload, Kind, Role, Severity, Stage};
-use crate::ipsec::REPLAY_WINDOWS;
 
 /// All kinds found here.
 pub const KINDS: &[&Kind] = &[&IPSEC_EXCLUDES_RULES, &IPSEC_OFFLOAD_SETTINGS];
@@ -58,17 +59,6 @@ pub fn exclusion(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// What is asked of a tunnel beside `nic-offload=packet` that no NIC is known to do: each is refused by the driver or by
-/// the IKE daemon (libreswan's check of 2024 has the same list).
-fn impossible(name: &str, value: &str) -> bool {
-    match name {
-        "replay-window" => !value.parse().is_ok_and(|packets| REPLAY_WINDOWS.contains(&packets)),
-        "phase2" => value == "ah",
-        "compress" | "encapsulation" => value == "yes",
-        _ => false,
-    }
-}
-
 /// Settings of tunnels that are to be carried by the NIC.
 pub fn settings(facts: &Facts) -> Vec<Finding> {
     let wanted = facts
@@ -79,7 +69,7 @@ pub fn settings(facts: &Facts) -> Vec<Finding> {
             let wrong: Vec<String> = interface
                 .ipsec
                 .iter()
-                .filter(|(name, value)| impossible(name, value))
+                .filter(|(name, value)| libreswan::is_refused(name, value))
                 .map(|(name, value)| format!("ipsec_{name}={value}"))
                 .collect();
             if wrong.is_empty() {

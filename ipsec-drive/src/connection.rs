@@ -133,6 +133,11 @@ impl ConnectionName {
         Self(alloc::format!("{}{carries}-to-{}{from}", Self::PREFIX, word(remote)))
     }
 
+    /// The name of what drops packets that nothing protects.
+    pub(crate) fn of_guard() -> Self {
+        Self(alloc::format!("{}unencrypted", Self::PREFIX))
+    }
+
     /// The name that an IKE daemon told, if it is that of one of our connections.
     pub fn ours(name: &str) -> Option<Self> {
         let is_ours = name.starts_with(Self::PREFIX) && !name.ends_with(Self::CLOSED);

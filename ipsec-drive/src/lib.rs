@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod connection;
 mod demand;
+mod guard;
 mod kernel;
 pub mod libreswan;
 mod loss;
@@ -27,6 +28,7 @@ mod wanted;
 
 pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
 pub use demand::{Planned, REPLAY_WINDOWS};
+pub use guard::{Guard, SkbMark};
 pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa, Seen};
 pub use moving::{Mover, Moves};
 pub use place::Missed;

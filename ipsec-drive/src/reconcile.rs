@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::strongswan::{ChildSa, children};
-use crate::{Connection, ConnectionName, Offload, Wanted};
+use crate::{Connection, ConnectionName, Guard, Offload, Wanted};
 
 /// Milliseconds of a clock that never goes back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +53,8 @@ pub enum Step {
     Restart(ConnectionName),
     /// Take it out, its security associations and its key.
     Unload(ConnectionName),
+    /// Have packets dropped that nothing protects.
+    Guard(Guard),
 }
 
 impl Step {
@@ -62,6 +64,7 @@ impl Step {
             Self::Load(connection) => &connection.name,
             Self::Initiate { name, .. } | Self::Terminate { name, .. } => name,
             Self::Restart(name) | Self::Unload(name) => name,
+            Self::Guard(guard) => &guard.name,
         }
     }
 }
@@ -159,22 +162,64 @@ pub(crate) struct Standing {
 #[derive(Debug, Default)]
 pub struct Reconciler {
     entries: BTreeMap<ConnectionName, Entry>,
+    guard: Guarded,
+}
+
+/// What drops packets that nothing protects, as it was loaded.
+#[derive(Debug, Default)]
+struct Guarded {
+    loaded: Option<Guard>,
+    refused: Option<String>,
+    failures: u32,
+    not_before: Millis,
+}
+
+impl Guarded {
+    /// It is loaded before everything else.
+    fn step(&mut self, now: Millis, wanted: Option<&Guard>, there: &There) -> Option<Step> {
+        let Some(guard) = wanted else {
+            *self = Self::default();
+            return None;
+        };
+        let is_there = self.loaded.as_ref() == Some(guard) && there.connections.contains(&guard.name);
+        (!is_there && now >= self.not_before).then(|| Step::Guard(guard.clone()))
+    }
+
+    fn answered(&mut self, now: Millis, guard: &Guard, answer: Result<(), String>) {
+        match answer {
+            Ok(()) => *self = Self { loaded: Some(guard.clone()), ..Self::default() },
+            Err(why) => {
+                (self.refused, self.failures) = (Some(why), self.failures.saturating_add(1));
+                self.not_before = now.after(wait(self.failures));
+            }
+        }
+    }
 }
 
 impl Reconciler {
     /// The IKE daemon is another one, or has gone: nothing of what was loaded is there for sure.
     pub fn forget(&mut self) {
         self.entries.clear();
+        self.guard = Guarded::default();
+    }
+
+    /// Why packets that nothing protects are not dropped, in the IKE daemon's words; none where they are, or are not to be.
+    pub fn guard_refused(&self) -> Option<&str> {
+        self.guard.refused.as_deref()
     }
 
     /// The steps to take now. Each is to be [answered](Self::answered); when nothing else happens, it is to be asked again in a
     /// second or so.
     pub fn steps(&mut self, now: Millis, wanted: &Wanted, there: &There) -> Vec<Step> {
         self.entries.retain(|name, _| wanted.connections.contains_key(name));
-        let mut steps = Vec::new();
+        let mut steps: Vec<Step> = self.guard.step(now, wanted.guard.as_ref(), there).into_iter().collect();
         let with_sas = there.children.iter().filter_map(|child| ConnectionName::ours(&child.connection));
         let ours: BTreeSet<ConnectionName> = there.connections.iter().cloned().chain(with_sas).collect();
-        let stale = ours.into_iter().filter(|name| !wanted.connections.contains_key(name));
+        let is_wanted = |name: &ConnectionName| {
+            wanted.connections.contains_key(name)
+                || wanted.guard.as_ref().is_some_and(|guard| guard.name == *name)
+        };
+        let stale = ours.into_iter().filter(|name| !is_wanted(name));
         steps.extend(stale.map(Step::Unload));
         let mut listed: BTreeMap<&str, Vec<&ChildSa>> = BTreeMap::new();
         for child in &there.children {
@@ -201,6 +246,9 @@ impl Reconciler {
 
     /// What came of a step.
     pub fn answered(&mut self, now: Millis, step: &Step, answer: Result<(), String>) {
+        if let Step::Guard(guard) = step {
+            return self.guard.answered(now, guard, answer);
+        }
         let Some(entry) = self.entries.get_mut(step.name()) else { return };
         match (step, answer) {
             (Step::Load(connection), Ok(())) => {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::vici::{Builder, Section};
-use crate::{Auth, Connection, ConnectionName, Offload};
+use crate::{Auth, Connection, ConnectionName, Guard, Offload};
 
 /// Of IKE: what `ovs-monitor-ipsec` has, and curves, which take less.
 const PROPOSALS: [&str; 2] =
@@ -123,6 +123,38 @@ pub fn load_closed(connection: &Connection) -> Option<Builder> {
         });
     });
     Some(message)
+}
+
+/// STT's port of TCP.
+const STT: u16 = 7_471;
+
+/// The message of `load-conn` for what drops packets: children of mode `drop` are policies alone. What a connection is for has policies of
+/// a higher rank.
+pub fn load_guard(guard: &Guard) -> Builder {
+    let mut message = Builder::default();
+    message.section(guard.name.as_str(), |conn| {
+        // No peer's connection is ever taken for it.
+        conn.list("remote_addrs", ["127.0.0.1"]);
+        conn.section("children", |all| {
+            let mut drop = |name: String, ends: [String; 2]| {
+                let everywhere = |of: &str| ["0.0.0.0/0", "::/0"].map(|all| format!("{all}[{of}]"));
+                all.section(&name, |child| {
+                    child.value("mode", "drop").value("start_action", "trap");
+                    child.list("local_ts", everywhere(&ends[0])).list("remote_ts", everywhere(&ends[1]));
+                    child.value("mark_in", guard.mark.to_string()).value("mark_out", guard.mark.to_string());
+                });
+            };
+            let name = &guard.name;
+            drop(format!("{name}-gre"), ["gre".to_string(), "gre".to_string()]);
+            let ports = guard.ports.iter().map(|port| ("udp", *port));
+            for (protocol, port) in ports.chain([("tcp", STT)]) {
+                let (any, to) = (protocol.to_string(), format!("{protocol}/{port}"));
+                drop(format!("{name}-{protocol}-{port}-in"), [to.clone(), any.clone()]);
+                drop(format!("{name}-{protocol}-{port}-out"), [any, to]);
+            }
+        });
+    });
+    message
 }
 
 fn ends(conn: &mut Builder, certificates: &Certificates, vouches: &str, remote_name: Option<&String>) {
@@ -252,7 +284,7 @@ pub fn established(event: &Section) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Host, TunnelRow, wanted};
+    use crate::{Host, SkbMark, TunnelRow, wanted};
     use alloc::vec;
 
     fn connection(kind: &str, options: &[(&str, &str)], host: &Host) -> Connection {
@@ -309,6 +341,23 @@ mod tests {
         assert!(load_closed(&geneve).is_none(), "its policies are the kernel's");
         let gre = connection("gre", &options, &Host::default());
         assert!(load_closed(&gre).is_none(), "no NIC takes it");
+    }
+
+    #[test]
+    fn what_drops_packets_has_their_mark_and_both_ways() {
+        let guard = Guard::new(SkbMark::read("0/1").unwrap(), []);
+        let read = Section::read(load_guard(&guard).bytes()).unwrap();
+        let conn = read.section("offloadd-unencrypted").unwrap();
+        let children: Vec<_> = conn.section("children").unwrap().sections().collect();
+        assert_eq!(children.len(), 1 + 2 * 3);
+        for (_, child) in &children {
+            assert_eq!((child.value("mode"), child.value("start_action")), (Some("drop"), Some("trap")));
+            assert_eq!((child.value("mark_in"), child.value("mark_out")), (Some("0x0/0x1"), Some("0x0/0x1")));
+        }
+        let of = |name: &str| &children.iter().find(|(found, _)| found.ends_with(name)).unwrap().1;
+        assert_eq!(of("udp-6081-out").list("remote_ts"), ["0.0.0.0/0[udp/6081]", "::/0[udp/6081]"]);
+        assert_eq!(of("udp-6081-out").list("local_ts"), ["0.0.0.0/0[udp]", "::/0[udp]"]);
+        assert_eq!(of("udp-4789-in").list("local_ts"), ["0.0.0.0/0[udp/4789]", "::/0[udp/4789]"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use alloc::vec;
 use core::fmt;
 use core::net::IpAddr;
 
-use crate::{Auth, Carries, Connection, ConnectionName, Host, Offload, TunnelRow};
+use crate::{Auth, Carries, Connection, ConnectionName, Guard, Host, Offload, SkbMark, TunnelRow};
 
 /// Ports of UDP that tunnels go to unless `options:dst_port` says otherwise (`lib/netdev-vport.c`).
 const VXLAN_PORT: u16 = 4_789;
@@ -23,6 +23,10 @@ pub struct Wanted {
     pub connections: BTreeMap<ConnectionName, Connection>,
     /// Tunnels that can have none, by the interface's name.
     pub rejected: BTreeMap<String, Reason>,
+    /// What keeps tunnels' packets from passing in the clear.
+    pub guard: Option<Guard>,
+    /// `other_config:ipsec_skb_mark`, where it is no mark: then nothing does.
+    pub no_mark: Option<String>,
 }
 
 /// Why a tunnel can have no connection. None of them changes anything for another tunnel.
@@ -106,6 +110,12 @@ pub fn wanted(tunnels: &[TunnelRow], host: &Host, offload: Offload) -> Wanted {
         let taken = connection(row, host, offload).and_then(|connection| take(&mut wanted, connection));
         if let Err(reason) = taken {
             wanted.rejected.insert(row.name.clone(), reason);
+        }
+    }
+    if let Some(text) = &host.skb_mark {
+        match SkbMark::read(text) {
+            Some(mark) => wanted.guard = Some(Guard::new(mark, wanted.connections.values())),
+            None => wanted.no_mark = Some(text.clone()),
         }
     }
     wanted
@@ -373,6 +383,20 @@ mod tests {
             assert_eq!(wanted.connections.len(), usize::from(*host == &bare), "{wanted:?}");
             assert!(!alloc::format!("{wanted:?}").contains("swordfish"));
         }
+    }
+
+    #[test]
+    fn what_has_the_hosts_mark_is_dropped_by_the_ports_that_tunnels_have() {
+        let other: Vec<_> = PSK.into_iter().chain([("dst_port", "8472")]).collect();
+        let rows = [row("tun0", "vxlan", &other)];
+        let of_mark = |mark: &str| of(&rows, &Host { skb_mark: Some(mark.into()), ..Host::default() });
+        let wanted = of_mark("1/1");
+        let guard = wanted.guard.unwrap();
+        assert_eq!(guard.mark.to_string(), "0x1/0x1");
+        assert_eq!(guard.ports.into_iter().collect::<Vec<_>>(), [4_789, 6_081, 8_472]);
+        let wanted = of_mark("one");
+        assert_eq!((wanted.guard, wanted.no_mark.as_deref()), (None, Some("one")));
+        assert_eq!(of(&rows, &Host::default()).guard, None);
     }
 
     #[test]

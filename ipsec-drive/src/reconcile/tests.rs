@@ -27,6 +27,7 @@ impl Daemon {
             return Err(why.into());
         }
         match step {
+            Step::Guard(guard) => drop(self.there.connections.insert(guard.name.clone())),
             Step::Load(connection) => drop(self.there.connections.insert(connection.name.clone())),
             Step::Initiate { name, child } if self.peer_answers => {
                 self.next += 1;
@@ -78,6 +79,7 @@ fn words(steps: &[Step]) -> Vec<&'static str> {
         Step::Terminate { .. } => "terminate",
         Step::Restart(_) => "restart",
         Step::Unload(_) => "unload",
+        Step::Guard(_) => "guard",
     };
     steps.iter().map(word).collect()
 }
@@ -260,4 +262,29 @@ fn what_may_stay_is_not_negotiated_anew_for_another_offload_but_where_it_could_n
     assert_eq!(settle(Offload::Auto, Offload::None), 1, "it is loaded");
     assert_eq!(settle(Offload::None, Offload::Auto), 1);
     assert_eq!(settle(Offload::Packet, Offload::Auto), 5, "and initiated, and the others go");
+}
+
+#[test]
+fn what_drops_packets_is_loaded_before_all_else_and_goes_with_the_mark() {
+    let (mut daemon, mut reconciler) = (Daemon::default(), Reconciler::default());
+    let mut wanted = want(&[ONE]);
+    let guard = |mark: &str| Some(Guard::new(crate::SkbMark::read(mark).unwrap(), []));
+    wanted.guard = guard("0/1");
+    let steps = daemon.settle(&mut reconciler, 0, &wanted);
+    assert_eq!(words(&steps)[..2], ["guard", "load"]);
+    assert_eq!(daemon.settle(&mut reconciler, 1, &wanted), []);
+    wanted.guard = guard("1/1");
+    assert_eq!(words(&daemon.settle(&mut reconciler, 2, &wanted)), ["guard"]);
+    let name = wanted.guard.clone().unwrap().name;
+    daemon.there.connections.remove(&name);
+    assert_eq!(words(&daemon.settle(&mut reconciler, 3, &wanted)), ["guard"], "somebody took it out");
+    wanted.guard = None;
+    assert_eq!(daemon.settle(&mut reconciler, 4, &wanted), [Step::Unload(name)]);
+    daemon.refuses = Some("no");
+    wanted.guard = guard("0/1");
+    let steps = reconciler.steps(Millis(5), &wanted, &daemon.there);
+    reconciler.answered(Millis(5), &steps[0], Err("no".into()));
+    assert_eq!(reconciler.guard_refused(), Some("no"));
+    assert_eq!(words(&reconciler.steps(Millis(6), &wanted, &daemon.there)), Vec::<&str>::new());
+    assert_eq!(words(&reconciler.steps(Millis(2_000), &wanted, &daemon.there)), ["guard"]);
 }

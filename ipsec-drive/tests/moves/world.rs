@@ -282,7 +282,9 @@ impl World {
                 }
                 "terminate"
             }
-            Step::Restart(_) | Step::Unload(_) => panic!("a move takes nothing down: {step:?}"),
+            Step::Restart(_) | Step::Unload(_) | Step::Guard(_) => {
+                panic!("a move takes nothing down: {step:?}")
+            }
         };
         *self.steps.entry(word).or_default() += 1;
     }

@@ -126,12 +126,14 @@ impl Ike {
     }
 
     /// What is to be said beside.
-    pub(crate) fn note(&self) -> Option<String> {
-        match self.report.borrow().standing {
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let report = self.report.borrow();
+        let left = match report.standing {
             Standing::MonitorRuns(monitor) => {
                 Some(format!("{monitor} runs (pid {}): IPsec of tunnels is left to it", monitor.pid))
             }
             _ => None,
-        }
+        };
+        left.into_iter().chain(report.unguarded.clone()).collect()
     }
 }

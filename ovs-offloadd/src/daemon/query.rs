@@ -418,7 +418,7 @@ impl Daemon {
             notes.push("there is no kernel datapath: the module openvswitch is not loaded".to_owned());
         }
         notes.extend(self.southbound.note.clone());
-        notes.extend(self.ike.note());
+        notes.extend(self.ike.notes());
         notes.extend(self.ipsec.why_not().map(ToOwned::to_owned));
         if let Some(why) = &self.journal_error {
             notes.push(format!("the journal cannot be written: {why}"));

@@ -108,6 +108,8 @@ pub(crate) struct Report {
     pub(crate) tunnels: Vec<TunnelView>,
     /// What was moved.
     pub(crate) offload: OffloadReport,
+    /// Why packets of the host's mark are not dropped though they are to be.
+    pub(crate) unguarded: Option<String>,
 }
 
 /// Moves of connections between NICs and software, and who has how many entries.

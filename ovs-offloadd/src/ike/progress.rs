@@ -69,6 +69,16 @@ pub(super) fn of(rows: &Rows, wanted: &Wanted, known: &Known, mover: &Mover, now
     rows.tunnels.iter().map(view).collect()
 }
 
+/// Why packets of the mark that the host has for it are not dropped where nothing protects them; none where they are, or have no mark.
+pub(super) fn unguarded(wanted: &Wanted, refused: Option<&str>) -> Option<String> {
+    let no_mark = wanted.no_mark.as_ref();
+    let no_mark =
+        no_mark.map(|text| format!("other_config:ipsec_skb_mark is {text:?}, which is no value/mask"));
+    no_mark.or_else(|| {
+        refused.map(|why| format!("other_config:ipsec_skb_mark is not in force: charon says {why}"))
+    })
+}
+
 /// Whether nothing is to be done about it but for waiting.
 pub(super) fn is_settled(view: &TunnelView) -> bool {
     matches!(view.state, "up" | "rejected")

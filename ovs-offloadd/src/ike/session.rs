@@ -185,8 +185,15 @@ impl Session {
             entries: self.mover.entries().collect(),
             has_doubts: self.mover.has_doubts(),
         };
+        let unguarded = progress::unguarded(&wanted, self.reconciler.guard_refused());
         report.send_modify(|report| {
+            if report.unguarded != unguarded
+                && let Some(why) = &unguarded
+            {
+                warn!(%why, "packets of tunnels may pass in the clear");
+            }
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
+            report.unguarded = unguarded;
         });
         Ok(match (steps.is_empty(), is_settled) {
             (false, _) => SOON,
@@ -221,6 +228,7 @@ impl Session {
             }
             Step::Restart(name) => self.asks.have_done("terminate", &strongswan::terminate(name)).await,
             Step::Unload(name) => self.unload(name).await,
+            Step::Guard(guard) => self.asks.have_done("load-conn", &strongswan::load_guard(guard)).await,
         }
     }
 
@@ -311,5 +319,6 @@ fn word(step: &Step) -> &'static str {
         Step::Terminate { .. } => "terminate",
         Step::Restart(_) => "restart",
         Step::Unload(_) => "unload",
+        Step::Guard(_) => "guard",
     }
 }

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
     fact!(no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core).needs(NEEDS),
+    fact!(packets_of_the_hosts_mark_do_not_pass_in_the_clear).needs(NEEDS),
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
@@ -281,5 +282,46 @@ fn nothing_is_done_beside_ovs_monitor_ipsec(lab: &mut Lab) -> Outcome {
     ensure!(hosts.left.charon.swanctl(&["--list-conns"])?.is_empty(), "a connection was loaded");
     output(Command::new("kill").arg(&pid))?;
     hosts.are_up()?;
+    hosts.reach_each_other()
+}
+
+fn packets_of_the_hosts_mark_do_not_pass_in_the_clear(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::new(lab, V4, "")?;
+    hosts.tunnel("geneve", &[])?;
+    hosts.reach_each_other()?;
+    // Of a packet without a mark.
+    let setting = "other_config:ipsec_skb_mark=0/1";
+    hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", setting])?;
+    let marked = || {
+        let policies = hosts.left.netns.run(&["ip", "xfrm", "policy"])?;
+        Ok(policies.contains("dport 6081")
+            && policies.contains("action block")
+            && policies.contains("mark 0/0x1"))
+    };
+    wait_until("what drops them is there", DONE_WITHIN, marked)
+        .map_err(|failure| hosts.explained(&failure))?;
+    ensure!(!hosts.left.netns.pings(hosts.right.inner), "a packet passed in the clear");
+    // What is protected passes.
+    for (host, _) in hosts.both() {
+        host.set(&[&psk()])?;
+    }
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "marked")?;
+    // A mark that other packets have concerns none of these.
+    hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", "other_config:ipsec_skb_mark=1/1"])?;
+    wait_until("it is another mark's", DONE_WITHIN, || {
+        let policies = hosts.left.netns.run(&["ip", "xfrm", "policy"])?;
+        Ok(policies.contains("mark 0x1/0x1") && !policies.contains("mark 0/0x1"))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    hosts.reach_each_other()?;
+    hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", "other_config:ipsec_skb_mark=odd"])?;
+    wait_until("what is no mark is told, and nothing is dropped", DONE_WITHIN, || {
+        let status = hosts.left.daemon.ctl(&["status"])?;
+        let policies = hosts.left.netns.run(&["ip", "xfrm", "policy"])?;
+        Ok(status.contains("which is no value/mask") && !policies.contains("mark 0x1/0x1"))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
     hosts.reach_each_other()
 }

@@ -115,6 +115,10 @@ impl Auth {
     }
 }
 
+/// Which content the files have that a connection names: another number for another content, within one life of the daemon.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Content(pub u64);
+
 /// The name of a connection in the IKE daemon. Ours begin with [`ConnectionName::PREFIX`], and nobody else's are touched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionName(String);
@@ -174,6 +178,8 @@ pub struct Connection {
     pub remote: IpAddr,
     /// How they know each other.
     pub auth: Auth,
+    /// What is in the files that this names; whoever reads them says so.
+    pub content: Content,
     /// What is protected.
     pub carries: Carries,
     /// What a NIC is asked for.

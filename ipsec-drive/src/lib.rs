@@ -26,7 +26,7 @@ mod tunnel;
 pub mod vici;
 mod wanted;
 
-pub use connection::{Auth, Carries, Connection, ConnectionName, Host, Offload};
+pub use connection::{Auth, Carries, Connection, ConnectionName, Content, Host, Offload};
 pub use demand::{Planned, REPLAY_WINDOWS};
 pub use guard::{Guard, SkbMark};
 pub use kernel::{Carriage, Carried, Device, EspId, Kernel, KernelSa, Seen};

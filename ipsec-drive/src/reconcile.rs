@@ -389,7 +389,7 @@ impl Entry {
     /// Where the offload alone is another, some may stay; not those that cannot be rekeyed without it.
     fn outdates(&mut self, connection: &Connection, has: &[&ChildSa], there: &There, steps: &mut Vec<Step>) {
         let Some(loaded) = self.loaded.take().filter(|_| !has.is_empty()) else { return };
-        if loaded.auth != connection.auth {
+        if (&loaded.auth, loaded.content) != (&connection.auth, connection.content) {
             steps.push(Step::Restart(connection.name.clone()));
             return;
         }
@@ -415,6 +415,7 @@ impl Entry {
 /// Whether the IKE daemon has to be told nothing new. Which tunnels it is for is ours to know.
 fn is_same(loaded: &Connection, wanted: &Connection) -> bool {
     loaded.auth == wanted.auth
+        && loaded.content == wanted.content
         && loaded.offload == wanted.offload
         && loaded.encap == wanted.encap
         && loaded.replay_window == wanted.replay_window

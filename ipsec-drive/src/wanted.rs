@@ -6,7 +6,7 @@ use alloc::vec;
 use core::fmt;
 use core::net::IpAddr;
 
-use crate::{Auth, Carries, Connection, ConnectionName, Guard, Host, Offload, SkbMark, TunnelRow};
+use crate::{Auth, Carries, Connection, ConnectionName, Content, Guard, Host, Offload, SkbMark, TunnelRow};
 
 /// Ports of UDP that tunnels go to unless `options:dst_port` says otherwise (`lib/netdev-vport.c`).
 const VXLAN_PORT: u16 = 4_789;
@@ -171,6 +171,7 @@ fn connection(row: &TunnelRow, host: &Host, offload: Offload) -> Result<Connecti
         local,
         remote,
         auth: auth(row, host)?,
+        content: Content::default(),
         carries,
         offload,
         encap: false,

@@ -288,3 +288,16 @@ fn what_drops_packets_is_loaded_before_all_else_and_goes_with_the_mark() {
     assert_eq!(words(&reconciler.steps(Millis(6), &wanted, &daemon.there)), Vec::<&str>::new());
     assert_eq!(words(&reconciler.steps(Millis(2_000), &wanted, &daemon.there)), ["guard"]);
 }
+
+#[test]
+fn files_of_another_content_begin_from_the_start() {
+    let (mut daemon, mut reconciler) =
+        (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
+    let mut wanted = want(&[ONE]);
+    daemon.settle(&mut reconciler, 0, &wanted);
+    assert_eq!(states(&reconciler), [State::Up]);
+    wanted.connections.values_mut().for_each(|connection| connection.content = crate::Content(1));
+    assert_eq!(words(&daemon.settle(&mut reconciler, 1, &wanted))[..2], ["load", "restart"]);
+    assert_eq!(states(&reconciler), [State::Up]);
+    assert_eq!(daemon.settle(&mut reconciler, 2, &wanted), []);
+}

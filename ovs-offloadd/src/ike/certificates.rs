@@ -38,7 +38,11 @@ pub(super) fn read(auth: &Auth) -> Result<Option<Files>, String> {
     Ok(Some(Files { certificates, key: content(private_key)? }))
 }
 
-fn content(path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+/// A file, whole.
+///
+/// # Errors
+/// It cannot be read, or is too long: in a sentence with its name.
+pub(super) fn content(path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     // Of its full size from the start: what a vector outgrows is not wiped.
     let mut bytes = Zeroizing::new(vec![0; FILE_MAX + 1]);
     let length = fill(path, &mut bytes).map_err(|error| format!("{path}: {error}"))?;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::certificates::{self, Files};
+use super::contents::Contents;
 use super::driver::monitor;
 use super::progress::{self, Log};
 use super::vici::{Failure, Vici};
@@ -48,6 +49,7 @@ pub(super) struct Session {
     /// What was done before this session.
     moved_before: Moves,
     log: Log,
+    contents: Contents,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -79,6 +81,7 @@ impl Session {
             mover: Mover::default(),
             moved_before,
             log: Log::default(),
+            contents: Contents::default(),
             key: None,
         })
     }
@@ -155,6 +158,7 @@ impl Session {
         report: &watch::Sender<Report>,
     ) -> Result<Duration, String> {
         let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
+        let wanted = self.with_contents(wanted).await?;
         let mut there = match self.look().await {
             Ok(there) => there,
             Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
@@ -200,6 +204,18 @@ impl Session {
             (true, false) => WHILE_UNSETTLED,
             (true, true) => WHILE_SETTLED,
         })
+    }
+
+    /// What is wanted, with what is in the files.
+    async fn with_contents(&mut self, mut wanted: Wanted) -> Result<Wanted, String> {
+        let mut contents = std::mem::take(&mut self.contents);
+        let looked = tokio::task::spawn_blocking(move || {
+            contents.look(&mut wanted);
+            (contents, wanted)
+        });
+        let (contents, wanted) = looked.await.map_err(|error| error.to_string())?;
+        self.contents = contents;
+        Ok(wanted)
     }
 
     /// What charon has.

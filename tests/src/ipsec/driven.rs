@@ -247,6 +247,23 @@ fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
     let shown = hosts.left.tunnel()?.unwrap_or_default();
     ensure!(shown["auth"] == "self-signed", "{shown}");
 
+    // The peer's own changes, at the paths that both ends have: theirs is another certificate than before.
+    let before = hosts.left.spis()?;
+    let renewed = hosts.right.certificate(lab, "hv2.renewed", None)?;
+    for (from, to) in [(&renewed.0, &own[1].0), (&renewed.1, &own[1].1)] {
+        fs::rename(from, to)?;
+    }
+    wait_until("security associations are others, by the files' content", DONE_WITHIN, || {
+        let now = hosts.left.spis()?;
+        Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    for (host, _) in hosts.both() {
+        ensure!(host.daemon.log()?.contains("its files have another content"), "it came by something else");
+    }
+
     // A file that is not there concerns its tunnel, and is named.
     hosts.left.set(&["options:remote_cert=/nonexistent/peer.pem"])?;
     let shown = hosts.left.is_shown("refused")?;

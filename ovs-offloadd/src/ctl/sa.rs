@@ -64,6 +64,8 @@ pub struct SaView {
     pub tunnels: Vec<String>,
     /// OVN's name of the peer.
     pub chassis: Option<String>,
+    /// The IKE daemon that made it: `charon` or `pluto`; `none` of what none of them did, and `unknown`.
+    pub owner: &'static str,
     /// Bytes that it took.
     pub bytes: u64,
     /// Packets that it took.
@@ -188,6 +190,7 @@ pub fn sa_list(sas: &[SaView], width: Option<u16>) -> String {
         ("device", false),
         ("tunnel", false),
         ("chassis", false),
+        ("owner", false),
         ("packets", true),
         ("bytes", true),
         ("age", true),
@@ -204,6 +207,7 @@ pub fn sa_list(sas: &[SaView], width: Option<u16>) -> String {
             dash(sa.device.as_deref()),
             dash(Some(&sa.tunnels.join(", "))),
             dash(sa.chassis.as_deref()),
+            sa.owner.to_owned(),
             number(sa.packets),
             number(sa.bytes),
             show_duration(Duration::from_secs(sa.age_s)),
@@ -233,6 +237,7 @@ fn one(SaWhy { sa, why, unmet }: &SaWhy) -> String {
     if !sa.tunnels.is_empty() || !chassis.is_empty() {
         line("protects", format!("{}{chassis}", sa.tunnels.join(", ")).trim());
     }
+    line("made by", sa.owner);
     let device = sa.device.as_ref().map_or_else(String::new, |device| format!(" by {device}"));
     line("offload", &format!("{}{device}", sa.offload));
     line("why", why);
@@ -286,6 +291,7 @@ mod tests {
             device: None,
             tunnels: vec!["ovn-abc-0".into()],
             chassis: Some("hv2".into()),
+            owner: "charon",
             bytes: 12_345,
             packets: 67,
             age_s: 60,
@@ -316,6 +322,7 @@ mode        transport
 algorithms  rfc4106(gcm(aes)) key 288 icv 128
 reqid       16401
 protects    ovn-abc-0 (chassis hv2)
+made by     charon
 offload     none
 why         because
 a NIC would refuse mode packet: it has no reqid

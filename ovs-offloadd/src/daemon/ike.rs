@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipsec_drive::libreswan::IkeDaemon;
 use ipsec_drive::{Device, Seen, Terms};
 use netlink_wire::Ifindex;
 use ovsdb_client::Client;
@@ -11,7 +12,8 @@ use super::xfrm::Xfrm;
 use crate::config::{CapacitySetting, Config};
 use crate::ctl::tunnel::TunnelView;
 use crate::ctl::views::ConnectionView;
-use crate::ike::{self, Orders, Report, Rows, Standing};
+use crate::ike::{self, Monitor, Orders, Report, Rows, Standing};
+use crate::ipsec::{Listed, Owners};
 
 /// Between two readings of the kernel: what security associations move is known by them alone.
 const READ_EVERY: Duration = Duration::from_secs(10);
@@ -123,6 +125,18 @@ impl Ike {
             }
         };
         Some(ConnectionView { name: "ike", up, detail: Some(detail), losses: report.losses })
+    }
+
+    /// Which IKE daemons are there, and what charon has.
+    pub(crate) fn owners(&self) -> Owners {
+        let report = self.report.borrow();
+        let has_libreswan =
+            matches!(report.standing, Standing::MonitorRuns(Monitor { ike: Some(IkeDaemon::Libreswan), .. }));
+        let charon = report
+            .listed
+            .as_ref()
+            .map(|(at, sas)| Listed { sas: sas.clone(), age_s: ike::now().0.saturating_sub(at.0) / 1_000 });
+        Owners { charon, pluto: has_libreswan || ike::pluto().is_some() }
     }
 
     /// What is to be said beside.

@@ -159,13 +159,13 @@ impl Daemon {
                 Ok(print(output, &sums, |sums| openflow::openflow_list(sums, width)))
             }
             Query::Sa(SaQuery::List) => {
-                let sas =
-                    ipsec::sa_list(&self.ipsec.books, self.scene(), |ifindex| self.netdev_name(ifindex));
+                let (owners, device) = (self.ike.owners(), |ifindex| self.netdev_name(ifindex));
+                let sas = ipsec::sa_list(&self.ipsec.books, self.scene(&owners), device);
                 Ok(print(output, &sas, |sas| sa::sa_list(sas, width)))
             }
             Query::Sa(SaQuery::Why { spi }) => {
-                let device = |ifindex| self.netdev_name(ifindex);
-                let found = ipsec::sa_why(&self.ipsec.books, *spi, self.scene(), device);
+                let (owners, device) = (self.ike.owners(), |ifindex| self.netdev_name(ifindex));
+                let found = ipsec::sa_why(&self.ipsec.books, *spi, self.scene(&owners), device);
                 if found.is_empty() {
                     return Err(format!(
                         "there is no security association with SPI {spi} (ovs-offloadctl sa list shows those there are)"
@@ -314,10 +314,10 @@ impl Daemon {
         }
     }
 
-    fn scene(&self) -> ipsec::Scene<'_> {
+    fn scene<'a>(&'a self, owners: &'a ipsec::Owners) -> ipsec::Scene<'a> {
         let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now_s = since_1970.map_or(0, |time| time.as_secs());
-        ipsec::Scene { interfaces: &self.interfaces, chassis: &self.chassis, now_s }
+        ipsec::Scene { interfaces: &self.interfaces, chassis: &self.chassis, owners, now_s }
     }
 
     fn netdev_name(&self, ifindex: Ifindex) -> Option<String> {

@@ -108,7 +108,7 @@ fn tell(report: &watch::Sender<Report>, standing: Standing, orders: &Orders, ker
         (report.standing, report.tunnels) = (standing, tunnels);
         report.offload.entries.clear();
         report.offload.has_doubts = false;
-        report.unguarded = None;
+        (report.unguarded, report.listed) = (None, None);
     });
 }
 

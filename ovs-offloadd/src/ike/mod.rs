@@ -6,11 +6,12 @@
 //! Nothing is done while `ovs-monitor-ipsec` runs, which does the same, but for saying what its Libreswan is to ask of NICs; and what is
 //! there stays when we are told to do nothing, or end: without it, packets would go in the clear.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use ipsec_drive::libreswan::{IkeDaemon, OffloadRow};
-use ipsec_drive::{Device, Host, Millis, Moves, Offload, Terms, TunnelRow};
+use ipsec_drive::{Device, EspId, Host, Millis, Moves, Offload, Terms, TunnelRow};
 use ovsdb_client::Uuid;
 
 use crate::ctl::tunnel::TunnelView;
@@ -24,6 +25,7 @@ mod session;
 mod vici;
 
 pub(crate) use driver::start;
+pub(crate) use libreswan::pluto;
 
 /// The clock of all that is about IPsec: it never goes back.
 pub(crate) fn now() -> Millis {
@@ -109,6 +111,8 @@ pub(crate) struct Report {
     pub(crate) tunnels: Vec<TunnelView>,
     /// What was moved.
     pub(crate) offload: OffloadReport,
+    /// When charon last listed what it has, and its security associations of ESP; none where it is not asked.
+    pub(crate) listed: Option<(Millis, BTreeSet<EspId>)>,
     /// Why packets of the host's mark are not dropped though they are to be.
     pub(crate) unguarded: Option<String>,
 }

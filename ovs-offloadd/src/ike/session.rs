@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipsec_drive::strongswan::ChildSa;
 use ipsec_drive::vici::Builder;
 use ipsec_drive::{
     Auth, Connection, ConnectionName, Mover, Moves, Reconciler, Seen, Step, There, Wanted, strongswan,
@@ -163,6 +164,7 @@ impl Session {
             Ok(there) => there,
             Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
         };
+        let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
         let is_unmet = |connection: &Connection| !crate::ipsec::unmet(connection).is_empty();
         let asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
@@ -197,7 +199,7 @@ impl Session {
                 warn!(%why, "packets of tunnels may pass in the clear");
             }
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
-            report.unguarded = unguarded;
+            (report.unguarded, report.listed) = (unguarded, Some(listed));
         });
         Ok(match (steps.is_empty(), is_settled) {
             (false, _) => SOON,

@@ -9,10 +9,11 @@ use netlink_wire::xfrm::{Event, Policy, PolicyDirection, PolicyIndex, Sa, SaDire
 use offload_engine::IpsecPolicy;
 
 mod demands;
-
+mod owner;
 mod report;
 
 pub use demands::{Demand, demands, unmet};
+pub use owner::{Listed, Owners};
 pub use report::{Scene, sa_list, sa_why};
 
 /// Most security associations, and most policies, that are kept; the rest is counted.

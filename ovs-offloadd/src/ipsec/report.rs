@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_wire::Ifindex;
 use netlink_wire::xfrm::{Algorithm, Limit, Sa, SaDirection, Spi};
 
-use super::{Ipsec, demands};
+use super::{Ipsec, Owners, demands};
 use crate::ctl::sa::{LimitView, ReplayView, SaView, SaWhy};
 use crate::inventory::OvsInterface;
 
@@ -17,6 +17,8 @@ pub struct Scene<'a> {
     pub interfaces: &'a BTreeMap<String, OvsInterface>,
     /// Chassis by the address of their tunnels.
     pub chassis: &'a BTreeMap<IpAddr, String>,
+    /// IKE daemons.
+    pub owners: &'a Owners,
     /// Seconds since 1970.
     pub now_s: u64,
 }
@@ -69,6 +71,7 @@ fn view(ipsec: &Ipsec, sa: &Sa, scene: Scene<'_>, device: &impl Fn(Ifindex) -> O
         None if has_tunnel(sa.src) => sa.src,
         None => sa.id.dst,
     };
+    let age_s = scene.now_s.saturating_sub(sa.added_at_s);
     let tunnels = scene.interfaces.iter().filter(|(_, row)| row.remote == Some(peer));
     SaView {
         spi: sa.id.spi.to_string(),
@@ -93,7 +96,8 @@ fn view(ipsec: &Ipsec, sa: &Sa, scene: Scene<'_>, device: &impl Fn(Ifindex) -> O
         chassis: scene.chassis.get(&peer).cloned(),
         bytes: sa.bytes,
         packets: sa.packets,
-        age_s: scene.now_s.saturating_sub(sa.added_at_s),
+        age_s,
+        owner: scene.owners.of(sa, age_s),
         esn: sa.esn,
         udp_encap: sa.udp_encap,
         limits: [
@@ -141,7 +145,8 @@ mod tests {
     #[test]
     fn a_security_association_is_shown_with_the_tunnel_and_the_chassis_it_protects() {
         let (interfaces, chassis) = names();
-        let scene = Scene { interfaces: &interfaces, chassis: &chassis, now_s: 90 };
+        let owners = Owners::default();
+        let scene = Scene { interfaces: &interfaces, chassis: &chassis, owners: &owners, now_s: 90 };
         let mut ipsec = Ipsec::default();
         ipsec.told(Event::Policy(Box::new(policy(1, PolicyDirection::In))));
         let mut inbound = sa(0xc0de);
@@ -156,13 +161,14 @@ mod tests {
             ("0x0000c0de", "in", "packet", Some("eth0"))
         );
         assert_eq!((&sa.tunnels[..], sa.chassis.as_deref()), (&["ovn-abc-0".to_owned()][..], Some("hv2")));
-        assert_eq!((sa.age_s, sa.mark.as_deref()), (60, Some("0x1/0xff")));
+        assert_eq!((sa.age_s, sa.mark.as_deref(), sa.owner), (60, Some("0x1/0xff"), "unknown"));
     }
 
     #[test]
     fn what_runs_in_software_is_told_with_what_a_nic_would_demand() {
         let (interfaces, chassis) = names();
-        let scene = Scene { interfaces: &interfaces, chassis: &chassis, now_s: 0 };
+        let owners = Owners::default();
+        let scene = Scene { interfaces: &interfaces, chassis: &chassis, owners: &owners, now_s: 0 };
         let mut ipsec = Ipsec::default();
         let mut without = sa(5);
         without.reqid = Reqid(0);

@@ -175,7 +175,7 @@ pub(super) fn no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_
 /// Starts its daemon anew, as one that keeps an event log.
 fn record(lab: &Lab, host: &mut Host, recording: &Path) -> Outcome {
     host.daemon.signal("TERM")?;
-    let config = Host::config(&host.charon, "log.level = \"trace\"");
+    let config = Host::config(&host.charon, "mode = \"observe\"\nlog.level = \"trace\"");
     host.daemon =
         Daemon::start_with(lab, &host.ovs, &config, &[&format!("--record={}", recording.display())])?;
     Ok(())

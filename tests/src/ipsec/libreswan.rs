@@ -73,6 +73,11 @@ pub(super) fn libreswan_is_told_to_ask_both_nics_and_they_encrypt(lab: &mut Lab)
         ensure!(said(host, OPTION)? == "packet" && said(host, MARK)? == "packet", "{:?}", host.tunnel()?);
     }
     is_carried_by_both(&hosts, lab)?;
+    let list = hosts.left.daemon.json(&["sa", "list"])?;
+    ensure!(
+        list.as_array().into_iter().flatten().all(|sa| sa["owner"] == "pluto"),
+        "pluto made all there are: {list}"
+    );
 
     // What a person says stands, and the key beside it goes.
     hosts.left.set(&[&format!("{OPTION}=no")])?;

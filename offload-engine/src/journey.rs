@@ -126,18 +126,26 @@ impl<'a> Journey<'a> {
             None => (!self.into_tunnel && !undecided).then_some(""),
         };
         subject.encrypted = self.encrypted(ports, undecided);
+        subject.needs_host = self.outer().is_some_and(|outer| ports.needs_host(outer.as_ref()));
     }
 
     /// Whether the tunnel's packets are encrypted. Open vSwitch hands packets without a tunnel to devices past IPsec
     /// (`ovs_vport_send()`), so that those are not.
     fn encrypted(&self, ports: &Ports, undecided: bool) -> Option<bool> {
+        match self.outer() {
+            Some(outer) => ports.encrypts(&outer?),
+            None => (!self.into_tunnel && !undecided).then_some(false),
+        }
+    }
+
+    /// The packets of the tunnel that it is part of, where they are known; none where no tunnel is.
+    fn outer(&self) -> Option<Option<Outer>> {
         let is_tunnel = |port: &&PortFacts| port.kind == PortKind::Tunnel;
         let out_of = self.from.filter(is_tunnel);
-        let Some(tunnel) = out_of.or(self.tunnel) else {
-            return (!self.into_tunnel && !undecided).then_some(false);
-        };
-        let kind = tunnel.tunnel_kind.as_deref()?;
-        ports.encrypts(&Outer::of(kind, self.remote?, out_of.is_some(), self.tunnel_dport)?)
+        let tunnel = out_of.or(self.tunnel)?;
+        let of =
+            |remote| Outer::of(tunnel.tunnel_kind.as_deref()?, remote, out_of.is_some(), self.tunnel_dport);
+        Some(self.remote.and_then(of))
     }
 }
 
@@ -280,6 +288,8 @@ mod tests {
             proto: 17,
             dport: (dport, !0),
             encrypts: true,
+            in_host: true,
+            partly: false,
         };
         let encrypted = |journey: &Journey<'_>, ports: &Ports, undecided| {
             let mut subject = Subject::default();

@@ -130,6 +130,8 @@ pub(crate) struct Entry {
     pub(crate) has_rate: bool,
     /// What the rules say of it; nothing for a flow that was never in TC.
     pub(crate) decision: Option<Decision>,
+    /// Whether the host's own stack encrypts or drops the packets of its tunnel.
+    pub(crate) needs_host: bool,
     /// What its traffic counts for.
     pub(crate) standing: Standing,
     pub(crate) stage: Stage,
@@ -165,6 +167,7 @@ impl Entry {
             rate: Traffic::default(),
             has_rate: false,
             decision: None,
+            needs_host: false,
             standing: Standing::default(),
             stage: Stage::Resting,
             refusal: None,

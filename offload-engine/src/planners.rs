@@ -83,7 +83,8 @@ impl Planners {
 
 /// What a planner is to be told of a megaflow that can be placed, or for this reason cannot, which is noted.
 pub(crate) fn verdict_of(entry: &mut Entry, possible: Result<(), Refusal>) -> Verdict {
-    match possible {
+    let in_host = if entry.needs_host { Err(Refusal::IpsecInHost) } else { Ok(()) };
+    match possible.and(in_host) {
         Ok(()) => {
             if entry.refusal.as_ref().is_some_and(Refusal::is_of_rule) {
                 entry.refusal = None;

@@ -151,12 +151,13 @@ impl World {
         };
         let decision = rules.decide(&subject, tenants);
         let standing = self.totals.standings.of(&subject);
-        let before = entry.decision;
+        let (before, needs_host) = (entry.decision, subject.needs_host);
+        let is_treated_as_before = entry.needs_host == needs_host;
         if let Some(entry) = self.ledger.get_mut(ufid) {
-            entry.standing = standing;
+            (entry.standing, entry.needs_host) = (standing, needs_host);
         }
         if before == Some(decision) {
-            return false;
+            return !is_treated_as_before;
         }
         if before.is_none_or(|before| before.rule != decision.rule)
             && let Some(tally) = self.policy.tally_mut(decision.rule)

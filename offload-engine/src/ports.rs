@@ -176,6 +176,14 @@ impl Ports {
         Some(self.protection.as_ref()?.encrypts(outer))
     }
 
+    /// Whether the host's own stack encrypts or drops packets of a tunnel, as far as is known; it may, of packets that are not known.
+    pub(crate) fn needs_host(&self, outer: Option<&Outer>) -> bool {
+        self.protection.as_ref().is_some_and(|protection| match outer {
+            Some(outer) => protection.needs_host(outer),
+            None => protection.has_host(),
+        })
+    }
+
     /// The port with this netdev index.
     pub fn get(&self, ifindex: Ifindex) -> Option<&PortFacts> {
         self.ports.get(&ifindex)

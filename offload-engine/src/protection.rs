@@ -31,6 +31,10 @@ pub struct IpsecPolicy {
     pub dport: (u16, u16),
     /// Whether such packets must be encrypted.
     pub encrypts: bool,
+    /// Whether it is the host's own stack that encrypts or drops them: no NIC has the policy.
+    pub in_host: bool,
+    /// Whether it is about some source ports only, of which a tunnel has many.
+    pub partly: bool,
 }
 
 impl IpsecPolicy {
@@ -94,10 +98,30 @@ impl Protection {
 
     /// Whether packets of a tunnel are encrypted: what the first policy that is about them says; without one they are not.
     pub(crate) fn encrypts(&self, outer: &Outer) -> bool {
+        let whole = self.about(outer).filter(|policy| !policy.partly);
+        whole.min_by_key(|policy| policy.priority).is_some_and(|policy| policy.encrypts)
+    }
+
+    /// Whether the host's own stack encrypts or drops packets of a tunnel, or some of them. A NIC that makes the tunnel in hardware
+    /// would send them as they are, and take in what the host would not.
+    pub(crate) fn needs_host(&self, outer: &Outer) -> bool {
+        let whole = self.about(outer).filter(|policy| !policy.partly);
+        let first = whole.min_by_key(|policy| policy.priority);
+        let comes_before =
+            |policy: &&IpsecPolicy| first.is_none_or(|first| policy.priority <= first.priority);
+        self.about(outer)
+            .filter(comes_before)
+            .any(|policy| policy.in_host && (policy.partly || Some(policy) == first))
+    }
+
+    /// Whether the host's own stack encrypts or drops anything.
+    pub(crate) fn has_host(&self) -> bool {
+        self.of_peer.values().flatten().chain(&self.wide).any(|policy| policy.in_host)
+    }
+
+    fn about(&self, outer: &Outer) -> impl Iterator<Item = &IpsecPolicy> {
         let near = self.of_peer.get(&outer.peer).into_iter().flatten();
-        let first =
-            near.chain(&self.wide).filter(|policy| policy.takes(outer)).min_by_key(|policy| policy.priority);
-        first.is_some_and(|policy| policy.encrypts)
+        near.chain(&self.wide).filter(move |policy| policy.takes(outer))
     }
 }
 
@@ -112,7 +136,17 @@ mod tests {
 
     fn policy(priority: u32, peers: Option<(u8, u8)>, dport: (u16, u16), encrypts: bool) -> IpsecPolicy {
         let prefix = |(last, bits)| Prefix { address: peer(last), bits };
-        IpsecPolicy { priority, inbound: false, peer: peers.map(prefix), proto: UDP, dport, encrypts }
+        let peer = peers.map(prefix);
+        IpsecPolicy {
+            priority,
+            inbound: false,
+            peer,
+            proto: UDP,
+            dport,
+            encrypts,
+            in_host: encrypts,
+            partly: false,
+        }
     }
 
     fn geneve(last: u8) -> Outer {
@@ -132,6 +166,20 @@ mod tests {
         assert!(protection.encrypts(&vxlan), "the one of every port");
         let other = Outer::of("geneve", peer(3), false, Some(7777)).expect("it is known");
         assert!(!protection.encrypts(&other), "a port that no policy is about");
+    }
+
+    #[test]
+    fn a_tunnel_needs_the_host_unless_a_nic_has_the_policy_that_comes_first() {
+        let of_all = policy(20, Some((2, 32)), (GENEVE_PORT, !0), true);
+        let in_nic = IpsecPolicy { priority: 10, in_host: false, ..of_all };
+        let drops_some = IpsecPolicy { priority: 30, encrypts: false, in_host: true, partly: true, ..of_all };
+        let needs = |policies: &[IpsecPolicy]| Protection::new(policies.to_vec()).needs_host(&geneve(2));
+        assert!(!needs(&[]));
+        assert!(needs(&[of_all]), "software encrypts it");
+        assert!(!needs(&[in_nic, of_all, drops_some]), "what comes after it is about nothing any more");
+        assert!(needs(&[drops_some]), "the NIC's is gone, and the host drops");
+        assert!(needs(&[in_nic, IpsecPolicy { priority: 5, ..drops_some }]));
+        assert!(!Protection::new(vec![drops_some]).encrypts(&geneve(2)));
     }
 
     #[test]

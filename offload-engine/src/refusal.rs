@@ -46,6 +46,8 @@ pub enum Refusal {
     NotReached,
     /// The ingress port is not a port of a NIC with `hw-tc-offload` on.
     NoOffloadPort,
+    /// The host's own stack encrypts or drops the packets of its tunnel, which a NIC would send as they are.
+    IpsecInHost,
     /// The driver said that it has the rule, and twice the packets passed by it all the same.
     PassedBy,
     /// Its counters cannot be carried across promotion.
@@ -138,6 +140,7 @@ impl Refusal {
             | Self::RecirculationOff
             | Self::MarksConnections
             | Self::NoOffloadPort
+            | Self::IpsecInHost
             | Self::Untranslatable(_)
             | Self::TooLong
             | Self::FiltersOfOthers
@@ -156,6 +159,7 @@ impl Refusal {
             self,
             Self::Unsupported(_)
                 | Self::NoOffloadPort
+                | Self::IpsecInHost
                 | Self::NoChainRestore
                 | Self::RecirculationOff
                 | Self::MarksConnections
@@ -189,6 +193,7 @@ impl Refusal {
             Self::MarksConnections => "marks_connections",
             Self::NotReached => "not_reached",
             Self::NoOffloadPort => "no_offload_port",
+            Self::IpsecInHost => "ipsec_in_host",
             Self::PassedBy => "passed_by",
             Self::Counters(_) => "counters",
             Self::Untranslatable(why) => why.refusal_label(),
@@ -225,6 +230,9 @@ impl fmt::Display for Refusal {
             ),
             Self::NotReached => f.write_str(
                 "no packet came to it in hardware: their connections, or what leads to it, stay in software",
+            ),
+            Self::IpsecInHost => f.write_str(
+                "the host's own stack encrypts or drops the packets of its tunnel, which a NIC would send in the clear (docs/ipsec.md)",
             ),
             Self::NoOffloadPort => {
                 f.write_str("the ingress port is not a port of a switchdev NIC with hw-tc-offload on")

@@ -217,7 +217,7 @@ fn a_flow_into_a_tunnel_that_ipsec_protects_is_encrypted(lab: &mut Lab) -> Outco
     ovs.vsctl(&[&tunnel[..], &[&format!("options:remote_ip={THERE}")]].concat())?;
     pod.run(&["ip", "neigh", "add", "10.20.0.2", "lladdr", "02:00:00:00:00:02", "dev", &nic.vf(0)])?;
     ovs.ofctl(&["add-flow", "br0", "priority=100,udp,tp_dst=7001,actions=output:tun0"])?;
-    let rule = "[[rule]]\nname = \"protected\"\nmatch = 'encrypted'\nplace = \"software\"\n";
+    let rule = "[[rule]]\nname = \"protected\"\nmatch = 'encrypted'\nplace = \"hardware\"\n";
     let daemon =
         Daemon::start(lab, &ovs, &format!("mode = \"steer\"\npolicy.min-rate = \"1 Mbit/s\"\n{rule}"))?;
     let is = |encrypted: bool| {
@@ -228,7 +228,7 @@ fn a_flow_into_a_tunnel_that_ipsec_protects_is_encrypted(lab: &mut Lab) -> Outco
             let flow =
                 flows.iter().find(|flow| flow["key"].as_str().is_some_and(|key| key.contains("dst=7001")));
             let Some(flow) = flow else { return Ok(false) };
-            Ok(flow["encrypted"] == encrypted && (flow["reason"] == "policy") == encrypted)
+            Ok(flow["encrypted"] == encrypted && (flow["reason"] == "ipsec_in_host") == encrypted)
         })
         .or_else(|failure| Err(Failure::new(format!("{failure}: {:?}", daemon.flows()?))))
     };

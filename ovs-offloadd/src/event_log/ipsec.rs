@@ -13,22 +13,28 @@ pub(crate) struct IpsecEntry {
     proto: u8,
     dport: (u16, u16),
     encrypts: bool,
+    /// Logs of before tell of none.
+    #[serde(default)]
+    in_host: bool,
+    #[serde(default)]
+    partly: bool,
 }
 
 impl IpsecEntry {
     pub(super) fn of(policy: &IpsecPolicy) -> Self {
-        let &IpsecPolicy { priority, inbound, peer, proto, dport, encrypts } = policy;
+        let &IpsecPolicy { priority, inbound, peer, proto, dport, encrypts, in_host, partly } = policy;
         let peer = peer.map(|peer| (peer.address.to_string(), peer.bits));
-        Self { priority, inbound, peer, proto, dport, encrypts }
+        Self { priority, inbound, peer, proto, dport, encrypts, in_host, partly }
     }
 
     pub(super) fn policy(self) -> Result<IpsecPolicy, String> {
-        let Self { priority, inbound, peer, proto, dport, encrypts } = self;
+        let Self { priority, inbound, peer, proto, dport, encrypts, in_host, partly } = self;
         let prefix = |(address, bits): (String, u8)| {
             let address = address.parse().map_err(|_| format!("{address} is no address"))?;
             Ok::<_, String>(Prefix { address, bits })
         };
-        Ok(IpsecPolicy { priority, inbound, peer: peer.map(prefix).transpose()?, proto, dport, encrypts })
+        let peer = peer.map(prefix).transpose()?;
+        Ok(IpsecPolicy { priority, inbound, peer, proto, dport, encrypts, in_host, partly })
     }
 }
 
@@ -46,6 +52,8 @@ mod tests {
             proto: 17,
             dport: (6081, !0),
             encrypts: true,
+            in_host: true,
+            partly: true,
         };
         let text = serde_json::to_string(&IpsecEntry::of(&policy)).unwrap();
         let read: IpsecEntry = serde_json::from_str(&text).unwrap();

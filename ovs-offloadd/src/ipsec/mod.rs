@@ -307,8 +307,8 @@ fn protection_of(policy: &Policy) -> Option<IpsecPolicy> {
         PolicyDirection::Out => false,
         _ => return None,
     };
-    // Of marked packets, and of those of an interface of IPsec's own, tunnels have none. Their source port is a hash.
-    let is_of_others = policy.mark.1 != 0 || policy.if_id != 0 || selector.sport.1 != 0;
+    // Of marked packets, and of those of an interface of IPsec's own, tunnels have none.
+    let is_of_others = policy.mark.1 != 0 || policy.if_id != 0;
     if is_of_others || !OF_TUNNELS.contains(&selector.proto) {
         return None;
     }
@@ -319,6 +319,9 @@ fn protection_of(policy: &Policy) -> Option<IpsecPolicy> {
         proto: selector.proto,
         dport: selector.dport,
         encrypts: policy.encrypts(),
+        in_host: policy.blocks || policy.encrypts() && !policy.offload.is_some_and(|offload| offload.packet),
+        // A tunnel's source port is a hash.
+        partly: selector.sport.1 != 0,
     })
 }
 
@@ -480,17 +483,30 @@ mod tests {
     #[test]
     fn policies_that_no_tunnel_meets_are_not_told() {
         let mut ipsec = Ipsec::default();
-        let (mut marked, mut of_port, mut tcp) = (
-            policy(1, PolicyDirection::Out),
-            policy(2, PolicyDirection::Out),
-            policy(3, PolicyDirection::Out),
-        );
+        let (mut marked, mut tcp) = (policy(1, PolicyDirection::Out), policy(3, PolicyDirection::Out));
         marked.mark = (1, 1);
-        of_port.selector.sport = (6081, !0);
         tcp.selector.proto = 6;
         let forward = policy(4, PolicyDirection::Forward);
-        ipsec.read(Reading { sas: Vec::new(), policies: vec![marked, of_port, tcp, forward] });
+        ipsec.read(Reading { sas: Vec::new(), policies: vec![marked, tcp, forward] });
         assert_eq!(ipsec.take_protection(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_encrypts_or_drops_is_the_host_unless_a_device_has_the_whole_policy() {
+        let told = |change: &dyn Fn(&mut Policy)| {
+            let (mut ipsec, mut out) = (Ipsec::default(), policy(1, PolicyDirection::Out));
+            change(&mut out);
+            ipsec.read(Reading { sas: Vec::new(), policies: vec![out] });
+            let told = ipsec.take_protection().unwrap()[0];
+            (told.encrypts, told.in_host, told.partly)
+        };
+        let device = |packet| Some(DeviceOffload { ifindex: Ifindex(7), packet, inbound: false });
+        assert_eq!(told(&|_| ()), (true, true, false));
+        assert_eq!(told(&|policy| policy.offload = device(true)), (true, false, false));
+        assert_eq!(told(&|policy| policy.offload = device(false)), (true, true, false));
+        assert_eq!(told(&|policy| policy.blocks = true), (false, true, false));
+        assert_eq!(told(&|policy| policy.selector.sport = (0, 0x8000)), (true, true, true));
+        assert_eq!(told(&|policy| policy.templates.clear()), (false, false, false));
     }
 
     #[test]

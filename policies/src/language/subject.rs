@@ -322,6 +322,8 @@ pub struct Subject<'a> {
     pub chassis: Option<&'a str>,
     /// Whether the packets are encrypted on the wire.
     pub encrypted: Option<bool>,
+    /// Whether it is the host's own stack that encrypts or drops them, as far as is known. No condition asks for it.
+    pub needs_host: bool,
     /// The time since the megaflow appeared.
     pub age: Option<Micros>,
     /// Packets per second.
@@ -346,6 +348,7 @@ impl Default for Subject<'_> {
             workload: None,
             chassis: None,
             encrypted: None,
+            needs_host: false,
             age: None,
             packets_per_s: None,
             bytes_per_s: None,

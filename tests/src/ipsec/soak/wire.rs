@@ -1,6 +1,7 @@
 //! Who watches the wire between two NICs, and numbered packets both ways through the tunnel.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -33,6 +34,11 @@ impl Watch {
     pub(super) fn start(lab: &Lab, hosts: &Hosts, name: &str) -> Outcome<Self> {
         let (file, said) =
             (lab.dir().join(format!("{name}.pcap")), lab.dir().join(format!("{name}.tcpdump")));
+        // One from before would be taken for this one's, until it is written over.
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         let mut command = hosts.tcpdump();
         command.args(["--immediate-mode", "-U", "-s", "200", "-B", "8192", "-w"]).arg(&file);
         command.arg(NOT_IN_THE_CLEAR);
@@ -88,7 +94,7 @@ pub(super) struct Count {
     pub(super) sent: u64,
     pub(super) lost: u64,
     pub(super) duplicated: u64,
-    /// The longest time in which nothing came one way.
+    /// The longest time between two packets that came one way; what comes after the last is not in it.
     pub(super) silence: Duration,
 }
 

@@ -93,7 +93,7 @@ pub enum Rank {
 pub struct Ranked {
     /// How it ranks.
     pub rank: Rank,
-    /// What it asks a NIC for now: `auto`, `crypto` or `none`.
+    /// What it asks a NIC for at this time: `auto`, `crypto` or `none`.
     pub asks: Offload,
     /// Why it is not in the NIC, and how often in a row it was tried; none where it was never tried, or has an entry.
     pub missed: Option<(Missed, u32)>,
@@ -242,7 +242,7 @@ impl Ranking {
         }
     }
 
-    /// What a connection with offload `auto` asks a NIC for now.
+    /// What a connection with offload `auto` asks a NIC for at this time.
     pub(crate) fn asks(&self, name: &ConnectionName) -> Offload {
         self.tunnels.get(name).map_or(Offload::None, Tunnel::asks)
     }

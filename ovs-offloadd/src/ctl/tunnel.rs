@@ -21,7 +21,7 @@ pub struct TunnelView {
     pub auth: Option<&'static str>,
     /// What it may have of a NIC: `packet`, `crypto`, `auto` or `none`, as OVSDB or the configuration says.
     pub offload: Option<&'static str>,
-    /// What of that is asked for now: where it is `auto`, its rank decides. None while nobody is driven.
+    /// What of that is asked for at this time: where it is `auto`, its rank decides. None while nobody is driven.
     pub asks: Option<&'static str>,
     /// What it has: the least of its security associations, `packet`, `crypto` or `none`; none while not all of them are known.
     pub carried: Option<&'static str>,

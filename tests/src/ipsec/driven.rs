@@ -155,7 +155,7 @@ fn what_a_nic_was_asked_for_and_came_in_software_says_so(lab: &mut Lab) -> Outco
     wait_until("it is told to move too little", DONE_WITHIN, || carried("an entry is for 1 Mbit/s and more"))
         .map_err(|failure| hosts.explained(&failure))?;
     let before = hosts.left.spis()?;
-    // What moves nothing is asked for nowhere. No device here does IPsec.
+    // What moves nothing has nothing asked for it. No device here does IPsec.
     let pings = Pings::start(&hosts.left.netns, hosts.right.inner, 100, 64)?;
     let least = "external_ids:offloadd-ipsec-min-rate=\"0 bit/s\"";
     hosts.left.ovs.vsctl(&["set", "Open_vSwitch", ".", least])?;

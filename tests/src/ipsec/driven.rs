@@ -243,12 +243,7 @@ fn tunnels_over_ipv6_are_encrypted_by_certificates(lab: &mut Lab) -> Outcome {
         ];
         host.is_known_by(&own[at], &[&no_authority[..], &by_certificate].concat())?;
     }
-    wait_until("security associations are others", DONE_WITHIN, || {
-        let now = hosts.left.spis()?;
-        Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
-    })
-    .map_err(|failure| hosts.explained(&failure))?;
-    hosts.are_up()?;
+    hosts.have_others_than(&before)?;
     hosts.reach_each_other()?;
     hosts.are_private(lab, "self-signed")?;
     let shown = hosts.left.tunnel()?.unwrap_or_default();

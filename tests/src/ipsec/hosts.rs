@@ -188,6 +188,16 @@ impl<I: Ike> Hosts<I> {
         Ok(())
     }
 
+    /// Waits until the first end has at least four security associations, none of them of those before, and both are up.
+    pub(super) fn have_others_than(&self, before: &[String]) -> Outcome {
+        wait_until("security associations are others", DONE_WITHIN, || {
+            let now = self.left.spis()?;
+            Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
+        })
+        .map_err(|failure| self.explained(&failure))?;
+        self.are_up()
+    }
+
     /// Both can be reached through the tunnel.
     pub(super) fn reach_each_other(&self) -> Outcome {
         for (host, peer) in self.both() {

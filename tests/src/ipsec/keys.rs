@@ -141,12 +141,7 @@ pub(super) fn no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_
         ];
         host.is_known_by(&own[at], &no_psk)?;
     }
-    wait_until("security associations are others", DONE_WITHIN, || {
-        let now = hosts.left.spis()?;
-        Ok(now.len() >= 4 && now.iter().all(|spi| !before.contains(spi)))
-    })
-    .map_err(|failure| hosts.explained(&failure))?;
-    hosts.are_up()?;
+    hosts.have_others_than(&before)?;
     hosts.reach_each_other()?;
     secrets.learn(&hosts)?;
     let more = self::answers(&hosts.left.daemon);

@@ -250,7 +250,7 @@ static struct sk_buff *simnic_tx_by_policy(struct simnic_ipsec *ipsec, struct sk
 	if (policy && policy->block)
 		return simnic_tx_drop(ipsec, skb, SIMNIC_IPSEC_TX_DROP_POLICY);
 	if (policy && policy->reqid)
-		sa = simnic_sa_find_out(ipsec, &packet, policy->reqid);
+		sa = simnic_sa_find_out(ipsec, &packet, policy);
 	if (sa)
 		return simnic_packet_tx(ipsec, sa, skb);
 	if (encrypted || (policy && policy->encrypted))

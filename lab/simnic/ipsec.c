@@ -58,14 +58,20 @@ struct simnic_sa *simnic_sa_find(struct simnic_ipsec *ipsec, u16 family,
 	return NULL;
 }
 
-/* Of what goes out in mode packet, the newest that the policy's template fits. */
+/*
+ * Of what goes out in mode packet, the newest that the policy's template fits, as
+ * xfrm_state_find() has it. The SPI is what keeps the old one in use while the peer
+ * is not ready for the new one; mlx5 (6.12) looks at the reqid alone.
+ */
 struct simnic_sa *simnic_sa_find_out(struct simnic_ipsec *ipsec,
-				     const struct simnic_ipsec_packet *packet, u32 reqid)
+				     const struct simnic_ipsec_packet *packet,
+				     const struct simnic_ipsec_policy *policy)
 {
 	struct simnic_sa *sa;
 
-	hash_for_each_possible_rcu(ipsec->by_reqid, sa, reqid_node, reqid) {
-		if (sa->reqid == reqid && sa->family == packet->family &&
+	hash_for_each_possible_rcu(ipsec->by_reqid, sa, reqid_node, policy->reqid) {
+		if (sa->reqid == policy->reqid && sa->family == packet->family &&
+		    (!policy->spi || sa->spi == policy->spi) &&
 		    xfrm_addr_equal(&sa->daddr, &packet->daddr, sa->family) &&
 		    xfrm_addr_equal(&sa->saddr, &packet->saddr, sa->family))
 			return sa;

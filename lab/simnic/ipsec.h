@@ -99,6 +99,7 @@ struct simnic_ipsec_policy {
 	u16 family;
 	u32 priority;
 	u32 reqid;		/* of its template */
+	__be32 spi;		/* of it; 0: of any */
 	bool in;
 	bool block;
 	bool encrypted;		/* it has a template that cannot be done without */
@@ -156,7 +157,8 @@ struct simnic_sa *simnic_sa_find(struct simnic_ipsec *ipsec, u16 family,
 				 const xfrm_address_t *daddr, __be32 spi);
 void simnic_ipsec_count(struct simnic_ipsec *ipsec, enum simnic_ipsec_counter counter);
 struct simnic_sa *simnic_sa_find_out(struct simnic_ipsec *ipsec,
-				     const struct simnic_ipsec_packet *packet, u32 reqid);
+				     const struct simnic_ipsec_packet *packet,
+				     const struct simnic_ipsec_policy *policy);
 
 /* ipsec_policy.c */
 int simnic_policy_add(struct xfrm_policy *x, struct netlink_ext_ack *extack);

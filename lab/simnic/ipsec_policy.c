@@ -121,6 +121,7 @@ int simnic_policy_add(struct xfrm_policy *x, struct netlink_ext_ack *extack)
 	policy->block = x->action == XFRM_POLICY_BLOCK;
 	policy->encrypted = x->xfrm_nr && !x->xfrm_vec[0].optional;
 	policy->reqid = x->xfrm_nr ? x->xfrm_vec[0].reqid : 0;
+	policy->spi = x->xfrm_nr ? x->xfrm_vec[0].id.spi : 0;
 
 	spin_lock_bh(&ipsec->lock);
 	if (ipsec->npolicies < SIMNIC_POLICIES_MAX) {

@@ -107,6 +107,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_reset_loses_security_associations_and_lets_nothing_out,
     an_sa_in_the_nic_expires_softly_and_then_for_good,
     a_policy_in_the_nic_lets_nothing_in_the_clear_pass,
+    the_spi_of_a_policy_chooses_among_security_associations,
     the_eswitch_mode_changes_under_traffic,
     everything_unloads_under_traffic_with_rules_bound;
     conntrack: an_established_connection_passes_by_hardware,

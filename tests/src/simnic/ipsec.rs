@@ -9,6 +9,8 @@ use super::tcp::transfer;
 use crate::harness::{Failure, Lab, Outcome, ensure, wait_until};
 use link::{ARRIVES_WITHIN, By, End, Kind, Link, PLAIN};
 
+/// In a frame of ESP over IPv4 without options.
+const SPI_AT: usize = 34;
 /// Both directions of a ping.
 const PINGS: u32 = 3;
 
@@ -373,5 +375,38 @@ pub(super) fn a_policy_in_the_nic_lets_nothing_in_the_clear_pass(lab: &mut Lab) 
     ensure!(!status.success(), "what came in the clear was answered");
     ensure!(link.there.counter("ipsec_rx_drop_policy")? == before + 1, "it is not counted");
     ensure!(end.counter("ipsec_tx_packets")? == sent, "it was encrypted");
+    Ok(())
+}
+
+/// While an SA is negotiated anew the peer is not ready for what is newest, and the policy says so.
+pub(super) fn the_spi_of_a_policy_chooses_among_security_associations(lab: &mut Lab) -> Outcome {
+    let link = Link::new(lab)?;
+    let (here, there) = (&link.here, &link.there);
+    let both = [here, there];
+    link.protect(PLAIN, [By::Packet, By::Kernel])?;
+    here.batch(&[here.state(both, "0xc0e0", PLAIN, By::Packet)])?;
+    let policy = |spi: &str| {
+        let device = here.nic.uplink();
+        here.batch(&[format!(
+            "xfrm policy update src 172.30.0.1 dst 172.30.0.2 dir out offload packet dev {device} \
+             tmpl proto esp {spi} reqid 7 mode transport"
+        )])
+    };
+    let sent_by = || -> Outcome<u32> {
+        let frame = link.esp_from(0)?;
+        let spi = frame.get(SPI_AT..SPI_AT + 4).ok_or_else(|| Failure::new("a frame ends before its SPI"))?;
+        Ok(u32::from_be_bytes(spi.try_into()?))
+    };
+    policy("spi 0xc0de")?;
+    here.pings(there, PLAIN, 1)?;
+    let spi = sent_by()?;
+    ensure!(spi == 0xc0de, "the peer does not have {spi:#x} yet");
+    there.batch(&[there.state(both, "0xc0e0", PLAIN, By::Kernel)])?;
+    for words in ["spi 0xc0e0", ""] {
+        policy(words)?;
+        here.pings(there, PLAIN, 1)?;
+        let spi = sent_by()?;
+        ensure!(spi == 0xc0e0, "`{words}` has it sent by {spi:#x}");
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ const OUTER: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
 /// The name of the connection of who has no daemon.
 const BY_HAND: &str = "tun";
 /// The longest that is waited for a charon alone to bring packets back.
-const BACK_WITHIN: Duration = Duration::from_secs(20);
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// At whose word charon makes security associations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,12 +146,16 @@ impl Scene {
         host.netns.adopt(&nic.uplink(), &format!("{}/24", host.outer))
     }
 
-    /// Charon is killed and started again, with its configuration where nobody else has it.
+    /// Charon is killed and started again. Where there is no daemon its configuration is loaded and what is in it initiated, as
+    /// `start_action = trap|start` does: the security associations of the one that was killed would be used for minutes.
     pub(super) fn restart_charon(&mut self, lab: &Lab, end: End) -> Outcome {
         self.host_mut(end).charon.kill_and_restart()?;
         match self.side {
             Side::Driven => Ok(()),
-            Side::Alone => load_by_hand(lab, self.host(end)),
+            Side::Alone => {
+                load_by_hand(lab, self.host(end))?;
+                initiate_by_hand(self.host(end))
+            }
         }
     }
 

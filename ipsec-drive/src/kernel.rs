@@ -153,12 +153,16 @@ impl Kernel {
 
     /// Whether the device that has our end does IPsec: our address, or the one that packets to the peer have.
     pub fn able_between(&self, local: Option<IpAddr>, remote: IpAddr) -> Able {
-        let local = local.or_else(|| self.between(true, None, remote).find_map(|(_, sa)| sa.src));
-        match local.and_then(|local| self.devices.get(&local)) {
+        match self.local(local, remote).and_then(|local| self.devices.get(&local)) {
             Some(device) if self.able.contains(device) => Able::Yes,
             Some(_) => Able::No,
             None => Able::Unknown,
         }
+    }
+
+    /// Our end of what goes to a peer: our address where it is said, else the one that packets to the peer have.
+    pub fn local(&self, said: Option<IpAddr>, remote: IpAddr) -> Option<IpAddr> {
+        said.or_else(|| self.between(true, None, remote).find_map(|(_, sa)| sa.src))
     }
 
     /// Security associations of one way between two hosts.
@@ -242,6 +246,8 @@ mod tests {
         assert_eq!(able(&kernel), [Able::Yes, Able::Unknown]);
         kernel.sas.insert(EspId { dst: there, spi: 1 }, KernelSa { src: Some(here), ..KernelSa::default() });
         assert_eq!(able(&kernel), [Able::Yes, Able::Yes]);
+        assert_eq!([Some(here), None].map(|said| kernel.local(said, there)), [Some(here); 2]);
+        assert_eq!(kernel.local(None, here), None);
     }
 
     #[test]

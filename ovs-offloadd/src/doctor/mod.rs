@@ -20,8 +20,8 @@ pub use facts::{
     Role, Route, role_of,
 };
 pub use finding::{DoctorArgs, Finding, Kind, Severity, Stage};
-pub(crate) use gather::firmware;
 pub use gather::{Places, gather, rundir};
+pub(crate) use gather::{excluding_rules, firmware};
 pub use page::reference_page;
 pub use report::{LookedAt, Report};
 

@@ -22,6 +22,7 @@ mod driver;
 mod libreswan;
 mod progress;
 mod session;
+mod uplinks;
 mod vici;
 
 pub(crate) use driver::start;

@@ -1,6 +1,7 @@
 //! How far each tunnel is, in words.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 
 use ipsec_drive::libreswan::IkeDaemon;
 use ipsec_drive::{
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Monitor, Orders, Rows, Standing, libreswan};
 use crate::ctl::tunnel::TunnelView;
-use crate::ipsec;
+use crate::ipsec::{self, Demand};
 
 /// What is known of connections.
 pub(super) type Known = BTreeMap<ConnectionName, Progress>;
@@ -35,7 +36,8 @@ pub(super) fn idle(orders: &Orders, standing: &Standing, kernel: &Seen) -> Vec<T
     let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
     let is_libreswan = |monitor: &Monitor| monitor.ike == Some(IkeDaemon::Libreswan);
     let view = |row: &TunnelRow| {
-        let mut view = TunnelView { state, reason: Some(reason.clone()), ..view(row, &wanted) };
+        let unmet = |connection: &Connection| ipsec::unmet(connection, None);
+        let mut view = TunnelView { state, reason: Some(reason.clone()), ..view(row, &wanted, unmet) };
         if matches!(standing, Standing::MonitorRuns(monitor) if is_libreswan(monitor)) {
             view.offload = Some(orders.offload.word());
             libreswan::view(row, orders, kernel, &mut view);
@@ -46,9 +48,15 @@ pub(super) fn idle(orders: &Orders, standing: &Standing, kernel: &Seen) -> Vec<T
 }
 
 /// Tunnels while charon is driven.
-pub(super) fn of(rows: &Rows, wanted: &Wanted, known: &Known, mover: &Mover, now: Millis) -> Vec<TunnelView> {
+pub(super) fn of(
+    rows: &Rows,
+    wanted: &Wanted,
+    known: &Known,
+    (mover, now): (&Mover, Millis),
+    unmet: impl Fn(&Connection) -> Vec<Demand>,
+) -> Vec<TunnelView> {
     let view = |row: &TunnelRow| {
-        let mut view = view(row, wanted);
+        let mut view = view(row, wanted, &unmet);
         if let Some(reason) = wanted.rejected.get(&row.name) {
             (view.state, view.reason) = ("rejected", Some(reason.to_string()));
         }
@@ -142,7 +150,7 @@ fn why_not_more(ranked: &Ranked, carried: Option<Carried>) -> Option<String> {
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
-fn view(row: &TunnelRow, wanted: &Wanted) -> TunnelView {
+fn view(row: &TunnelRow, wanted: &Wanted, unmet: impl Fn(&Connection) -> Vec<Demand>) -> TunnelView {
     let of_row = |connection: &&Connection| connection.tunnels.contains(&row.name);
     let connection = wanted.connections.values().find(of_row);
     TunnelView {
@@ -158,20 +166,39 @@ fn view(row: &TunnelRow, wanted: &Wanted) -> TunnelView {
         why_not_more: None,
         state: "waiting",
         reason: None,
-        unmet: connection.map(ipsec::unmet).unwrap_or_default(),
+        unmet: connection.map(unmet).into_iter().flatten().map(|demand| demand.to_string()).collect(),
         initiated: 0,
     }
 }
 
 /// What was logged of each connection last.
 #[derive(Debug, Default)]
-pub(super) struct Log(Known);
+pub(super) struct Log {
+    known: Known,
+    unmet: BTreeMap<ConnectionName, Vec<Demand>>,
+}
 
 impl Log {
+    /// Logs demands of NICs that are not met, each once while it is not: how many rules an uplink has may change all the time.
+    pub(super) fn unmet(&mut self, wanted: &Wanted, unmet: impl Fn(&Connection) -> Vec<Demand>) {
+        let all = wanted.connections.values().map(|connection| (connection, unmet(connection)));
+        let mut now_unmet = BTreeMap::new();
+        for (connection, unmet) in all.filter(|(_, unmet)| !unmet.is_empty()) {
+            let before = self.unmet.get(&connection.name).map_or(&[][..], Vec::as_slice);
+            let is_new =
+                |unmet: &&Demand| !before.iter().any(|before| discriminant(before) == discriminant(*unmet));
+            for unmet in unmet.iter().filter(is_new) {
+                warn!(connection = %connection.name, offload = connection.offload.word(), %unmet, "a NIC would refuse it");
+            }
+            now_unmet.insert(connection.name.clone(), unmet);
+        }
+        self.unmet = now_unmet;
+    }
+
     /// Logs what is otherwise than before.
     pub(super) fn changes(&mut self, known: &Known) {
         for (connection, progress) in known {
-            if self.0.get(connection).is_some_and(|before| before.state == progress.state) {
+            if self.known.get(connection).is_some_and(|before| before.state == progress.state) {
                 continue;
             }
             match &progress.state {
@@ -182,10 +209,10 @@ impl Log {
                 State::Up => info!(%connection, "connection is up"),
             }
         }
-        for connection in self.0.keys().filter(|connection| !known.contains_key(connection)) {
+        for connection in self.known.keys().filter(|connection| !known.contains_key(connection)) {
             info!(%connection, "connection unloaded");
         }
-        self.0.clone_from(known);
+        self.known.clone_from(known);
     }
 }
 
@@ -195,6 +222,11 @@ mod tests {
     use ipsec_drive::{Host, Offload};
 
     const NOW: Millis = Millis(0);
+
+    /// Demands without those of devices.
+    fn alone(connection: &Connection) -> Vec<Demand> {
+        ipsec::unmet(connection, None)
+    }
 
     fn rows() -> Rows {
         let row = |name: &str, options: &[(&str, &str)]| {
@@ -213,7 +245,7 @@ mod tests {
         let name = wanted.connections.keys().next().unwrap().clone();
         let shown = |state: State, initiated: u32| {
             let known = [(name.clone(), Progress { state, initiated })].into();
-            let views = of(&rows, &wanted, &known, &Mover::default(), NOW);
+            let views = of(&rows, &wanted, &known, (&Mover::default(), NOW), alone);
             assert!(!format!("{views:?}").contains("CANARY"));
             assert_eq!(views[1].state, "rejected");
             assert!(views[1].reason.as_deref().unwrap().starts_with("options:remote_ip is \"flow\""));
@@ -224,7 +256,7 @@ mod tests {
         let (state, reason, _) = shown(State::Loaded, 3);
         assert_eq!(state, "loaded");
         assert!(reason.unwrap().contains("tried 3 times"));
-        let view = &of(&rows, &wanted, &Known::new(), &Mover::default(), NOW)[0];
+        let view = &of(&rows, &wanted, &Known::new(), (&Mover::default(), NOW), alone)[0];
         assert_eq!((view.asks, view.carried), (Some("packet"), None));
         assert_eq!((view.auth, view.offload, view.state), (Some("psk"), Some("packet"), "waiting"));
         assert_eq!(view.unmet, ["its replay window is 512 packets, and NICs have 32, 64, 128 and 256 alone"]);

@@ -15,6 +15,7 @@ use super::certificates::{self, Files};
 use super::contents::Contents;
 use super::driver::monitor;
 use super::progress::{self, Log};
+use super::uplinks::Uplinks;
 use super::vici::{Failure, Vici};
 use super::{OffloadReport, Orders, Report, Rows, Standing, now};
 
@@ -51,6 +52,7 @@ pub(super) struct Session {
     moved_before: Moves,
     log: Log,
     contents: Contents,
+    uplinks: Uplinks,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -83,6 +85,7 @@ impl Session {
             moved_before,
             log: Log::default(),
             contents: Contents::default(),
+            uplinks: Uplinks::default(),
             key: None,
         })
     }
@@ -166,9 +169,12 @@ impl Session {
         };
         let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
-        let is_unmet = |connection: &Connection| !crate::ipsec::unmet(connection).is_empty();
+        self.uplinks.look(&wanted, kernel, false).await;
+        let is_unmet = |connection: &Connection| !self.uplinks.unmet(connection, kernel).is_empty();
         let asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
         let steps = self.reconciler.steps(now(), &asked, &there);
+        self.uplinks.look(&wanted, kernel, steps.iter().any(is_load)).await;
+        self.log.unmet(&wanted, |connection| self.uplinks.unmet(connection, kernel));
         for step in &steps {
             let answer = match self.take(step).await {
                 Ok(()) => Ok(()),
@@ -183,7 +189,8 @@ impl Session {
         })?;
         let progress = self.reconciler.progress().map(|(name, progress)| (name.clone(), progress)).collect();
         self.log.changes(&progress);
-        let tunnels = progress::of(rows, &wanted, &progress, &self.mover, now());
+        let unmet = |connection: &Connection| self.uplinks.unmet(connection, kernel);
+        let tunnels = progress::of(rows, &wanted, &progress, (&self.mover, now()), unmet);
         let is_settled = tunnels.iter().all(progress::is_settled);
         let standing = Standing::Driving(self.version.clone());
         let offload = OffloadReport {
@@ -251,9 +258,6 @@ impl Session {
     }
 
     async fn load(&mut self, connection: &Connection) -> Result<(), Failure> {
-        for unmet in crate::ipsec::unmet(connection) {
-            warn!(connection = %connection.name, offload = connection.offload.word(), %unmet, "a NIC would refuse it");
-        }
         let auth = connection.auth.clone();
         let read = tokio::task::spawn_blocking(move || certificates::read(&auth)).await;
         let files = read.map_err(|error| Failure::Refused(error.to_string()))?.map_err(Failure::Refused)?;
@@ -328,6 +332,10 @@ impl Session {
             other => other,
         }
     }
+}
+
+fn is_load(step: &Step) -> bool {
+    matches!(step, Step::Load(_))
 }
 
 fn word(step: &Step) -> &'static str {

@@ -6,6 +6,8 @@
 use ipsec_drive::{Connection, Offload, Planned, REPLAY_WINDOWS};
 use netlink_wire::xfrm::{Algorithm, Limit, Sa, SaDirection, SaMode};
 
+use super::UplinkRules;
+
 /// `IPPROTO_ESP`
 const ESP: u8 = 50;
 /// `IPPROTO_*` of selectors: any, TCP, UDP.
@@ -38,6 +40,8 @@ pub enum Demand {
     Reqid,
     /// A soft limit below the hard one, and neither of them nothing.
     Limits(&'static str),
+    /// No rules of TC in hardware on the uplink itself: a demand of the device.
+    NoRules(UplinkRules),
 }
 
 impl std::fmt::Display for Demand {
@@ -58,6 +62,9 @@ impl std::fmt::Display for Demand {
             Self::Reqid => f.write_str("it has no reqid, by which NICs join policies to it"),
             Self::Limits(what) => {
                 write!(f, "its soft limit of {what} is not below its hard one, or one of them is 0")
+            }
+            Self::NoRules(rules) => {
+                write!(f, "{rules}, and NICs carry either rules of the uplink itself or IPsec of mode packet")
             }
         }
     }
@@ -99,9 +106,9 @@ pub fn demands(sa: &Sa, direction: Option<SaDirection>) -> Vec<Demand> {
     unmet
 }
 
-/// What of it the security associations of a connection will not meet, known before it is tried: in sentences, and none where no NIC is
-/// asked to do all of IPsec.
-pub fn unmet(connection: &Connection) -> Vec<String> {
+/// What of it the security associations of a connection will not meet, and what the uplink that has our end does not, known before it is
+/// tried; none where no NIC is asked to do all of IPsec. `rules` are those of that uplink, where its NIC minds them.
+pub fn unmet(connection: &Connection, rules: Option<&UplinkRules>) -> Vec<Demand> {
     if !matches!(connection.offload, Offload::Packet | Offload::Auto) {
         return Vec::new();
     }
@@ -109,7 +116,7 @@ pub fn unmet(connection: &Connection) -> Vec<String> {
     let mut unmet = Vec::new();
     let mut unless = |met: bool, demand: Demand| {
         if !met {
-            unmet.push(demand.to_string());
+            unmet.push(demand);
         }
     };
     unless(planned.icv_bits == 128, Demand::Tag(planned.icv_bits));
@@ -119,6 +126,9 @@ pub fn unmet(connection: &Connection) -> Vec<String> {
     unless(SELECTOR_PROTOCOLS.contains(&protocol), Demand::Selector(protocol));
     let window = planned.replay_window;
     unless(!planned.esn || REPLAY_WINDOWS.contains(&window), Demand::Window(window));
+    if let Some(rules) = rules.filter(|rules| rules.in_hw > 0) {
+        unless(false, Demand::NoRules(rules.clone()));
+    }
     unmet
 }
 
@@ -165,6 +175,30 @@ mod tests {
             change(&mut changed);
             assert_eq!(demands(&changed, None), std::slice::from_ref(demand), "{demand}");
         }
+    }
+
+    #[test]
+    fn rules_in_hardware_on_the_uplink_are_a_demand_of_mode_packet_alone() {
+        let options = [("psk", "x"), ("remote_ip", "192.0.2.2")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let row = ipsec_drive::TunnelRow::read("tun0", "geneve", &options).unwrap();
+        let rules = |in_hw| UplinkRules { uplink: "eth0".into(), filters: 3, in_hw };
+        let unmet = |offload, in_hw| {
+            let wanted =
+                ipsec_drive::wanted(std::slice::from_ref(&row), &ipsec_drive::Host::default(), offload);
+            unmet(wanted.connections.values().next().unwrap(), Some(&rules(in_hw)))
+        };
+        let named = [Demand::NoRules(rules(2))];
+        let sentence = named[0].to_string();
+        assert!(
+            sentence
+                .starts_with("uplink eth0 has 3 filters, of which 2 are in hardware, and NICs carry either")
+        );
+        assert_eq!(unmet(Offload::Packet, 0), []);
+        assert_eq!(unmet(Offload::Packet, 2), named);
+        assert_eq!(unmet(Offload::Auto, 2), named);
+        assert_eq!(unmet(Offload::Crypto, 2), []);
+        assert_eq!(unmet(Offload::None, 2), []);
     }
 
     #[test]

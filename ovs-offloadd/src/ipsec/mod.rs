@@ -9,10 +9,12 @@ use netlink_wire::xfrm::{Event, Policy, PolicyDirection, PolicyIndex, Sa, SaDire
 use offload_engine::IpsecPolicy;
 
 mod demands;
+mod exclusion;
 mod owner;
 mod report;
 
 pub use demands::{Demand, demands, unmet};
+pub use exclusion::{UplinkRules, is_exclusive};
 pub use owner::{Listed, Owners};
 pub use report::{Scene, sa_list, sa_why};
 

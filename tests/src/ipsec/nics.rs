@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lab_tests::ensure;
-use lab_tests::harness::{Lab, Outcome, Pings, Receiver, Sender, Stream, wait_until};
+use lab_tests::harness::{Failure, Lab, Outcome, Pings, Receiver, Sender, Stream, wait_until};
 
 use super::hosts::{DONE_WITHIN, Host, Hosts, Ike, PINGS};
 
@@ -66,6 +66,57 @@ pub(super) fn a_tunnel_that_earns_it_moves_into_both_nics(lab: &mut Lab) -> Outc
     println!("    {} of {sent} pings were lost over the move", sent - received);
     ensure!(received + PINGS as u64 >= sent, "{} of {sent} pings were lost over the move", sent - received);
     is_in_hardware(&hosts, lab)
+}
+
+/// As with mlx5, a NIC has either rules of TC on the uplink itself or IPsec of mode packet.
+pub(super) fn rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
+    let (nic, host) = (&hosts.nics()?[0], &hosts.left);
+    // In mode legacy it takes no rules.
+    nic.set_mode("switchdev")?;
+    let uplink = nic.uplink();
+    let tc =
+        |words: &str| host.netns.run(&[&["tc"][..], &words.split_whitespace().collect::<Vec<_>>()].concat());
+    let rule = |flag: &str, port: u16| {
+        tc(&format!(
+            "filter add dev {uplink} ingress protocol ip prio 7 flower {flag} ip_proto tcp dst_port {port} action drop"
+        ))
+    };
+    tc(&format!("qdisc add dev {uplink} clsact"))?;
+    rule("skip_hw", 1)?;
+    rule("skip_sw", 2)?;
+    hosts.tunnel("geneve", &["options:psk=swordfish", "options:ipsec_nic-offload=packet"])?;
+    let demand = format!(
+        "uplink {uplink} has 2 filters, of which 1 is in hardware, and NICs carry either rules of the uplink itself or IPsec of \
+         mode packet"
+    );
+    wait_until("the demand is named", DONE_WITHIN, || {
+        Ok(host.tunnel()?.is_some_and(|shown| shown["unmet"] == serde_json::json!([demand])))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    wait_until("it was tried", DONE_WITHIN, || {
+        Ok(host.tunnel()?.is_some_and(|shown| shown["initiated"].as_u64() >= Some(1)))
+    })
+    .map_err(|failure| hosts.explained(&failure))?;
+    let log = host.daemon.log()?;
+    let at =
+        |what: &str| log.find(what).ok_or_else(|| Failure::new(format!("{what} is not in the log: {log}")));
+    ensure!(at(&demand)? < at("connection loaded")?, "it was tried first: {log}");
+    ensure!(log.matches(&demand).count() == 1, "it is told again and again: {log}");
+    let refusals = host.netns.ethtool_counters(&uplink)?["ipsec_refusals"];
+    ensure!(refusals > 0, "the NIC took it");
+    ensure!(
+        hosts.right.tunnel()?.is_some_and(|shown| shown["unmet"] == serde_json::json!([])),
+        "the other end has no rules"
+    );
+
+    // What software alone has excludes nothing.
+    tc(&format!("filter delete dev {uplink} ingress"))?;
+    rule("skip_hw", 1)?;
+    is_in_hardware(&hosts, lab)?;
+    let shown = host.tunnel()?.unwrap_or_default();
+    ensure!(shown["unmet"] == serde_json::json!([]), "{shown}");
+    Ok(())
 }
 
 /// The tunnel is protected by both NICs in mode packet, everything that is sent arrives as it was, and nothing but ESP is on

@@ -3,6 +3,7 @@
 use ipsec_drive::libreswan;
 
 use crate::doctor::{Facts, Finding, IpsecOffload, Kind, Role, Severity, Stage};
+use crate::ipsec::{UplinkRules, is_exclusive};
 
 /// All kinds found here.
 pub const KINDS: &[&Kind] = &[&IPSEC_EXCLUDES_RULES, &IPSEC_OFFLOAD_SETTINGS];
@@ -39,20 +40,18 @@ pub fn exclusion(facts: &Facts) -> Vec<Finding> {
         .filter_map(|offload| {
             let link = facts.links.as_ref().ok()?.get(&offload.ifindex)?;
             let nic = facts.nics.iter().flatten().find(|nic| Some(&nic.handle) == link.parent.as_ref());
-            let is_mlx5 = nic.is_some_and(|nic| nic.driver == "mlx5_core");
-            if link.role != Some(Role::Uplink) || !is_mlx5 {
+            let has_either = nic.is_some_and(|nic| is_exclusive(&nic.driver));
+            if link.role != Some(Role::Uplink) || !has_either {
                 return None;
             }
             let filters = facts.filters.get(&offload.ifindex).and_then(|filters| filters.as_ref().ok());
-            let wanted = filters.map_or(0, Vec::len);
-            if wanted == 0 && facts.interface_of(link).is_none() {
+            let rules = UplinkRules::of(&link.name, filters.map_or(&[], Vec::as_slice));
+            if rules.filters == 0 && facts.interface_of(link).is_none() {
                 return None;
             }
-            let in_hw = filters.into_iter().flatten().filter(|filter| filter.in_hw == Some(true)).count();
+            let IpsecOffload { packet_states, packet_policies, .. } = offload;
             let what = format!(
-                "uplink {} carries {} security associations and {} policies of mode packet, and has {wanted} filters, of which {in_hw} \
-                 are in hardware",
-                link.name, offload.packet_states, offload.packet_policies
+                "{rules}, and carries {packet_states} security associations and {packet_policies} policies of mode packet"
             );
             Some(IPSEC_EXCLUDES_RULES.found([&link.name], what))
         })
@@ -110,8 +109,10 @@ mod tests {
         assert_eq!(seen(&found), [("ipsec-excludes-rules", vec!["eth0"])]);
         assert_eq!(
             found[0].what,
-            "uplink eth0 carries 2 security associations and 3 policies of mode packet, and has 1 filters, of which 0 are in hardware"
+            "uplink eth0 has 1 filter, of which 0 are in hardware, and carries 2 security associations and 3 policies of mode packet"
         );
+        facts.nics.as_mut().unwrap()[0].driver = "simnic".into();
+        assert_eq!(exclusion(&facts), found, "it does as mlx5 does");
         facts.nics.as_mut().unwrap()[0].driver = "another".into();
         assert_eq!(exclusion(&facts), []);
         assert_eq!(exclusion(&carrying(VF0)), [], "representors are not concerned");

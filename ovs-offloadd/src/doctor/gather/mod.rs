@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use caps::{CapSet, Capability};
 
-pub(crate) use netlink::firmware;
+pub(crate) use netlink::{excluding_rules, firmware};
 
 use super::{DoctorArgs, Fact, Facts};
 use crate::config::{Config, ModeSetting, assignments_in_external_ids, read_file};

@@ -1,6 +1,6 @@
 //! What the kernel says of NICs, devices, qdiscs and filters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use netlink_wire::devlink::{self, Event, HealthReporter, HealthState, Instance, Port};
@@ -13,9 +13,10 @@ use netlink_wire::{Ifindex, Malformed, Message, MessageWriter, Seq, link, xfrm};
 use tc_flower::request::{self, Detail};
 use tc_flower::{BlockIndex, FilterFlags, FilterReport, Hook, Location, TcEvent};
 
-use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, Reporter, role_of};
+use crate::doctor::{Fact, Filter, HwTcOffload, IpsecOffload, Link, Nic, Reporter, Role, role_of};
 use crate::io::netlink::{Asker, Protocol};
 use crate::io::sysfs::{driver_of, sriov_of};
+use crate::ipsec::{UplinkRules, is_exclusive};
 
 /// Filters of a port that are read. A dump begins with chain 0 and its lowest priority: what is in front is among them.
 const FILTERS_MAX: usize = 20_000;
@@ -269,6 +270,34 @@ pub(super) async fn filters(
         }
     }
     all
+}
+
+/// Rules of these devices themselves, of those that have some in hardware and whose driver has either such rules or IPsec of mode packet.
+pub(crate) async fn excluding_rules(
+    limit: Duration,
+    devices: &BTreeSet<Ifindex>,
+) -> Fact<BTreeMap<Ifindex, UplinkRules>> {
+    let mut with_rules = BTreeMap::new();
+    for ifindex in devices {
+        // It may have gone meanwhile.
+        let filters = filters_at(limit, Location::ingress(*ifindex)).await.unwrap_or_default();
+        if filters.iter().any(|filter| filter.in_hw == Some(true)) {
+            with_rules.insert(*ifindex, filters);
+        }
+    }
+    if with_rules.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut asker = Asker::open(Protocol::Route, limit)?;
+    let links = asker.ask(PARTS_MAX, link::dump, |message| link::Link::decode(message).map(Some)).await?;
+    let rules = |link: link::Link| {
+        let filters = with_rules.get(&link.ifindex)?;
+        let driver = driver_of(link.parent_bus.as_deref()?, link.parent_name.as_deref()?);
+        let is_representor = role_of(None, link.port_name.as_deref()) == Some(Role::Representor);
+        let minds = is_exclusive(&driver) && !is_representor;
+        minds.then(|| Some((link.ifindex, UplinkRules::of(link.name.as_deref()?, filters))))?
+    };
+    Ok(links.into_iter().filter_map(rules).collect())
 }
 
 async fn filters_at(limit: Duration, location: Location) -> Fact<Vec<Filter>> {

@@ -12,6 +12,7 @@ use lab_tests::harness::{
 use serde_json::Value;
 
 mod driven;
+mod entries;
 mod hosts;
 mod keys;
 mod libreswan;

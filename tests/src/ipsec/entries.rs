@@ -1,0 +1,167 @@
+//! Two tunnels that compete for the entries of the NICs below charon.
+
+use std::time::Duration;
+
+use lab_tests::ensure;
+use lab_tests::harness::{Lab, Outcome, Receiver, Sender, Stream, wait_until};
+use serde_json::Value;
+
+use super::hosts::{DONE_WITHIN, Host, Hosts};
+
+/// An entry is held for a minute, readings are 10 s apart, and the other comes when the first has left.
+const YIELDED_WITHIN: Duration = Duration::from_secs(240);
+/// Of the second tunnel, on the wire.
+const OUTER: [&str; 2] = ["172.31.1.1", "172.31.1.2"];
+/// Of the second tunnel, which has a bridge of its own at each end: two on one would be a loop.
+const INNER: [&str; 2] = ["10.21.0.1", "10.21.0.2"];
+/// Security associations of a tunnel over UDP, which are what a NIC has room for.
+const OF_A_TUNNEL: &str = "4";
+/// What the first moves, and what the second does: more by far.
+const COLD: Stream<'_> = Stream {
+    to: "10.20.0.2:9000",
+    from_port: 20_000,
+    flows: 1,
+    count: 1_000_000,
+    rate_per_s: 20,
+    payload_bytes: 300,
+};
+const HOT: Stream<'_> = Stream { to: "10.21.0.2:9000", rate_per_s: 100, payload_bytes: 1_000, ..COLD };
+
+pub(super) fn the_coldest_tunnel_yields_its_entry_to_a_hotter_one(lab: &mut Lab) -> Outcome {
+    let hosts = two_tunnels(lab, "1")?;
+    hosts.only_esp_while(lab, "yield", || {
+        let cold = Traffic::start(&hosts, COLD)?;
+        are_carried(&hosts, [("tun0", "packet"), ("tun1", "none")], DONE_WITHIN)?;
+        let hot = Traffic::start(&hosts, HOT)?;
+        are_carried(&hosts, [("tun0", "none"), ("tun1", "packet")], YIELDED_WITHIN)?;
+        for (host, _) in hosts.both() {
+            let why = why_not_more(&shown(host, "tun0")?);
+            ensure!(why.contains("1. of 1 in line for an entry of the NIC"), "{why}");
+        }
+        // With the NICs as full as before, what moves less still reaches.
+        hosts.reach_each_other()?;
+        cold.stop()?;
+        hot.stop()
+    })?;
+    for nic in hosts.nics()? {
+        let sas = nic.shown("sas")?;
+        ensure!(sas.lines().count() == 4, "the NIC has the security associations of one tunnel: {sas}");
+    }
+    Ok(())
+}
+
+pub(super) fn a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full(lab: &mut Lab) -> Outcome {
+    let hosts = two_tunnels(lab, "learn")?;
+    for nic in hosts.nics()? {
+        nic.set("sa_table_size", OF_A_TUNNEL)?;
+    }
+    hosts.only_esp_while(lab, "full", || {
+        let cold = Traffic::start(&hosts, COLD)?;
+        are_carried(&hosts, [("tun0", "packet"), ("tun1", "none")], DONE_WITHIN)?;
+        let hot = Traffic::start(&hosts, HOT)?;
+        for (host, _) in hosts.both() {
+            wait_until(&format!("{} is told that the NIC is full", host.outer), DONE_WITHIN, || {
+                let tunnel = shown(host, "tun1")?;
+                let is_so = tunnel["carried"] == "none" && tunnel["state"] == "up";
+                let why = why_not_more(&tunnel);
+                let is_told = why.starts_with("asked of a NIC, it came up in software");
+                Ok(is_so && is_told && why.ends_with("it is 1. of 1 in line for an entry of the NIC"))
+            })
+            .map_err(|failure| hosts.explained(&failure))?;
+        }
+        // Nothing of the first went for it, and both pass.
+        are_carried(&hosts, [("tun0", "packet"), ("tun1", "none")], DONE_WITHIN)?;
+        cold.stop()?;
+        hot.stop()
+    })?;
+    for nic in hosts.nics()? {
+        let refusals = hosts_counter(&hosts, &nic.uplink())?;
+        ensure!(refusals > 0, "{} refused nothing", nic.uplink());
+    }
+    Ok(())
+}
+
+/// `tun0` of Geneve and `tun1` of VXLAN, each between addresses of its own of the same NICs, both up and in software, where whatever moves is
+/// worth an entry. `entries` is what the daemons are told of the NICs.
+fn two_tunnels(lab: &mut Lab, entries: &str) -> Outcome<Hosts> {
+    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
+    for (at, (host, _)) in hosts.both().into_iter().enumerate() {
+        let entries = format!("external_ids:offloadd-ipsec-entries={entries}");
+        let least = "external_ids:offloadd-ipsec-min-rate=\"10 kbit/s\"";
+        host.ovs.vsctl(&["set", "Open_vSwitch", ".", &entries, least])?;
+        let (local, uplink) = (OUTER[at], hosts.nics()?[at].uplink());
+        host.netns.run(&["ip", "address", "add", &format!("{local}/24"), "dev", &uplink])?;
+        let ends = [format!("options:local_ip={local}"), format!("options:remote_ip={}", OUTER[1 - at])];
+        let bridge = ["add-br", "br1", "--", "add-port", "br1", "tun1", "--", "set", "Interface", "tun1"];
+        let tunnel = ["type=vxlan", "options:key=7", "options:psk=swordfish", &ends[0], &ends[1]];
+        host.ovs.vsctl(&[&bridge[..], &tunnel].concat())?;
+        host.netns.run(&["ip", "address", "add", &format!("{}/24", INNER[at]), "dev", "br1"])?;
+        host.netns.run(&["ip", "link", "set", "br1", "mtu", "1300", "up"])?;
+    }
+    hosts.tunnel("geneve", &["options:psk=swordfish"])?;
+    hosts.are_up()?;
+    hosts.reach_each_other()?;
+    wait_until("the second tunnel passes", DONE_WITHIN, || Ok(hosts.left.netns.pings(INNER[1])))
+        .map_err(|failure| hosts.explained(&failure))?;
+    are_carried(&hosts, [("tun0", "none"), ("tun1", "none")], DONE_WITHIN)?;
+    Ok(hosts)
+}
+
+/// A stream from the first host to the second.
+struct Traffic {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+impl Traffic {
+    fn start(hosts: &Hosts, stream: Stream<'_>) -> Outcome<Self> {
+        let receiver = Receiver::start(&hosts.right.netns, stream.to)?;
+        Ok(Self { sender: Sender::start_stoppable(&hosts.left.netns, stream)?, receiver })
+    }
+
+    /// Ends it: it still came, and nothing of it twice. A move into mode packet and out of it costs some.
+    fn stop(self) -> Outcome {
+        let before = self.receiver.so_far().packets;
+        wait_until("packets still come", DONE_WITHIN, || Ok(self.receiver.so_far().packets > before + 10))?;
+        let (sent, received) = (self.sender.stop()?, self.receiver.finish()?);
+        println!("    {} of {sent} packets were lost", sent - received.packets);
+        ensure!(received.duplicated == 0, "{received:?}");
+        ensure!(received.packets * 10 >= sent * 9, "{sent} packets were sent, and {received:?}");
+        Ok(())
+    }
+}
+
+fn shown(host: &Host, tunnel: &str) -> Outcome<Value> {
+    let all = host.daemon.json(&["tunnel", "list"])?;
+    Ok(all
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|shown| shown["tunnel"] == tunnel)
+        .cloned()
+        .unwrap_or_default())
+}
+
+fn why_not_more(shown: &Value) -> String {
+    shown["why_not_more"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits until both tunnels are up and carried so at both ends.
+fn are_carried(hosts: &Hosts, how: [(&str, &str); 2], within: Duration) -> Outcome {
+    for (host, _) in hosts.both() {
+        for (tunnel, carried) in how {
+            wait_until(&format!("{tunnel} is carried by {carried} at {}", host.outer), within, || {
+                let shown = shown(host, tunnel)?;
+                Ok(shown["state"] == "up" && shown["carried"] == carried)
+            })
+            .map_err(|failure| hosts.explained(&failure))?;
+        }
+    }
+    Ok(())
+}
+
+fn hosts_counter(hosts: &Hosts, uplink: &str) -> Outcome<u64> {
+    let host = hosts.both().into_iter().map(|(host, _)| host);
+    let mut counters = host.filter_map(|host| host.netns.ethtool_counters(uplink).ok());
+    Ok(counters.next().and_then(|counters| counters.get("ipsec_refusals").copied()).unwrap_or_default())
+}

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::frame::checksum;
 use super::tcp::transfer;
 use crate::harness::{Failure, Lab, Outcome, ensure, wait_until};
+pub(super) use link::is_esp;
 use link::{ARRIVES_WITHIN, By, End, Kind, Link, PLAIN};
 
 /// In a frame of ESP over IPv4 without options.

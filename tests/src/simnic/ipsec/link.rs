@@ -234,7 +234,8 @@ impl Link {
     }
 }
 
-fn is_esp(frame: &[u8]) -> bool {
+/// Whether a frame is IPv4 without options, or IPv6, with ESP in it.
+pub(in crate::simnic) fn is_esp(frame: &[u8]) -> bool {
     let protocol_at = match frame.get(12..14) {
         Some([0x08, 0x00]) => 23,
         Some([0x86, 0xdd]) => 20,

@@ -6,12 +6,12 @@ mod rig;
 use super::super::ipsec::{flipped, renumbered};
 use super::super::tcp::transfer;
 use crate::harness::{Lab, Outcome, Pings, ensure, wait_until};
-use rig::{ARRIVES_WITHIN, By, Ends, GENEVE, PAYLOAD, VXLAN, spi};
+use rig::{ARRIVES_WITHIN, By, Ends, GENEVE, KINDS, PAYLOAD, VXLAN, spi};
 
 const PINGS: u64 = 10;
 
 pub(in super::super) fn two_nics_tunnel_and_encrypt_past_both_hosts(lab: &mut Lab) -> Outcome {
-    for kind in [GENEVE, VXLAN] {
+    for kind in KINDS {
         let ends = Ends::new(lab, kind)?;
         for at in [0, 1] {
             ends.protect(at, By::Packet)?;

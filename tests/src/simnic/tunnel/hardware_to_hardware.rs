@@ -48,17 +48,26 @@ impl Host {
         self.netns.run(&[&["tc"], &words.split_whitespace().collect::<Vec<_>>()[..]].concat())
     }
 
-    /// Everything from the VF into the tunnel to `far`, and back. `flag` is that of the rule into it: `skip_sw`, or nothing.
-    pub(super) fn join(&self, near: u32, far: u32, flag: &str, set: &str, matches: &str) -> Outcome {
+    /// The uplink has this address, too, and sends nothing by itself but reports of multicast listeners.
+    pub(super) fn has_ipv6(&self, address: &str) -> Outcome {
+        let uplink = self.nic.uplink();
+        for (key, value) in [("accept_ra", 0), ("autoconf", 0), ("addr_gen_mode", 1), ("disable_ipv6", 0)] {
+            self.netns.run(&["sysctl", "-qw", &format!("net.ipv6.conf.{uplink}.{key}={value}")])?;
+        }
+        self.ip(&format!("address add {address}/64 dev {uplink} nodad"))
+    }
+
+    /// Everything from the VF into the tunnel from the address `near` to `far`, and back. `flag` is that of the rule into it:
+    /// `skip_sw`, or nothing.
+    pub(super) fn join(&self, [near, far]: [&str; 2], flag: &str, set: &str, matches: &str) -> Outcome {
         let rep = self.nic.representor(0);
         self.tc(&format!(
-            "filter add dev {rep} ingress protocol all flower {flag} action tunnel_key set src_ip 172.31.0.{near} \
-             dst_ip 172.31.0.{far} id 5 ttl 64 {set} pipe action mirred egress redirect dev tun"
+            "filter add dev {rep} ingress protocol all flower {flag} action tunnel_key set src_ip {near} \
+             dst_ip {far} id 5 ttl 64 {set} pipe action mirred egress redirect dev tun"
         ))?;
         self.tc(&format!(
-            "filter add dev tun ingress protocol all flower enc_key_id 5 enc_src_ip 172.31.0.{far} \
-             enc_dst_ip 172.31.0.{near} {matches} action tunnel_key unset pipe action mirred egress redirect \
-             dev {rep}"
+            "filter add dev tun ingress protocol all flower enc_key_id 5 enc_src_ip {far} enc_dst_ip {near} \
+             {matches} action tunnel_key unset pipe action mirred egress redirect dev {rep}"
         ))?;
         Ok(())
     }
@@ -125,8 +134,8 @@ impl Host {
 fn try_kind(lab: &mut Lab, kind: &str, set: &str, matches: &str) -> Outcome {
     let (one, two) = (Host::new(lab, 1, kind)?, Host::new(lab, 2, kind)?);
     one.nic.wire(&two.nic)?;
-    one.join(1, 2, "skip_sw", set, matches)?;
-    two.join(2, 1, "skip_sw", set, matches)?;
+    one.join(["172.31.0.1", "172.31.0.2"], "skip_sw", set, matches)?;
+    two.join(["172.31.0.2", "172.31.0.1"], "skip_sw", set, matches)?;
     // The first packets find the neighbours, by way of the hosts.
     wait_until("the pods reach each other", SETTLES_WITHIN, || Ok(one.pod.pings("10.7.0.2")))?;
     let hosts = [&one, &two];

@@ -13,8 +13,9 @@ use lab_tests::harness::{
 
 use crate::ipsec::hosts::{DONE_WITHIN, Hosts};
 
-/// What may be on the wire: IPsec, the negotiation of it, and the search for the peer's MAC address. IPv6 is off.
-const NOT_IN_THE_CLEAR: &str = "not (esp or arp or udp port 500 or udp port 4500)";
+/// What may be on the wire: IPsec, the negotiation of it, the search for the peer's MAC address, and what is said of the groups that charon's
+/// plug-in `forecast` joins whenever it starts. IPv6 is off.
+const NOT_IN_THE_CLEAR: &str = "not (esp or arp or igmp or udp port 500 or udp port 4500)";
 /// Bytes of a capture's file before the first packet.
 const PCAP_HEADER: u64 = 24;
 const PORT: u16 = 9_000;

@@ -16,6 +16,7 @@ use super::libreswan::libreswan_is_told_to_ask_both_nics_and_they_encrypt;
 use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
+    every_kind_of_tunnel_is_encrypted_by_both_nics,
     rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried,
 };
 use super::soak::{
@@ -34,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(packets_of_the_hosts_mark_do_not_pass_in_the_clear).needs(NEEDS),
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
+    fact!(every_kind_of_tunnel_is_encrypted_by_both_nics).needs(WITH_NICS).long(),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
     fact!(rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried).needs(WITH_NICS),
     fact!(a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full).needs(WITH_NICS),

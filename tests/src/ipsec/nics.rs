@@ -7,9 +7,18 @@ use lab_tests::harness::{Failure, Lab, Outcome, Pings, Receiver, Sender, Stream,
 
 use super::hosts::{DONE_WITHIN, Host, Hosts, Ike, PINGS};
 
+const IPV4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
+const IPV6: [&str; 2] = ["fd31::1", "fd31::2"];
+
+/// What the ends of a tunnel know each other by.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    ByKey,
+    ByCertificates,
+}
+
 pub(super) fn a_tunnel_with_a_key_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
-    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
-    hosts.tunnel("geneve", &["options:psk=swordfish", "options:ipsec_nic-offload=packet"])?;
+    let hosts = with_tunnel(lab, "geneve", IPV4, Known::ByKey)?;
     is_in_hardware(&hosts, lab)?;
     // Back to software, with traffic, and nothing of it is left in the NICs.
     for (host, _) in hosts.both() {
@@ -26,20 +35,46 @@ pub(super) fn a_tunnel_with_a_key_is_encrypted_by_both_nics(lab: &mut Lab) -> Ou
 }
 
 pub(super) fn a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
-    let hosts = Hosts::with_nics(lab, ["fd31::1", "fd31::2"], "")?;
-    let own = [hosts.left.certificate(lab, "hv1", None)?, hosts.right.certificate(lab, "hv2", None)?];
-    hosts.tunnel("vxlan", &["options:key=7", "options:ipsec_nic-offload=packet"])?;
-    for (at, (host, _)) in hosts.both().into_iter().enumerate() {
-        let of_peer = format!("options:remote_cert={}", own[1 - at].1.display());
-        host.is_known_by(&own[at], &["--", "set", "Interface", "tun0", &of_peer])?;
-    }
+    let hosts = with_tunnel(lab, "vxlan", IPV6, Known::ByCertificates)?;
     is_in_hardware(&hosts, lab)
+}
+
+pub(super) fn every_kind_of_tunnel_is_encrypted_by_both_nics(lab: &mut Lab) -> Outcome {
+    for kind in ["geneve", "vxlan"] {
+        for outer in [IPV4, IPV6] {
+            for known in [Known::ByKey, Known::ByCertificates] {
+                let hosts = with_tunnel(lab, kind, outer, known)?;
+                is_in_hardware(&hosts, lab).map_err(|failure| {
+                    Failure::new(format!("{kind} from {}, {known:?}: {failure}", outer[0]))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two hosts with a tunnel that is to be in mode packet.
+fn with_tunnel(lab: &mut Lab, kind: &str, outer: [&'static str; 2], known: Known) -> Outcome<Hosts> {
+    let hosts = Hosts::with_nics(lab, outer, "")?;
+    let options = ["options:key=7", "options:ipsec_nic-offload=packet"];
+    match known {
+        Known::ByKey => hosts.tunnel(kind, &[&options[..], &["options:psk=swordfish"]].concat())?,
+        Known::ByCertificates => {
+            let own = [hosts.left.certificate(lab, "hv1", None)?, hosts.right.certificate(lab, "hv2", None)?];
+            hosts.tunnel(kind, &options)?;
+            for (at, (host, _)) in hosts.both().into_iter().enumerate() {
+                let of_peer = format!("options:remote_cert={}", own[1 - at].1.display());
+                host.is_known_by(&own[at], &["--", "set", "Interface", "tun0", &of_peer])?;
+            }
+        }
+    }
+    Ok(hosts)
 }
 
 /// From software to hardware under pings. In mode packet it is not without a loss: the kernel takes no security association of software
 /// for a policy that is in the NIC, and charon puts that there before the last of the new ones.
 pub(super) fn a_tunnel_that_earns_it_moves_into_both_nics(lab: &mut Lab) -> Outcome {
-    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
+    let hosts = Hosts::with_nics(lab, IPV4, "")?;
     hosts.tunnel("geneve", &["options:psk=swordfish"])?;
     hosts.are_up()?;
     hosts.reach_each_other()?;
@@ -70,7 +105,7 @@ pub(super) fn a_tunnel_that_earns_it_moves_into_both_nics(lab: &mut Lab) -> Outc
 
 /// As with mlx5, a NIC has either rules of TC on the uplink itself or IPsec of mode packet.
 pub(super) fn rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried(lab: &mut Lab) -> Outcome {
-    let hosts = Hosts::with_nics(lab, ["172.31.0.1", "172.31.0.2"], "")?;
+    let hosts = Hosts::with_nics(lab, IPV4, "")?;
     let (nic, host) = (&hosts.nics()?[0], &hosts.left);
     // In mode legacy it takes no rules.
     nic.set_mode("switchdev")?;

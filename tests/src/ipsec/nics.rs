@@ -149,9 +149,9 @@ pub(super) fn rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried(la
     tc(&format!("filter delete dev {uplink} ingress"))?;
     rule("skip_hw", 1)?;
     is_in_hardware(&hosts, lab)?;
-    let shown = host.tunnel()?.unwrap_or_default();
-    ensure!(shown["unmet"] == serde_json::json!([]), "{shown}");
-    Ok(())
+    wait_until("the demand is named no more", DONE_WITHIN, || {
+        Ok(host.tunnel()?.is_some_and(|shown| shown["unmet"] == serde_json::json!([])))
+    })
 }
 
 /// The tunnel is protected by both NICs in mode packet, everything that is sent arrives as it was, and nothing but ESP is on

@@ -148,6 +148,12 @@ impl ConnectionName {
         is_ours.then(|| Self(name.into()))
     }
 
+    /// The name of ours that a child is of, by the child's own: that of its way behind the connection's.
+    pub fn of_child(child: &str) -> Option<Self> {
+        let ways = ["-in", "-out"];
+        Self::ours(ways.into_iter().find_map(|way| child.strip_suffix(way)).unwrap_or(child))
+    }
+
     /// The name of what drops its packets where nothing encrypts them. It comes and goes with the connection.
     pub fn closed(&self) -> String {
         alloc::format!("{}{}", self.0, Self::CLOSED)
@@ -191,6 +197,16 @@ pub struct Connection {
     /// Tells children from those before them: strongSwan makes none beside one with just the same settings (6.0.1: `not
     /// establishing CHILD_SA due to existing duplicate`). Of what is wanted it is 0, and whoever loads it counts.
     pub generation: u32,
+}
+
+impl Connection {
+    /// Whether the peer cannot tell this connection from another by who we are: both are between the same ends, which know each other by
+    /// the same means.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.name != other.name
+            && (self.local, self.remote) == (other.local, other.remote)
+            && (&self.auth, self.content) == (&other.auth, other.content)
+    }
 }
 
 #[cfg(test)]

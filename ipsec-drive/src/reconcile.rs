@@ -2,6 +2,7 @@
 //!
 //! Only connections of our own names are looked at. What failed is tried again later and later, each connection for itself.
 
+use alloc::borrow::ToOwned as _;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -84,6 +85,26 @@ pub struct There {
     pub renew: BTreeSet<u32>,
     /// Children that stay where the offload alone is another, by number: they are carried as it would have it.
     pub stay: BTreeSet<u32>,
+}
+
+impl There {
+    /// What is told of one connection is true of those that the peer [cannot tell it from](Connection::is_beside): any of their IKE SAs
+    /// may carry their children.
+    pub fn share_beside(&mut self, wanted: &Wanted) {
+        let mut between: BTreeMap<_, Vec<&Connection>> = BTreeMap::new();
+        for connection in wanted.connections.values() {
+            between.entry((connection.local, connection.remote)).or_default().push(connection);
+        }
+        for all in between.values().filter(|all| all.len() > 1) {
+            for names in [&mut self.negotiating, &mut self.established] {
+                let told = |of: &&&Connection| {
+                    all.iter().any(|other| names.contains(other.name.as_str()) && other.is_beside(of))
+                };
+                let more: Vec<_> = all.iter().filter(told).map(|of| of.name.as_str().to_owned()).collect();
+                names.extend(more);
+            }
+        }
+    }
 }
 
 /// How far a connection is.

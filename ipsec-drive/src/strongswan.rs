@@ -50,7 +50,12 @@ pub fn children(connection: &Connection) -> Vec<(String, [String; 2])> {
 }
 
 /// The message of `load-conn`.
-pub fn load_conn(connection: &Connection, certificates: &Certificates) -> Builder {
+///
+/// `beside` are those that [the peer cannot tell it from](Connection::is_beside). Their children are in it, too, for others to ask for:
+/// an IKE SA is the connection's that charon found first for the peer, carries children of all of them, and makes for the peer what fits best
+/// of that connection's children. Without its own there, a child for Geneve would be narrowed to what it has in common with
+/// one for VXLAN, which is nothing that any packet has (6.0.1).
+pub fn load_conn(connection: &Connection, certificates: &Certificates, beside: &[&Connection]) -> Builder {
     let mut message = Builder::default();
     message.section(connection.name.as_str(), |conn| {
         let local = connection.local.map_or_else(|| "%any".to_string(), |local| local.to_string());
@@ -72,25 +77,29 @@ pub fn load_conn(connection: &Connection, certificates: &Certificates) -> Builde
             Auth::Ca { remote_name, .. } => ends(conn, certificates, "cacerts", Some(remote_name)),
         }
         conn.section("children", |all| {
-            for (name, [local_ts, remote_ts]) in children(connection) {
-                all.section(&name, |child| {
-                    child.value("mode", "transport").list("esp_proposals", ESP_PROPOSALS);
-                    child.list("local_ts", [local_ts]).list("remote_ts", [remote_ts]);
-                    // A trap keeps packets from leaving in the clear while there is no security association.
-                    child
-                        .value("start_action", "trap")
-                        .value("dpd_action", "trap")
-                        .value("close_action", "trap");
-                    child.value("hw_offload", hw_offload(connection.offload));
-                    child.value("rekey_time", format!("{}s", REKEY_S + connection.generation % GENERATIONS));
-                    if let Some(window) = connection.replay_window {
-                        child.value("replay_window", window.to_string());
-                    }
-                });
-            }
+            add_children(all, connection, true);
+            beside.iter().for_each(|beside| add_children(all, beside, false));
         });
     });
     message
+}
+
+/// Children of a connection in its own message, or in that of one beside it.
+fn add_children(all: &mut Builder, connection: &Connection, is_own: bool) {
+    for (name, [local_ts, remote_ts]) in children(connection) {
+        all.section(&name, |child| {
+            child.value("mode", "transport").list("esp_proposals", ESP_PROPOSALS);
+            child.list("local_ts", [local_ts]).list("remote_ts", [remote_ts]);
+            // A trap keeps packets from leaving in the clear while there is no security association.
+            let action = if is_own { "trap" } else { "none" };
+            child.value("start_action", action).value("dpd_action", action).value("close_action", action);
+            child.value("hw_offload", hw_offload(connection.offload));
+            child.value("rekey_time", format!("{}s", REKEY_S + connection.generation % GENERATIONS));
+            if let Some(window) = connection.replay_window {
+                child.value("replay_window", window.to_string());
+            }
+        });
+    }
 }
 
 /// The message of `load-conn` that has packets of a connection dropped where no other policy is about them; none where such policies stay.
@@ -226,10 +235,19 @@ pub fn terminate_child(id: u32) -> Builder {
     message
 }
 
+/// The messages of `terminate` for children of a connection wherever they are: those of one beside it may carry them.
+pub fn terminate_children(name: &ConnectionName) -> [Builder; 3] {
+    ["", "-in", "-out"].map(|way| {
+        let mut message = one("child", &format!("{name}{way}"));
+        message.value("timeout", "-1").value("force", "yes");
+        message
+    })
+}
+
 /// A child as strongSwan has it, with its security associations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildSa {
-    /// The connection's name, whoever loaded it.
+    /// The connection's name, whoever loaded it; of ours that which the child is of, whichever beside it has the IKE SA.
     pub connection: String,
     /// The child's.
     pub child: String,
@@ -249,12 +267,15 @@ pub struct ChildSa {
 pub fn child_sas(event: &Section) -> Vec<ChildSa> {
     let mut all = Vec::new();
     for (connection, ike) in event.sections() {
+        let is_ours = ConnectionName::ours(connection).is_some();
         let host = |key: &str| ike.value(key).and_then(|host| host.parse().ok());
         for (section, child) in ike.section("child-sas").into_iter().flat_map(Section::sections) {
             let spi = |key: &str| child.value(key).and_then(|spi| u32::from_str_radix(spi, 16).ok());
+            let name = child.value("name").unwrap_or(section);
+            let of_child = ConnectionName::of_child(name).filter(|_| is_ours);
             all.push(ChildSa {
-                connection: connection.to_string(),
-                child: child.value("name").unwrap_or(section).to_string(),
+                connection: of_child.map_or_else(|| connection.to_string(), |of_child| of_child.to_string()),
+                child: name.to_string(),
                 id: child.value("uniqueid").and_then(|id| id.parse().ok()).unwrap_or_default(),
                 is_installed: child.value("state") == Some("INSTALLED"),
                 local: host("local-host"),
@@ -296,7 +317,7 @@ mod tests {
     }
 
     fn loaded(connection: &Connection, certificates: &Certificates) -> Section {
-        let message = load_conn(connection, certificates);
+        let message = load_conn(connection, certificates, &[]);
         let read = Section::read(message.bytes()).unwrap();
         read.section(connection.name.as_str()).unwrap().clone()
     }
@@ -391,7 +412,7 @@ mod tests {
         assert!(has(shared.bytes()));
         let read = Section::read(shared.bytes()).unwrap();
         assert_eq!(read.list("owners"), ["192.0.2.1", "192.0.2.2"]);
-        assert!(!has(load_conn(&connection, &Certificates::default()).bytes()));
+        assert!(!has(load_conn(&connection, &Certificates::default(), &[]).bytes()));
         assert!(!has(initiate(&connection.name, "child").bytes()));
         assert!(!format!("{connection:?} {shared:?}").contains("swordfish"));
     }
@@ -440,6 +461,49 @@ mod tests {
         assert_eq!(read[0].spis, [Some(0xc0de_0001), Some(0xff)]);
         assert_eq!(read[0].remote, Some([192, 0, 2, 2].into()));
         assert_eq!((read[1].is_installed, read[1].spis), (false, [None, None]));
+    }
+
+    #[test]
+    fn children_of_connections_beside_it_can_be_asked_for_and_are_started_by_their_own_alone() {
+        let options = [("psk", "x"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.1")];
+        let [geneve, vxlan, gre] =
+            ["geneve", "vxlan", "gre"].map(|kind| connection(kind, &options, &Host::default()));
+        assert!(geneve.is_beside(&vxlan) && vxlan.is_beside(&geneve) && !geneve.is_beside(&geneve));
+        let other_key = [("psk", "y"), options[1], options[2]];
+        assert!(!geneve.is_beside(&connection("vxlan", &other_key, &Host::default())));
+        assert!(!geneve.is_beside(&connection("vxlan", &options[..2], &Host::default())));
+
+        let message = load_conn(&geneve, &Certificates::default(), &[&vxlan, &gre]);
+        let read = Section::read(message.bytes()).unwrap();
+        let children: Vec<_> =
+            read.section(geneve.name.as_str()).unwrap().section("children").unwrap().sections().collect();
+        assert_eq!(children.len(), 2 + 2 + 1);
+        for (name, child) in children {
+            let of_child = ConnectionName::of_child(name).unwrap();
+            let action = if of_child == geneve.name { "trap" } else { "none" };
+            let has = ["start_action", "dpd_action", "close_action"].map(|key| child.value(key));
+            assert_eq!(has, [Some(action); 3], "{name}");
+            assert!([&geneve.name, &vxlan.name, &gre.name].contains(&&of_child));
+        }
+    }
+
+    #[test]
+    fn a_child_is_that_connections_which_it_is_named_for() {
+        let listed = |ike: &str, child: &str| {
+            let mut event = Builder::default();
+            event.section(ike, |ike| {
+                ike.section("child-sas", |all| {
+                    all.section("c-1", |sa| {
+                        sa.value("name", child);
+                    });
+                });
+            });
+            child_sas(&Section::read(event.bytes()).unwrap()).remove(0).connection
+        };
+        assert_eq!(listed("offloadd-vxlan-x", "offloadd-geneve-x-in"), "offloadd-geneve-x");
+        assert_eq!(listed("offloadd-vxlan-x", "offloadd-gre-x"), "offloadd-gre-x");
+        assert_eq!(listed("offloadd-vxlan-x", "theirs"), "offloadd-vxlan-x");
+        assert_eq!(listed("theirs", "offloadd-gre-x-in"), "theirs");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use lab_tests::harness::{
 };
 use serde_json::Value;
 
+mod beside;
 mod driven;
 mod entries;
 mod hosts;

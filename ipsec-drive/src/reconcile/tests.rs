@@ -301,3 +301,21 @@ fn files_of_another_content_begin_from_the_start() {
     assert_eq!(states(&reconciler), [State::Up]);
     assert_eq!(daemon.settle(&mut reconciler, 2, &wanted), []);
 }
+
+#[test]
+fn what_is_under_way_between_two_ends_may_be_that_of_any_connection_which_the_peer_takes_for_the_same() {
+    let port = |port| [&[("dst_port", port)], ONE].concat();
+    let other_key = [("dst_port", "3"), ("psk", "y"), ONE[1], ONE[2]];
+    let wanted = want(&[&port("1"), &port("2"), &other_key, &[ONE[0], ("remote_ip", "192.0.2.3"), ONE[2]]]);
+    let named = |port: &str| {
+        let name = wanted.connections.keys().find(|name| name.as_str().contains(port)).unwrap();
+        name.as_str().to_owned()
+    };
+    let mut there = There { negotiating: [named("geneve-1-")].into(), ..There::default() };
+    there.share_beside(&wanted);
+    assert_eq!(there.negotiating, [named("geneve-1-"), named("geneve-2-")].into());
+    assert!(there.established.is_empty());
+    there.established.insert(named("geneve-3-"));
+    there.share_beside(&wanted);
+    assert_eq!(there.established, [named("geneve-3-")].into(), "with another key it is another's");
+}

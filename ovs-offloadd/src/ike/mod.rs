@@ -16,6 +16,7 @@ use ovsdb_client::Uuid;
 
 use crate::ctl::tunnel::TunnelView;
 
+mod beside;
 mod certificates;
 mod contents;
 mod driver;

@@ -11,6 +11,7 @@ use ipsec_drive::{
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::beside::Beside;
 use super::certificates::{self, Files};
 use super::contents::Contents;
 use super::driver::monitor;
@@ -53,6 +54,7 @@ pub(super) struct Session {
     log: Log,
     contents: Contents,
     uplinks: Uplinks,
+    beside: Beside,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -86,6 +88,7 @@ impl Session {
             log: Log::default(),
             contents: Contents::default(),
             uplinks: Uplinks::default(),
+            beside: Beside::default(),
             key: None,
         })
     }
@@ -169,6 +172,7 @@ impl Session {
         };
         let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
+        there.share_beside(&wanted);
         self.uplinks.look(&wanted, kernel, false).await;
         let is_unmet = |connection: &Connection| !self.uplinks.unmet(connection, kernel).is_empty();
         let asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
@@ -251,7 +255,10 @@ impl Session {
             Step::Terminate { id, .. } => {
                 self.asks.have_done("terminate", &strongswan::terminate_child(*id)).await
             }
-            Step::Restart(name) => self.asks.have_done("terminate", &strongswan::terminate(name)).await,
+            Step::Restart(name) => {
+                self.done_or_gone("terminate", &strongswan::terminate(name)).await?;
+                self.terminate_children(name).await
+            }
             Step::Unload(name) => self.unload(name).await,
             Step::Guard(guard) => self.asks.have_done("load-conn", &strongswan::load_guard(guard)).await,
         }
@@ -276,11 +283,32 @@ impl Session {
         if let Some(closed) = &closed {
             self.asks.have_done("load-conn", closed).await?;
         }
-        self.asks.have_done("load-conn", &strongswan::load_conn(connection, &certificates)).await?;
+        let beside = self.beside.of(connection);
+        let before = self.beside.load(connection, certificates);
+        self.load_as_known(&connection.name).await?;
+        // Its children, as they are now, are in their messages, too.
+        for name in before.union(&beside) {
+            self.load_as_known(name).await?;
+        }
         match closed {
             Some(_) => Ok(()),
             None => self.unload_closed(&connection.name).await,
         }
+    }
+
+    async fn load_as_known(&mut self, name: &ConnectionName) -> Result<(), Failure> {
+        match self.beside.message(name) {
+            Some(message) => self.asks.have_done("load-conn", &message).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes down children of a connection, whichever beside it has the IKE SA that carries them.
+    async fn terminate_children(&mut self, name: &ConnectionName) -> Result<(), Failure> {
+        for message in strongswan::terminate_children(name) {
+            self.done_or_gone("terminate", &message).await?;
+        }
+        Ok(())
     }
 
     async fn unload_closed(&mut self, name: &ConnectionName) -> Result<(), Failure> {
@@ -317,8 +345,12 @@ impl Session {
     async fn unload(&mut self, name: &ConnectionName) -> Result<(), Failure> {
         // The connection first, or the peer could have it made anew.
         self.done_or_gone("unload-conn", &strongswan::one("name", name.as_str())).await?;
+        for beside in self.beside.unload(name) {
+            self.load_as_known(&beside).await?;
+        }
         self.unload_closed(name).await?;
         self.done_or_gone("terminate", &strongswan::terminate(name)).await?;
+        self.terminate_children(name).await?;
         self.done_or_gone("unload-shared", &strongswan::one("id", name.as_str())).await
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
 
+use super::beside::tunnels_of_two_types_between_the_same_hosts_are_both_encrypted;
 use super::entries::{
     a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full,
     the_coldest_tunnel_yields_its_entry_to_a_hotter_one,
@@ -30,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(what_a_nic_was_asked_for_and_came_in_software_says_so).needs(NEEDS),
     fact!(a_charon_that_was_killed_has_its_connections_back).needs(NEEDS),
     fact!(tunnels_over_ipv6_are_encrypted_by_certificates).needs(NEEDS),
+    fact!(tunnels_of_two_types_between_the_same_hosts_are_both_encrypted).needs(NEEDS),
     fact!(nothing_is_done_beside_ovs_monitor_ipsec).needs(NEEDS),
     fact!(no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core).needs(NEEDS),
     fact!(packets_of_the_hosts_mark_do_not_pass_in_the_clear).needs(NEEDS),

@@ -25,6 +25,11 @@ if [ -x "$root/usr/bin/certutil" ]; then
 	mkdir "$root/var/cache/beside"
 	(cd "$root/var/cache/beside" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download libreswan openvswitch-ipsec)
 	for package in "$root"/var/cache/beside/*.deb; do dpkg-deb -x "$package" "$root"; done
+	rm "$root"/var/cache/beside/*.deb
+	# strongSwan as ovs-monitor-ipsec has it, by its starter: of the version of charon-systemd. It has /usr/sbin/ipsec, too, and a plugin
+	# that no other charon is to load, so it is in a place of its own.
+	(cd "$root/var/cache/beside" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download strongswan-starter strongswan-charon)
+	for package in "$root"/var/cache/beside/*.deb; do dpkg-deb -x "$package" "$root/opt/strongswan-starter"; done
 	rm -r "$root/var/cache/beside"
 fi
 

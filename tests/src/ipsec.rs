@@ -17,6 +17,7 @@ mod entries;
 mod hosts;
 mod keys;
 mod libreswan;
+mod many;
 mod nics;
 mod soak;
 mod steered;

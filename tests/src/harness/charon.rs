@@ -21,11 +21,16 @@ pub struct Charon {
 impl Charon {
     /// Starts it, and waits until it answers on its socket.
     pub fn start(lab: &Lab, netns: &Netns) -> Outcome<Self> {
+        Self::start_with(lab, netns, "")
+    }
+
+    /// The same with `more` lines in the section `charon` of its configuration.
+    pub fn start_with(lab: &Lab, netns: &Netns, more: &str) -> Outcome<Self> {
         let dir = lab.dir().join(format!("charon-{}", netns.name()));
         fs::create_dir_all(&dir)?;
         let place = dir.display();
         let config = format!(
-            "charon {{\n load_modular = yes\n plugins {{\n include /etc/strongswan.d/charon/*.conf\n \
+            "charon {{\n load_modular = yes\n{more} plugins {{\n include /etc/strongswan.d/charon/*.conf\n \
              vici {{\n socket = unix://{place}/charon.vici\n }}\n }}\n \
              filelog {{\n log {{\n path = {place}/charon.log\n default = 1\n flush_line = yes\n append = yes\n }}\n }}\n}}\n"
         );
@@ -46,6 +51,11 @@ impl Charon {
         let uri = format!("unix://{}", self.socket().display());
         let mut command = Netns::existing(&self.netns).command("swanctl");
         output(command.args(arguments).args(["--uri", &uri]).env("STRONGSWAN_CONF", self.config()))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it, so that it takes leave of nobody, and starts it again.

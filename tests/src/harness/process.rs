@@ -32,9 +32,26 @@ pub fn program(name: &str) -> Outcome<PathBuf> {
 
 /// `utime` and `stime` of all threads of a process, in ticks of 10 ms (`proc_pid_stat(5)`).
 pub fn cpu_time(pid: u32) -> Outcome<Duration> {
+    ticks(pid, 2)
+}
+
+/// The same with that of its children that have ended (`cutime` and `cstime`).
+pub fn cpu_time_with_children(pid: u32) -> Outcome<Duration> {
+    ticks(pid, 4)
+}
+
+fn ticks(pid: u32, fields: usize) -> Outcome<Duration> {
     const TICK: Duration = Duration::from_millis(10);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').ok_or_else(|| Failure::new(stat.clone()))?;
-    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok());
+    let (_, rest) = stat.rsplit_once(')').ok_or_else(|| Failure::new(stat.clone()))?;
+    let ticks = rest.split_whitespace().skip(11).take(fields).filter_map(|field| field.parse::<u32>().ok());
     Ok(TICK * ticks.sum::<u32>())
+}
+
+/// Memory of a process that is its own and in use: `RssAnon` of `proc_pid_status(5)`, in KiB. The pages of its program are not in it.
+pub fn memory_kib(pid: u32) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = value.and_then(|value| value.trim().strip_suffix(" kB")).and_then(|kib| kib.parse().ok());
+    kib.ok_or_else(|| Failure::new(format!("process {pid} has no RssAnon: {status}")))
 }

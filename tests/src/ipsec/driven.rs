@@ -14,6 +14,7 @@ use super::entries::{
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
 use super::keys::no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core;
 use super::libreswan::libreswan_is_told_to_ask_both_nics_and_they_encrypt;
+use super::many::tunnels_come_up_no_slower_than_under_ovs_monitor_ipsec;
 use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
@@ -45,11 +46,13 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_flow_through_an_encrypted_tunnel_passes_by_both_nics).needs(WITH_NICS),
     fact!(rekeys_lose_no_more_than_charon_alone).needs(WITH_NICS).long(),
     fact!(resets_and_restarts_lose_no_more_than_charon_alone).needs(WITH_NICS).long(),
+    fact!(tunnels_come_up_no_slower_than_under_ovs_monitor_ipsec).needs(WITH_MONITOR).long(),
     fact!(libreswan_is_told_to_ask_both_nics_and_they_encrypt).needs(WITH_LIBRESWAN),
 ];
 
 const NEEDS: &[Need] = &[Need::Daemon, Need::Strongswan];
 const WITH_LIBRESWAN: &[Need] = &[Need::Daemon, Need::Libreswan, Need::Simnic];
+const WITH_MONITOR: &[Need] = &[Need::Daemon, Need::Strongswan, Need::Libreswan];
 const WITH_NICS: &[Need] = &[Need::Daemon, Need::Strongswan, Need::Simnic];
 const V4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
 const V6: [&str; 2] = ["fd31::1", "fd31::2"];

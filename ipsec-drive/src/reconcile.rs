@@ -28,8 +28,9 @@ const RETRY_MS: u64 = 3_000;
 /// Where both ends would initiate, the one with the higher address lets the other go first: long enough for one try more, which the first
 /// needs where this end did not know the connection yet.
 const POLITE_MS: u64 = 8_000;
-/// Steps of one turn: the IKE daemon has other work, too.
-const STEPS_MAX: usize = 64;
+/// Steps of one turn: the IKE daemon has other work, too. Before each turn it lists all that it has, which takes it longer than many steps
+/// where there are thousands of connections.
+const STEPS_MAX: usize = 512;
 
 /// A step to take.
 #[derive(Debug, Clone, PartialEq, Eq)]

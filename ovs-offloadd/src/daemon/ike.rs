@@ -75,7 +75,7 @@ impl Ike {
             return;
         }
         let has_doubts = self.report.borrow().offload.has_doubts;
-        xfrm.look_every(if has_doubts { READ_AGAIN } else { READ_EVERY });
+        xfrm.look_every(if has_doubts { READ_AGAIN } else { READ_EVERY }, !has_doubts);
         if let Some(kernel) = xfrm.take_driven() {
             self.kernel.send_replace(Seen::Known(kernel));
         } else if xfrm.why_not().is_some() {

@@ -285,7 +285,7 @@ impl Daemon {
         }
         self.forget_probes_of_reset_nics(&mut events);
         self.inventory.changes(&mut events);
-        events.extend(self.ipsec.books.take_protection().map(Event::Ipsec));
+        events.extend(self.ipsec.take_protection().map(Event::Ipsec));
         self.see_to_guard(&mut events);
         if events.iter().any(|event| matches!(event, Event::Nic(_))) {
             self.probes.look(self.inventory.nics_told(), None);

@@ -12,6 +12,7 @@ use netlink_wire::address::{self, HostAddress};
 use netlink_wire::ethtool::{self, Features};
 use netlink_wire::xfrm::{self, Event};
 use netlink_wire::{Ifindex, Messages};
+use offload_engine::IpsecPolicy;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 use zeroize::Zeroize as _;
@@ -25,6 +26,10 @@ const BUFFERS_PER_TURN: usize = 64;
 const ROWS_MAX: usize = 1 << 18;
 /// Devices that are asked whether they do IPsec.
 const DEVICES_MAX: usize = 64;
+/// Where nothing is in doubt, so many times as long as a reading took there is none.
+const REST: u64 = 20;
+/// Policies are told again after so many microseconds for each of them: all rules are judged anew by them.
+const JUDGED_US: u64 = 20;
 /// Longest wait for an answer of which a part has come.
 const LIMIT: Duration = Duration::from_secs(10);
 const GROUPS: [u32; 4] =
@@ -63,6 +68,10 @@ pub(crate) struct Xfrm {
     /// When the reading began that runs, or ran last, and the last that was whole.
     began: Millis,
     whole: Option<Millis>,
+    /// How long the last one took.
+    took_ms: u64,
+    /// Policies are not told before that.
+    protection_due: Millis,
     hosts: Hosts,
     // Something was lost since the reading that runs began, or it failed.
     look_again: bool,
@@ -88,6 +97,8 @@ impl Xfrm {
             running: false,
             began: Millis(0),
             whole: None,
+            took_ms: 0,
+            protection_due: Millis(0),
             hosts: Hosts::default(),
             look_again: false,
             buffer: vec![0; DATAGRAM_BYTES_MAX],
@@ -137,6 +148,7 @@ impl Xfrm {
                 // What was told before the answer came is newer than it.
                 self.drain()?;
                 self.running = false;
+                self.took_ms = self.since_begun();
                 match reading {
                     Ok(whole) => {
                         self.books.read(whole.ipsec);
@@ -214,12 +226,29 @@ impl Xfrm {
         if self.running { true } else { self.look() }
     }
 
-    /// Has everything read again where that was last begun so long ago.
-    pub(crate) fn look_every(&mut self, every: Duration) {
-        let since = crate::ike::now().0.saturating_sub(self.began.0);
-        if !self.running && u128::from(since) >= every.as_millis() {
+    fn since_begun(&self) -> u64 {
+        crate::ike::now().0.saturating_sub(self.began.0)
+    }
+
+    /// Has everything read again where that was last begun so long ago, and where `rests` it took but a small part of the time.
+    pub(crate) fn look_every(&mut self, every: Duration, rests: bool) {
+        let rest = if rests { self.took_ms.saturating_mul(REST) } else { 0 };
+        if !self.running && u128::from(self.since_begun()) >= every.as_millis().max(rest.into()) {
             self.look();
         }
+    }
+
+    /// The policies that are about tunnels with others, where they may be others than when this was last asked; where there are many,
+    /// changes are gathered.
+    pub(crate) fn take_protection(&mut self) -> Option<Vec<IpsecPolicy>> {
+        let now = crate::ike::now();
+        if now < self.protection_due {
+            return None;
+        }
+        let protection = self.books.take_protection()?;
+        let gathers_ms = (self.books.policies() as u64).saturating_mul(JUDGED_US) / 1_000;
+        self.protection_due = Millis(now.0.saturating_add(gathers_ms));
+        Some(protection)
     }
 
     /// What whoever drives an IKE daemon looks at, where it may be otherwise than when this was last asked.

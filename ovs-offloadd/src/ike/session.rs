@@ -1,7 +1,7 @@
 //! A session with charon: what it has is read, what is next is done, until it is lost or the orders are others.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipsec_drive::strongswan::ChildSa;
 use ipsec_drive::vici::Builder;
@@ -27,6 +27,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(250);
 const WHILE_UNSETTLED: Duration = Duration::from_secs(1);
 const WHILE_SETTLED: Duration = Duration::from_secs(15);
+/// After a look there is none for so many times as long as it took, unless the orders are others: charon asks the kernel for the counters of
+/// each security association that it lists, and of thousands that takes it seconds.
+const REST_WHILE_UNSETTLED: u32 = 1;
+const REST_WHILE_SETTLED: u32 = 10;
+const REST_MAX: Duration = WHILE_SETTLED;
 /// Events that come together are looked after together.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -39,6 +44,27 @@ pub(super) enum End {
     OtherOrders,
     /// Charon is gone, or does not answer.
     Lost(String),
+}
+
+/// How long there is no other look.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    /// Where nothing happens.
+    again: Duration,
+    /// Whatever charon and the kernel tell.
+    rest: Duration,
+}
+
+impl Pause {
+    /// After a look that took so long, and a turn with steps or without.
+    fn after(took: Duration, has_steps: bool, is_settled: bool) -> Self {
+        let (again, rests) = match (has_steps, is_settled) {
+            (true, _) => (SOON, REST_WHILE_UNSETTLED),
+            (false, false) => (WHILE_UNSETTLED, REST_WHILE_UNSETTLED),
+            (false, true) => (WHILE_SETTLED, REST_WHILE_SETTLED),
+        };
+        Self { again, rest: took.saturating_mul(rests).min(REST_MAX) }
+    }
 }
 
 /// Two connections, one to ask and one to be told, and what is known of what was loaded.
@@ -115,30 +141,48 @@ impl Session {
             if monitor(&now.rundir).is_some() {
                 return End::OtherOrders;
             }
-            let again = match self.turn(rows, &now, &told, report).await {
-                Ok(again) => again,
+            let pause = match self.turn(rows, &now, &told, report).await {
+                Ok(pause) => pause,
                 Err(why) => return End::Lost(why),
             };
-            let due = tokio::time::sleep(again);
-            let told = tokio::select! {
-                changed = orders.changed() => match changed {
-                    Ok(()) => Ok(()),
-                    Err(_) => return End::NoOrders,
-                },
-                changed = kernel.changed() => match changed {
-                    Ok(()) => Ok(()),
-                    Err(_) => return End::NoOrders,
-                },
-                told = self.told.told() => told,
-                () = due => Ok(()),
+            let waited = match self.wait(pause, orders, kernel).await {
+                Ok(true) => self.gather().await,
+                Ok(false) => return End::NoOrders,
+                Err(why) => Err(why),
             };
-            if let Err(Failure::Lost(why) | Failure::Refused(why)) = told {
-                return End::Lost(why);
-            }
-            if let Err(why) = self.gather().await {
+            if let Err(why) = waited {
                 return End::Lost(why);
             }
         }
+    }
+
+    /// Waits until it is time for the next look. Returns whether there is somebody who gives orders.
+    async fn wait(
+        &mut self,
+        pause: Pause,
+        orders: &mut watch::Receiver<Orders>,
+        kernel: &mut watch::Receiver<Seen>,
+    ) -> Result<bool, String> {
+        let rest = tokio::time::sleep(pause.rest);
+        let due = tokio::time::sleep(pause.again.max(pause.rest));
+        tokio::pin!(rest, due);
+        let (mut rests, mut is_told) = (true, false);
+        while rests || !is_told {
+            tokio::select! {
+                changed = orders.changed() => return Ok(changed.is_ok()),
+                changed = kernel.changed(), if !is_told => match changed {
+                    Ok(()) => is_told = true,
+                    Err(_) => return Ok(false),
+                },
+                told = self.told.told() => match told {
+                    Ok(()) => is_told = true,
+                    Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
+                },
+                () = &mut rest, if rests => rests = false,
+                () = &mut due => return Ok(true),
+            }
+        }
+        Ok(true)
     }
 
     /// Hears what is told together.
@@ -156,20 +200,22 @@ impl Session {
         }
     }
 
-    /// Looks, does what is next, and reports; returns when to look again.
+    /// Looks, does what is next, and reports; returns how long not to look again.
     async fn turn(
         &mut self,
         rows: &Rows,
         orders: &Orders,
         kernel: &Seen,
         report: &watch::Sender<Report>,
-    ) -> Result<Duration, String> {
+    ) -> Result<Pause, String> {
         let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
         let wanted = self.with_contents(wanted).await?;
+        let begin = Instant::now();
         let mut there = match self.look().await {
             Ok(there) => there,
             Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
         };
+        let took = begin.elapsed();
         let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
         there.share_beside(&wanted);
@@ -212,11 +258,7 @@ impl Session {
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
             (report.unguarded, report.listed) = (unguarded, Some(listed));
         });
-        Ok(match (steps.is_empty(), is_settled) {
-            (false, _) => SOON,
-            (true, false) => WHILE_UNSETTLED,
-            (true, true) => WHILE_SETTLED,
-        })
+        Ok(Pause::after(took, !steps.is_empty(), is_settled))
     }
 
     /// What is wanted, with what is in the files.
@@ -378,5 +420,21 @@ fn word(step: &Step) -> &'static str {
         Step::Restart(_) => "restart",
         Step::Unload(_) => "unload",
         Step::Guard(_) => "guard",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_take_a_part_of_the_time_alone_however_long_they_are() {
+        for took in [1, 20, 1_500].map(Duration::from_millis) {
+            assert_eq!(Pause::after(took, false, true).rest, took * 10);
+            for has_steps in [true, false] {
+                assert_eq!(Pause::after(took, has_steps, false).rest, took);
+            }
+        }
+        assert_eq!(Pause::after(Duration::from_secs(20), false, true).rest, REST_MAX, "it goes on");
     }
 }

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 /// Rows of one list.
 const LISTED_MAX: usize = 1 << 16;
 
+/// Bytes that are read at once: lists are long.
+const READ_BYTES: usize = 1 << 16;
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -46,7 +49,7 @@ impl Vici {
     pub(super) async fn connect(socket: &Path, limit: Duration) -> Result<Self, String> {
         let connected = timeout(limit, UnixStream::connect(socket)).await;
         match connected {
-            Ok(Ok(stream)) => Ok(Self { stream, received: Vec::new(), limit }),
+            Ok(Ok(stream)) => Ok(Self { stream, received: Vec::with_capacity(READ_BYTES), limit }),
             Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
             Err(_) => Err(format!("{}: not connected within {} s", socket.display(), limit.as_secs())),
         }

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipsec_drive::{Carried, Device, EspId, KernelSa};
-use netlink_wire::xfrm::{Event, Policy, PolicyDirection, PolicyIndex, Sa, SaDirection, SaId};
+use netlink_wire::xfrm::{Event, Policy, PolicyIndex, Sa, SaDirection, SaId};
 use offload_engine::IpsecPolicy;
 
 mod demands;
 mod exclusion;
 mod owner;
+mod policies;
 mod report;
 
 pub use demands::{Demand, demands, unmet};
@@ -18,14 +19,14 @@ pub use exclusion::{UplinkRules, is_exclusive};
 pub use owner::{Listed, Owners};
 pub use report::{Scene, sa_list, sa_why};
 
+use policies::Policies;
+
 /// Most security associations, and most policies, that are kept; the rest is counted.
 const ROWS_MAX: usize = 65_536;
 /// `XFRM_POLICY` of protocols: any (0), and `IPSEC_PROTO_ANY` of a flush.
 const EVERY_PROTOCOL: [u8; 2] = [0, 255];
 /// `IPPROTO_ESP`
 const ESP: u8 = 50;
-/// Protocols of the kernel's tunnels: any, UDP, GRE.
-const OF_TUNNELS: [u8; 3] = [0, 17, 47];
 
 /// All that was read.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct Ipsec {
     sas: BTreeMap<SaId, Sa>,
-    policies: BTreeMap<PolicyIndex, Policy>,
+    policies: Policies,
     // What those took that are gone.
     gone: BTreeMap<Class, Sum>,
     // What notifications told since a reading began; none while nothing is read.
@@ -131,7 +132,7 @@ impl Ipsec {
             }
             Event::PolicyGone(index) => {
                 self.touch(|touched| touched.policies.insert(index));
-                self.policies.remove(&index);
+                self.policies.remove(index);
                 self.policies_changed = true;
             }
             Event::PoliciesGone => {
@@ -201,8 +202,8 @@ impl Ipsec {
     }
 
     fn keep_policy(&mut self, policy: Policy) {
-        match self.policies.len() < ROWS_MAX || self.policies.contains_key(&policy.index) {
-            true => drop(self.policies.insert(policy.index, policy)),
+        match self.policies.len() < ROWS_MAX || self.policies.has(policy.index) {
+            true => self.policies.keep(policy),
             false => self.left_out += 1,
         }
     }
@@ -228,8 +229,7 @@ impl Ipsec {
         for sa in reading.sas.into_iter().filter(|sa| !touched.has_sa(&sa.id)) {
             self.keep_sa(sa);
         }
-        let before = std::mem::take(&mut self.policies);
-        self.policies = before.into_iter().filter(|(index, _)| touched.policies.contains(index)).collect();
+        self.policies.retain(|index| touched.policies.contains(&index));
         let is_good =
             |policy: &Policy| !touched.policies_flushed && !touched.policies.contains(&policy.index);
         for policy in reading.policies.into_iter().filter(is_good) {
@@ -244,10 +244,7 @@ impl Ipsec {
         if !self.is_read || !std::mem::take(&mut self.policies_changed) {
             return None;
         }
-        let mut protection: Vec<_> = self.policies.values().filter_map(protection_of).collect();
-        protection.sort_unstable();
-        protection.dedup();
-        Some(protection)
+        Some(self.policies.protection())
     }
 
     /// Security associations of ESP as whoever drives an IKE daemon looks at them, where they may be others than when this was last asked;
@@ -283,48 +280,8 @@ impl Ipsec {
 
     /// Which way a security association's packets go: as the kernel was told, else as the policies use it.
     pub fn direction(&self, sa: &Sa) -> Option<SaDirection> {
-        sa.told_direction().or_else(|| {
-            let uses = |policy: &&Policy| {
-                let meets = |dst: Option<_>| match dst {
-                    Some(dst) => dst == sa.id.dst,
-                    None => policy.selector.dst.is_some_and(|peers| peers.has(sa.id.dst)),
-                };
-                let mut templates = policy.templates.iter();
-                templates.any(|template| template.reqid == sa.reqid && meets(template.dst))
-            };
-            self.policies.values().filter(uses).find_map(|policy| match policy.direction {
-                PolicyDirection::In => Some(SaDirection::In),
-                PolicyDirection::Out => Some(SaDirection::Out),
-                _ => None,
-            })
-        })
+        sa.told_direction().or_else(|| self.policies.direction(sa))
     }
-}
-
-/// What a policy says of tunnels; none where it is about none.
-fn protection_of(policy: &Policy) -> Option<IpsecPolicy> {
-    let selector = &policy.selector;
-    let inbound = match policy.direction {
-        PolicyDirection::In => true,
-        PolicyDirection::Out => false,
-        _ => return None,
-    };
-    // Of marked packets, and of those of an interface of IPsec's own, tunnels have none.
-    let is_of_others = policy.mark.1 != 0 || policy.if_id != 0;
-    if is_of_others || !OF_TUNNELS.contains(&selector.proto) {
-        return None;
-    }
-    Some(IpsecPolicy {
-        priority: policy.priority,
-        inbound,
-        peer: if inbound { selector.src } else { selector.dst },
-        proto: selector.proto,
-        dport: selector.dport,
-        encrypts: policy.encrypts(),
-        in_host: policy.blocks || policy.encrypts() && !policy.offload.is_some_and(|offload| offload.packet),
-        // A tunnel's source port is a hash.
-        partly: selector.sport.1 != 0,
-    })
 }
 
 #[cfg(test)]
@@ -389,7 +346,7 @@ mod tests {
     use super::sample::{policy, sa};
     use super::*;
     use netlink_wire::Ifindex;
-    use netlink_wire::xfrm::DeviceOffload;
+    use netlink_wire::xfrm::{DeviceOffload, PolicyDirection};
 
     fn spis(ipsec: &Ipsec) -> Vec<u32> {
         ipsec.sas().map(|sa| sa.id.spi.0).collect()

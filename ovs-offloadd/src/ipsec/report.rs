@@ -25,7 +25,8 @@ pub struct Scene<'a> {
 
 /// All security associations; `device` names a device.
 pub fn sa_list(ipsec: &Ipsec, scene: Scene<'_>, device: impl Fn(Ifindex) -> Option<String>) -> Vec<SaView> {
-    ipsec.sas().map(|sa| view(ipsec, sa, scene, &device)).collect()
+    let tunnels = Tunnels::new(scene);
+    ipsec.sas().map(|sa| view(ipsec, sa, scene, &tunnels, &device)).collect()
 }
 
 /// Those with this SPI, and why each runs where it does.
@@ -35,10 +36,11 @@ pub fn sa_why(
     scene: Scene<'_>,
     device: impl Fn(Ifindex) -> Option<String>,
 ) -> Vec<SaWhy> {
+    let tunnels = Tunnels::new(scene);
     let with_spi = ipsec.sas().filter(|sa| sa.id.spi == spi);
     with_spi
         .map(|sa| {
-            let sa_view = view(ipsec, sa, scene, &device);
+            let sa_view = view(ipsec, sa, scene, &tunnels, &device);
             let unmet = demands(sa, ipsec.direction(sa)).iter().map(ToString::to_string).collect();
             let why = why(sa, &sa_view);
             SaWhy { sa: sa_view, why, unmet }
@@ -61,10 +63,35 @@ fn why(sa: &Sa, view: &SaView) -> String {
     }
 }
 
-fn view(ipsec: &Ipsec, sa: &Sa, scene: Scene<'_>, device: &impl Fn(Ifindex) -> Option<String>) -> SaView {
+/// Interfaces that are tunnels, by the peer's address.
+struct Tunnels<'a>(BTreeMap<IpAddr, Vec<&'a String>>);
+
+impl<'a> Tunnels<'a> {
+    fn new(scene: Scene<'a>) -> Self {
+        let mut tunnels: BTreeMap<IpAddr, Vec<&String>> = BTreeMap::new();
+        for (name, row) in scene.interfaces {
+            if let Some(remote) = row.remote {
+                tunnels.entry(remote).or_default().push(name);
+            }
+        }
+        Self(tunnels)
+    }
+
+    fn to(&self, peer: IpAddr) -> impl Iterator<Item = &'a String> {
+        self.0.get(&peer).into_iter().flatten().copied()
+    }
+}
+
+fn view(
+    ipsec: &Ipsec,
+    sa: &Sa,
+    scene: Scene<'_>,
+    tunnels: &Tunnels<'_>,
+    device: &impl Fn(Ifindex) -> Option<String>,
+) -> SaView {
     let direction = ipsec.direction(sa);
     // The other end of the tunnel. Where the way is not known, the end that somebody has a tunnel to.
-    let has_tunnel = |peer: IpAddr| scene.interfaces.values().any(|row| row.remote == Some(peer));
+    let has_tunnel = |peer: IpAddr| tunnels.to(peer).next().is_some();
     let peer = match direction {
         Some(SaDirection::In) => sa.src,
         Some(SaDirection::Out) => sa.id.dst,
@@ -72,7 +99,6 @@ fn view(ipsec: &Ipsec, sa: &Sa, scene: Scene<'_>, device: &impl Fn(Ifindex) -> O
         None => sa.id.dst,
     };
     let age_s = scene.now_s.saturating_sub(sa.added_at_s);
-    let tunnels = scene.interfaces.iter().filter(|(_, row)| row.remote == Some(peer));
     SaView {
         spi: sa.id.spi.to_string(),
         protocol: match sa.id.proto {
@@ -92,7 +118,7 @@ fn view(ipsec: &Ipsec, sa: &Sa, scene: Scene<'_>, device: &impl Fn(Ifindex) -> O
         device: sa
             .offload
             .map(|offload| device(offload.ifindex).unwrap_or_else(|| format!("ifindex {}", offload.ifindex))),
-        tunnels: tunnels.map(|(name, _)| name.clone()).collect(),
+        tunnels: tunnels.to(peer).cloned().collect(),
         chassis: scene.chassis.get(&peer).cloned(),
         bytes: sa.bytes,
         packets: sa.packets,

@@ -187,6 +187,8 @@ impl Daemon {
         while !self.has_ended() {
             // Events beyond a turn's worth go on at once, but sockets and clients get their turn in between.
             let wait = if self.events.is_empty() { self.engine.wake_at().since(now()) } else { Micros::ZERO };
+            let wait = Duration::from_micros(wait.0);
+            let wait = self.ipsec.gathers_for().map_or(wait, |left| left.min(wait));
             let happened = tokio::select! {
                 ready = self.tc.ready() => Happened::Tc(ready.map_err(broken)?),
                 ready = self.datapath.ready() => Happened::Datapath(ready.map_err(broken)?),
@@ -205,7 +207,7 @@ impl Daemon {
                 _ = signals.reload.recv() => Happened::Reload,
                 _ = signals.terminate.recv() => Happened::End,
                 _ = signals.interrupt.recv() => Happened::End,
-                () = tokio::time::sleep(Duration::from_micros(wait.0)) => {
+                () = tokio::time::sleep(wait) => {
                     if self.events.is_empty() { Happened::Wake } else { Happened::Nothing }
                 }
             };

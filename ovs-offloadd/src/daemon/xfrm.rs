@@ -251,6 +251,12 @@ impl Xfrm {
         Some(protection)
     }
 
+    /// How long changes of policies are gathered yet; none where they are told at once.
+    pub(crate) fn gathers_for(&self) -> Option<Duration> {
+        let left = self.protection_due.0.saturating_sub(crate::ike::now().0);
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+
     /// What whoever drives an IKE daemon looks at, where it may be otherwise than when this was last asked.
     pub(crate) fn take_driven(&mut self) -> Option<Kernel> {
         let read = self.whole?;

@@ -25,7 +25,8 @@ const COLD: Stream<'_> = Stream {
     rate_per_s: 20,
     payload_bytes: 300,
 };
-const HOT: Stream<'_> = Stream { to: "10.21.0.2:9000", rate_per_s: 100, payload_bytes: 1_000, ..COLD };
+const HOT: Stream<'_> =
+    Stream { to: "10.21.0.2:9000", from_port: 21_000, rate_per_s: 100, payload_bytes: 1_000, ..COLD };
 
 pub(super) fn the_coldest_tunnel_yields_its_entry_to_a_hotter_one(lab: &mut Lab) -> Outcome {
     let hosts = two_tunnels(lab, "1")?;

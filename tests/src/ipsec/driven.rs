@@ -7,10 +7,7 @@ use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
 
 use super::beside::tunnels_of_two_types_between_the_same_hosts_are_both_encrypted;
-use super::entries::{
-    a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full,
-    the_coldest_tunnel_yields_its_entry_to_a_hotter_one,
-};
+use super::entries::the_coldest_tunnel_yields_its_entry_to_a_hotter_one;
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
 use super::keys::no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core;
 use super::libreswan::libreswan_is_told_to_ask_both_nics_and_they_encrypt;
@@ -19,7 +16,6 @@ use super::nics::{
     a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics,
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
     every_kind_of_tunnel_is_encrypted_by_both_nics,
-    rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried,
 };
 use super::soak::{
     rekeys_lose_no_more_than_charon_alone, resets_and_restarts_lose_no_more_than_charon_alone,
@@ -40,8 +36,6 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(every_kind_of_tunnel_is_encrypted_by_both_nics).needs(WITH_NICS).long(),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
-    fact!(rules_of_tc_on_the_uplink_are_named_before_mode_packet_is_tried).needs(WITH_NICS),
-    fact!(a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full).needs(WITH_NICS),
     fact!(the_coldest_tunnel_yields_its_entry_to_a_hotter_one).needs(WITH_NICS).long(),
     fact!(a_flow_through_an_encrypted_tunnel_passes_by_both_nics).needs(WITH_NICS),
     fact!(rekeys_lose_no_more_than_charon_alone).needs(WITH_NICS).long(),

@@ -47,37 +47,6 @@ pub(super) fn the_coldest_tunnel_yields_its_entry_to_a_hotter_one(lab: &mut Lab)
     have_one_tunnel(&hosts)
 }
 
-pub(super) fn a_nic_that_refuses_what_it_has_no_room_for_is_known_to_be_full(lab: &mut Lab) -> Outcome {
-    let hosts = two_tunnels(lab, "learn")?;
-    hosts.only_esp_while(lab, "full", || {
-        let cold = Traffic::start(&hosts, COLD)?;
-        are_carried(&hosts, [("tun0", "packet"), ("tun1", "none")], DONE_WITHIN)?;
-        // Room for what it has: with both ends moving it, a tunnel has more for a moment.
-        have_one_tunnel(&hosts)?;
-        for nic in hosts.nics()? {
-            nic.set("sa_table_size", &OF_A_TUNNEL.to_string())?;
-        }
-        let hot = Traffic::start(&hosts, HOT)?;
-        for (host, _) in hosts.both() {
-            wait_until(&format!("{} is told that the NIC is full", host.outer), DONE_WITHIN, || {
-                let tunnel = shown(host, "tun1")?;
-                let is_told = why_not_more(&tunnel).starts_with("asked of a NIC, it came up in software");
-                let entries = host.daemon.json(&["status"])?["ipsec"]["entries"].clone();
-                Ok(tunnel["carried"] == "none" && is_told && entries[0]["room"] == 1)
-            })
-            .map_err(|failure| hosts.explained(&failure))?;
-        }
-        // Both pass.
-        cold.stop()?;
-        hot.stop()
-    })?;
-    for (nic, (host, _)) in hosts.nics()?.iter().zip(hosts.both()) {
-        let refusals = host.netns.ethtool_counters(&nic.uplink())?["ipsec_refusals"];
-        ensure!(refusals > 0, "{} refused nothing", nic.uplink());
-    }
-    Ok(())
-}
-
 /// Waits until each NIC has the security associations of one tunnel.
 fn have_one_tunnel(hosts: &Hosts) -> Outcome {
     for nic in hosts.nics()? {

@@ -275,36 +275,6 @@ mod tests {
         assert_eq!(view.unmet, ["its replay window is 512 packets, and NICs have 32, 64, 128 and 256 alone"]);
     }
 
-    /// The time of this thread alone that it takes to tell of so many tunnels.
-    fn time_for(tunnels: u32) -> u64 {
-        let row = |at: u32| {
-            let remote = std::net::Ipv4Addr::from_bits(0x0a00_0000 + at).to_string();
-            let options = [("psk".to_owned(), "x".to_owned()), ("remote_ip".to_owned(), remote)];
-            TunnelRow::read(&format!("tun{at}"), "geneve", &options.into()).unwrap()
-        };
-        let tunnels = (0..tunnels).map(row).collect();
-        let rows = Rows { tunnels, ..Rows::default() };
-        let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, Offload::None);
-        let now_ns = || {
-            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-            u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap()
-        };
-        let once = |_| {
-            let begin = now_ns();
-            let views = of(&rows, &wanted, &Known::new(), (&Mover::default(), NOW), alone);
-            assert!(views.iter().all(|view| view.connection.is_some()));
-            now_ns() - begin
-        };
-        (0..3).map(once).min().unwrap()
-    }
-
-    #[test]
-    fn a_tunnel_takes_no_longer_where_there_are_thousands() {
-        // Eight times as many: 64 times as long, where each looks through all connections.
-        let (few, many) = (time_for(500), time_for(4_000));
-        assert!(many < few * 24, "{few} ns for 500, {many} ns for 4,000");
-    }
-
     #[test]
     fn why_a_nic_does_no_more_is_a_sentence() {
         let why = |rank, missed, packet_again_ms, carried| {

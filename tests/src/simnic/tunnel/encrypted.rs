@@ -45,9 +45,10 @@ pub(in super::super) fn two_nics_tunnel_and_encrypt_past_both_hosts(lab: &mut La
             ensure!(after == expected, "{kind:?}, SAs at end {at}: {after:?} is not {expected:?}");
         }
         transfer(ends.hosts[0].pod.name(), ends.hosts[1].pod.name(), "10.7.0.2:5001", "10.7.0.2:5001")?;
-        for at in [0, 1] {
+        // The second end sends acknowledgements alone, as few as its TCP likes.
+        for (at, fewest) in [(0, 100), (1, 1)] {
             let frames = ends.only_esp(at)?;
-            ensure!(frames > 100, "{kind:?}: only {frames} frames from end {at}");
+            ensure!(frames >= fewest, "{kind:?}: only {frames} frames from end {at}");
             let by_host = ends.seen(at)?.by_host;
             ensure!(
                 by_host == before[at].by_host,

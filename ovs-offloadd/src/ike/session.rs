@@ -81,6 +81,8 @@ pub(super) struct Session {
     contents: Contents,
     uplinks: Uplinks,
     beside: Beside,
+    /// Whether all tunnels were up at the last look.
+    is_settled: bool,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -115,6 +117,7 @@ impl Session {
             contents: Contents::default(),
             uplinks: Uplinks::default(),
             beside: Beside::default(),
+            is_settled: false,
             key: None,
         })
     }
@@ -219,11 +222,11 @@ impl Session {
         let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
         there.share_beside(&wanted);
-        self.uplinks.look(&wanted, kernel, false).await;
+        self.uplinks.look(&wanted, kernel, self.is_settled).await;
         let is_unmet = |connection: &Connection| !self.uplinks.unmet(connection, kernel).is_empty();
-        let asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
+        let mut asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
+        self.uplinks.spare_charon(&mut asked, kernel);
         let steps = self.reconciler.steps(now(), &asked, &there);
-        self.uplinks.look(&wanted, kernel, steps.iter().any(is_load)).await;
         self.log.unmet(&wanted, |connection| self.uplinks.unmet(connection, kernel));
         for step in &steps {
             let answer = match self.take(step).await {
@@ -241,7 +244,7 @@ impl Session {
         self.log.changes(&progress);
         let unmet = |connection: &Connection| self.uplinks.unmet(connection, kernel);
         let tunnels = progress::of(rows, &wanted, &progress, (&self.mover, now()), unmet);
-        let is_settled = tunnels.iter().all(progress::is_settled);
+        self.is_settled = tunnels.iter().all(progress::is_settled);
         let standing = Standing::Driving(self.version.clone());
         let offload = OffloadReport {
             moves: self.moves(),
@@ -258,7 +261,7 @@ impl Session {
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
             (report.unguarded, report.listed) = (unguarded, Some(listed));
         });
-        Ok(Pause::after(took, !steps.is_empty(), is_settled))
+        Ok(Pause::after(took, !steps.is_empty(), self.is_settled))
     }
 
     /// What is wanted, with what is in the files.
@@ -406,10 +409,6 @@ impl Session {
             other => other,
         }
     }
-}
-
-fn is_load(step: &Step) -> bool {
-    matches!(step, Step::Load(_))
 }
 
 fn word(step: &Step) -> &'static str {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipsec_drive::{Connection, Millis, Offload, Seen, Wanted};
+use ipsec_drive::{Connection, ConnectionName, Millis, Offload, Seen, Wanted};
 use netlink_wire::Ifindex;
 use netlink_wire::address::{self, HostAddress};
 use tracing::debug;
@@ -28,6 +28,8 @@ const UPLINKS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Uplinks {
     looked: Option<Millis>,
+    /// What was asked of NICs when it was looked last.
+    asked: BTreeMap<ConnectionName, Offload>,
     /// By our address.
     rules: BTreeMap<IpAddr, UplinkRules>,
 }
@@ -38,8 +40,9 @@ fn is_for_packet(connection: &Connection) -> bool {
 }
 
 impl Uplinks {
-    /// Looks at those that connections may use in mode packet; `is_tried` says that one is about to.
-    pub(super) async fn look(&mut self, wanted: &Wanted, kernel: &Seen, is_tried: bool) {
+    /// Looks at those that connections may use in mode packet; `is_settled` says that all are up. What is not, or is asked of a NIC for the
+    /// first time, may be loaded next, so that an older look is not good enough.
+    pub(super) async fn look(&mut self, wanted: &Wanted, kernel: &Seen, is_settled: bool) {
         let ours: BTreeSet<IpAddr> = wanted
             .connections
             .values()
@@ -50,7 +53,9 @@ impl Uplinks {
             *self = Self::default();
             return;
         }
-        let oldest = if is_tried { LOOK_BEFORE } else { LOOK_EVERY };
+        let of = |connection: &Connection| (connection.name.clone(), connection.offload);
+        let asked: BTreeMap<_, _> = wanted.connections.values().map(of).collect();
+        let oldest = if is_settled && asked == self.asked { LOOK_EVERY } else { LOOK_BEFORE };
         if self.looked.is_some_and(|at| now().0.saturating_sub(at.0) < oldest) {
             return;
         }
@@ -60,10 +65,22 @@ impl Uplinks {
             runtime.map_err(|error| error.to_string())?.block_on(read(ours))
         });
         let read = read.await.unwrap_or_else(|error| Err(error.to_string()));
-        self.looked = Some(now());
+        (self.looked, self.asked) = (Some(now()), asked);
         match read {
             Ok(rules) => self.rules = rules,
             Err(why) => debug!(%why, "which rules uplinks have is not known"),
+        }
+    }
+
+    /// Has software do what the rules of an uplink keep its NIC from. strongSwan 6.0.1 would ask the kernel again for ever, whose answer is
+    /// EBUSY, and answer nobody meanwhile.
+    pub(super) fn spare_charon(&self, asked: &mut Wanted, kernel: &Seen) {
+        let is_kept = |connection: &Connection| {
+            is_for_packet(connection)
+                && local(connection, kernel).is_some_and(|local| self.rules.contains_key(&local))
+        };
+        for connection in asked.connections.values_mut().filter(|connection| is_kept(connection)) {
+            connection.offload = Offload::None;
         }
     }
 

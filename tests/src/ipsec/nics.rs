@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Outcome, Pings, Receiver, Sender, Stream, wait_until};
 
+use serde_json::{Value, json};
+
 use super::hosts::{DONE_WITHIN, Host, Hosts, Ike, PINGS};
 
 const IPV4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
@@ -100,6 +102,56 @@ pub(super) fn a_tunnel_that_earns_it_moves_into_both_nics(lab: &mut Lab) -> Outc
     let (sent, received) = pings.stop()?;
     println!("    {} of {sent} pings were lost over the move", sent - received);
     ensure!(received + PINGS as u64 >= sent, "{} of {sent} pings were lost over the move", sent - received);
+    is_in_hardware(&hosts, lab)
+}
+
+/// As with mlx5, a NIC has either rules of TC on the uplink itself or IPsec of mode packet.
+pub(super) fn rules_of_tc_on_the_uplink_keep_a_tunnel_in_software(lab: &mut Lab) -> Outcome {
+    let hosts = Hosts::with_nics(lab, IPV4, "")?;
+    let (nic, host) = (&hosts.nics()?[0], &hosts.left);
+    // In mode legacy it takes no rules.
+    nic.set_mode("switchdev")?;
+    let uplink = nic.uplink();
+    let tc =
+        |words: &str| host.netns.run(&[&["tc"][..], &words.split_whitespace().collect::<Vec<_>>()].concat());
+    let rule = |flag: &str, port: u16| {
+        tc(&format!(
+            "filter add dev {uplink} ingress protocol ip prio 7 flower {flag} ip_proto tcp dst_port {port} action drop"
+        ))
+    };
+    // Charon has its own packets pass by policies in the NIC as soon as that is up, which is IPsec of mode packet, too.
+    host.netns.run(&["ip", "link", "set", &uplink, "down"])?;
+    tc(&format!("qdisc add dev {uplink} clsact"))?;
+    rule("skip_hw", 1)?;
+    rule("skip_sw", 2)?;
+    host.netns.run(&["ip", "link", "set", &uplink, "up"])?;
+    hosts.tunnel("geneve", &["options:psk=swordfish", "options:ipsec_nic-offload=packet"])?;
+    let demand = format!(
+        "uplink {uplink} has 2 filters, of which 1 is in hardware, and NICs carry either rules of the uplink itself or IPsec of \
+         mode packet"
+    );
+    let is_shown = |carried: &str, demands: Value| {
+        wait_until(&format!("it is carried by {carried}"), DONE_WITHIN, || {
+            let is_so = |shown: &Value| {
+                shown["state"] == "up" && shown["carried"] == carried && shown["unmet"] == demands
+            };
+            Ok(host.tunnel()?.is_some_and(|shown| is_so(&shown)))
+        })
+        .map_err(|failure| hosts.explained(&failure))
+    };
+    is_shown("none", json!([demand]))?;
+    hosts.reach_each_other()?;
+    hosts.are_private(lab, "software")?;
+    let log = host.daemon.log()?;
+    let at =
+        |what: &str| log.find(what).ok_or_else(|| Failure::new(format!("{what} is not in the log: {log}")));
+    ensure!(at(&demand)? < at("connection loaded")?, "it was tried first: {log}");
+    ensure!(log.matches(&demand).count() == 1, "it is told again and again: {log}");
+
+    // What software alone has excludes nothing.
+    tc(&format!("filter delete dev {uplink} ingress"))?;
+    rule("skip_hw", 1)?;
+    is_shown("packet", json!([]))?;
     is_in_hardware(&hosts, lab)
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use crate::libreswan::Able;
-use crate::strongswan::ChildSa;
+use crate::listed::ChildSa;
 use crate::{Millis, Offload};
 
 /// Where a security association is carried. What more is done by a device is more.

@@ -5,7 +5,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use crate::strongswan::ChildSa;
+use crate::listed::ChildSa;
 use crate::{Kernel, Millis};
 
 /// What is known of children that were seen, by number.

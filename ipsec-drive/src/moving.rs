@@ -6,10 +6,10 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use crate::listed::ChildSa;
 use crate::loss::Losses;
 use crate::place::Fact;
 use crate::ranking::Ranking;
-use crate::strongswan::ChildSa;
 use crate::{
     Carriage, Carried, Connection, ConnectionName, Device, EspId, Kernel, Millis, Offload, Ranked,
     Reconciler, Seen, Terms, There, Wanted,

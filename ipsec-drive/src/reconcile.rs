@@ -7,7 +7,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::strongswan::{ChildSa, children};
+use crate::listed::ChildSa;
+use crate::strongswan::children;
 use crate::{Connection, ConnectionName, Guard, Offload, Wanted};
 
 /// Milliseconds of a clock that never goes back.

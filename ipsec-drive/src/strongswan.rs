@@ -6,9 +6,8 @@
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
-use core::net::IpAddr;
 
-use crate::vici::{Builder, Section};
+use crate::vici::Builder;
 use crate::{Auth, Connection, ConnectionName, Guard, Offload};
 
 /// Of IKE: what `ovs-monitor-ipsec` has, and curves, which take less.
@@ -21,9 +20,6 @@ const REKEY_S: u32 = 3_600;
 const GENERATIONS: u32 = 64;
 /// Time without a sign of the peer after which it is asked for one.
 const DPD_DELAY: &str = "30s";
-
-/// What is told of by itself, and what is taken for a reason to look.
-pub const EVENTS: [&str; 4] = ["ike-updown", "child-updown", "child-rekey", "ike-rekey"];
 
 /// The content of the files that a connection with certificates names.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -244,69 +240,11 @@ pub fn terminate_children(name: &ConnectionName) -> [Builder; 3] {
     })
 }
 
-/// A child as strongSwan has it, with its security associations.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChildSa {
-    /// The connection's name, whoever loaded it; of ours that which the child is of, whichever beside it has the IKE SA.
-    pub connection: String,
-    /// The child's.
-    pub child: String,
-    /// strongSwan's number of it.
-    pub id: u32,
-    /// Whether packets can use it: it is neither asked for still, nor on its way out.
-    pub is_installed: bool,
-    /// Our end.
-    pub local: Option<IpAddr>,
-    /// The peer's.
-    pub remote: Option<IpAddr>,
-    /// SPI of what comes in and of what goes out; none while there is none.
-    pub spis: [Option<u32>; 2],
-}
-
-/// The children of a `list-sa` event.
-pub fn child_sas(event: &Section) -> Vec<ChildSa> {
-    let mut all = Vec::new();
-    for (connection, ike) in event.sections() {
-        let is_ours = ConnectionName::ours(connection).is_some();
-        let host = |key: &str| ike.value(key).and_then(|host| host.parse().ok());
-        for (section, child) in ike.section("child-sas").into_iter().flat_map(Section::sections) {
-            let spi = |key: &str| child.value(key).and_then(|spi| u32::from_str_radix(spi, 16).ok());
-            let name = child.value("name").unwrap_or(section);
-            let of_child = ConnectionName::of_child(name).filter(|_| is_ours);
-            all.push(ChildSa {
-                connection: of_child.map_or_else(|| connection.to_string(), |of_child| of_child.to_string()),
-                child: name.to_string(),
-                id: child.value("uniqueid").and_then(|id| id.parse().ok()).unwrap_or_default(),
-                is_installed: child.value("state") == Some("INSTALLED"),
-                local: host("local-host"),
-                remote: host("remote-host"),
-                spis: [spi("spi-in"), spi("spi-out")],
-            });
-        }
-    }
-    all
-}
-
-/// Connections of a `list-sa` event that are negotiated at this moment: the whole of one, or a child of it.
-pub fn negotiating(event: &Section) -> Vec<String> {
-    let is = |ike: &Section| {
-        let tasks = ["tasks-queued", "tasks-active"].into_iter().flat_map(|key| ike.list(key));
-        ike.value("state") == Some("CONNECTING") || tasks.into_iter().any(|task| task == "CHILD_CREATE")
-    };
-    event.sections().filter(|(_, ike)| is(ike)).map(|(name, _)| name.to_string()).collect()
-}
-
-/// Connections of a `list-sa` event whose ends know each other.
-pub fn established(event: &Section) -> Vec<String> {
-    let is = |ike: &Section| matches!(ike.value("state"), Some("ESTABLISHED" | "REKEYING" | "REKEYED"));
-    event.sections().filter(|(_, ike)| is(ike)).map(|(name, _)| name.to_string()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vici::Section;
     use crate::{Host, SkbMark, TunnelRow, wanted};
-    use alloc::vec;
 
     fn connection(kind: &str, options: &[(&str, &str)], host: &Host) -> Connection {
         let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -441,29 +379,6 @@ mod tests {
     }
 
     #[test]
-    fn security_associations_are_read_from_what_is_listed() {
-        let mut event = Builder::default();
-        event.section("offloadd-gre-to-192_0_2_2", |ike| {
-            ike.value("local-host", "192.0.2.1").value("remote-host", "192.0.2.2");
-            ike.section("child-sas", |all| {
-                all.section("x-3", |child| {
-                    child.value("name", "x").value("uniqueid", "3").value("state", "INSTALLED");
-                    child.value("spi-in", "c0de0001").value("spi-out", "000000ff");
-                });
-                all.section("x-4", |child| {
-                    child.value("name", "x").value("state", "CREATED");
-                });
-            });
-        });
-        let read = child_sas(&Section::read(event.bytes()).unwrap());
-        assert_eq!(read.len(), 2);
-        assert_eq!((read[0].child.as_str(), read[0].id, read[0].is_installed), ("x", 3, true));
-        assert_eq!(read[0].spis, [Some(0xc0de_0001), Some(0xff)]);
-        assert_eq!(read[0].remote, Some([192, 0, 2, 2].into()));
-        assert_eq!((read[1].is_installed, read[1].spis), (false, [None, None]));
-    }
-
-    #[test]
     fn children_of_connections_beside_it_can_be_asked_for_and_are_started_by_their_own_alone() {
         let options = [("psk", "x"), ("remote_ip", "192.0.2.2"), ("local_ip", "192.0.2.1")];
         let [geneve, vxlan, gre] =
@@ -484,44 +399,6 @@ mod tests {
             let has = ["start_action", "dpd_action", "close_action"].map(|key| child.value(key));
             assert_eq!(has, [Some(action); 3], "{name}");
             assert!([&geneve.name, &vxlan.name, &gre.name].contains(&&of_child));
-        }
-    }
-
-    #[test]
-    fn a_child_is_that_connections_which_it_is_named_for() {
-        let listed = |ike: &str, child: &str| {
-            let mut event = Builder::default();
-            event.section(ike, |ike| {
-                ike.section("child-sas", |all| {
-                    all.section("c-1", |sa| {
-                        sa.value("name", child);
-                    });
-                });
-            });
-            child_sas(&Section::read(event.bytes()).unwrap()).remove(0).connection
-        };
-        assert_eq!(listed("offloadd-vxlan-x", "offloadd-geneve-x-in"), "offloadd-geneve-x");
-        assert_eq!(listed("offloadd-vxlan-x", "offloadd-gre-x"), "offloadd-gre-x");
-        assert_eq!(listed("offloadd-vxlan-x", "theirs"), "offloadd-vxlan-x");
-        assert_eq!(listed("theirs", "offloadd-gre-x-in"), "theirs");
-    }
-
-    #[test]
-    fn what_is_negotiated_is_told_from_what_is_there() {
-        let cases = [
-            (("CONNECTING", "tasks-active", "IKE_AUTH"), true),
-            (("ESTABLISHED", "tasks-queued", "CHILD_CREATE"), true),
-            (("ESTABLISHED", "tasks-active", "CHILD_REKEY"), false),
-        ];
-        for ((state, tasks, task), expected) in cases {
-            let mut event = Builder::default();
-            event.section("offloadd-x", |ike| {
-                ike.value("state", state).list(tasks, [task]);
-            });
-            let event = Section::read(event.bytes()).unwrap();
-            assert_eq!(established(&event).len(), usize::from(state == "ESTABLISHED"));
-            let found = negotiating(&event);
-            assert_eq!(found, if expected { vec!["offloadd-x".to_string()] } else { Vec::new() });
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipsec_drive::strongswan::{ChildSa, children};
+use ipsec_drive::listed::ChildSa;
+use ipsec_drive::strongswan::children;
 use ipsec_drive::{
     Carried, Connection, ConnectionName, Device, EspId, Host, Kernel, KernelSa, Millis, Mover, Offload,
     Reconciler, Seen, Step, Terms, There, TunnelRow, Wanted, wanted,

@@ -21,6 +21,7 @@ mod certificates;
 mod contents;
 mod driver;
 mod libreswan;
+mod looks;
 mod progress;
 mod session;
 mod uplinks;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ipsec_drive::strongswan::ChildSa;
+use ipsec_drive::listed::{self, ChildSa};
 use ipsec_drive::vici::Builder;
 use ipsec_drive::{
-    Auth, Connection, ConnectionName, Mover, Moves, Reconciler, Seen, Step, There, Wanted, strongswan,
+    Auth, Connection, ConnectionName, Extent, Known, Mover, Moves, Reconciler, Seen, Step, Wanted, strongswan,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -15,6 +15,7 @@ use super::beside::Beside;
 use super::certificates::{self, Files};
 use super::contents::Contents;
 use super::driver::monitor;
+use super::looks::{After, Look, Looks, Pause};
 use super::progress::{self, Log};
 use super::uplinks::Uplinks;
 use super::vici::{Failure, Vici};
@@ -23,15 +24,6 @@ use super::{OffloadReport, Orders, Report, Rows, Standing, now};
 /// The longest wait for an answer: what charon has is listed when none of it is just being negotiated, which took it 12 s on an emulated
 /// machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks while something is on its way, and while nothing is: what happens is told by itself.
-const SOON: Duration = Duration::from_millis(250);
-const WHILE_UNSETTLED: Duration = Duration::from_secs(1);
-const WHILE_SETTLED: Duration = Duration::from_secs(15);
-/// After a look there is none for so many times as long as it took, unless the orders are others: charon asks the kernel for the counters of
-/// each security association that it lists, and of thousands that takes it seconds.
-const REST_WHILE_UNSETTLED: u32 = 1;
-const REST_WHILE_SETTLED: u32 = 10;
-const REST_MAX: Duration = WHILE_SETTLED;
 /// Events that come together are looked after together.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -46,33 +38,16 @@ pub(super) enum End {
     Lost(String),
 }
 
-/// How long there is no other look.
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    /// Where nothing happens.
-    again: Duration,
-    /// Whatever charon and the kernel tell.
-    rest: Duration,
-}
-
-impl Pause {
-    /// After a look that took so long, and a turn with steps or without.
-    fn after(took: Duration, has_steps: bool, is_settled: bool) -> Self {
-        let (again, rests) = match (has_steps, is_settled) {
-            (true, _) => (SOON, REST_WHILE_UNSETTLED),
-            (false, false) => (WHILE_UNSETTLED, REST_WHILE_UNSETTLED),
-            (false, true) => (WHILE_SETTLED, REST_WHILE_SETTLED),
-        };
-        Self { again, rest: took.saturating_mul(rests).min(REST_MAX) }
-    }
-}
-
-/// Two connections, one to ask and one to be told, and what is known of what was loaded.
+/// A connection to ask and be told by, and what is known of what was loaded. It is one, so that what is told comes in its place among the
+/// answers.
 pub(super) struct Session {
     socket: PathBuf,
-    asks: Vici,
-    told: Vici,
+    charon: Vici,
     version: String,
+    known: Known,
+    looks: Looks,
+    /// How the last turn ended.
+    after: Option<After>,
     reconciler: Reconciler,
     mover: Mover,
     /// What was done before this session.
@@ -81,8 +56,6 @@ pub(super) struct Session {
     contents: Contents,
     uplinks: Uplinks,
     beside: Beside,
-    /// Whether all tunnels were up at the last look.
-    is_settled: bool,
     /// The private key that charon has of us, by its own name for it.
     key: Option<String>,
 }
@@ -93,23 +66,22 @@ impl Session {
     /// # Errors
     /// Nobody is there who can be driven, in a sentence.
     pub(super) async fn open(socket: &Path, moved_before: Moves) -> Result<Self, String> {
-        let mut asks = Vici::connect(socket, LIMIT).await?;
-        let mut told = Vici::connect(socket, LIMIT).await?;
-        let words = |failure| match failure {
-            Failure::Lost(why) | Failure::Refused(why) => format!("{}: {why}", socket.display()),
-        };
-        for event in strongswan::EVENTS {
-            told.register(event).await.map_err(words)?;
+        let mut charon = Vici::connect(socket, LIMIT).await?;
+        let words = |failure: Failure| format!("{}: {}", socket.display(), failure.words());
+        for event in listed::EVENTS {
+            charon.register(event).await.map_err(words)?;
         }
-        let answer = asks.ask("version", &Builder::default()).await.map_err(words)?;
+        let answer = charon.ask("version", &Builder::default()).await.map_err(words)?;
         let said = |key: &str| answer.value(key).unwrap_or("of unknown version").to_owned();
         let version = format!("strongSwan {} ({})", said("version"), said("daemon"));
         info!(%version, "IPsec of tunnels is made by it, at our word");
         Ok(Self {
             socket: socket.to_owned(),
-            asks,
-            told,
+            charon,
             version,
+            known: Known::default(),
+            looks: Looks::default(),
+            after: None,
             reconciler: Reconciler::default(),
             mover: Mover::default(),
             moved_before,
@@ -117,7 +89,6 @@ impl Session {
             contents: Contents::default(),
             uplinks: Uplinks::default(),
             beside: Beside::default(),
-            is_settled: false,
             key: None,
         })
     }
@@ -169,7 +140,8 @@ impl Session {
         let rest = tokio::time::sleep(pause.rest);
         let due = tokio::time::sleep(pause.again.max(pause.rest));
         tokio::pin!(rest, due);
-        let (mut rests, mut is_told) = (true, false);
+        // What was told while answers were waited for is not looked after yet.
+        let (mut rests, mut is_told) = (true, self.charon.has_told());
         while rests || !is_told {
             tokio::select! {
                 changed = orders.changed() => return Ok(changed.is_ok()),
@@ -177,7 +149,7 @@ impl Session {
                     Ok(()) => is_told = true,
                     Err(_) => return Ok(false),
                 },
-                told = self.told.told() => match told {
+                told = self.charon.told() => match told {
                     Ok(()) => is_told = true,
                     Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
                 },
@@ -192,7 +164,7 @@ impl Session {
     async fn gather(&mut self) -> Result<(), String> {
         let gathered = async {
             loop {
-                if let Err(Failure::Lost(why) | Failure::Refused(why)) = self.told.told().await {
+                if let Err(Failure::Lost(why) | Failure::Refused(why)) = self.charon.told().await {
                     return why;
                 }
             }
@@ -213,21 +185,19 @@ impl Session {
     ) -> Result<Pause, String> {
         let wanted = ipsec_drive::wanted(&rows.tunnels, &rows.host, orders.offload);
         let wanted = self.with_contents(wanted).await?;
+        self.look().await.map_err(Failure::words)?;
         let begin = Instant::now();
-        let mut there = match self.look().await {
-            Ok(there) => there,
-            Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
-        };
-        let took = begin.elapsed();
+        let mut there = self.known.there();
         let listed = (now(), there.children.iter().flat_map(ChildSa::ids).flatten().collect());
         self.mover.set_terms(now(), orders.terms);
         there.share_beside(&wanted);
-        self.uplinks.look(&wanted, kernel, self.is_settled).await;
+        self.uplinks.look(&wanted, kernel, self.after == Some(After::Settled)).await;
         let is_unmet = |connection: &Connection| !self.uplinks.unmet(connection, kernel).is_empty();
         let mut asked = self.mover.turn(now(), &wanted, &mut there, kernel, &self.reconciler, is_unmet);
         self.uplinks.spare_charon(&mut asked, kernel);
         let steps = self.reconciler.steps(now(), &asked, &there);
         self.log.unmet(&wanted, |connection| self.uplinks.unmet(connection, kernel));
+        let mut thought = begin.elapsed();
         for step in &steps {
             let answer = match self.take(step).await {
                 Ok(()) => Ok(()),
@@ -237,14 +207,13 @@ impl Session {
             debug!(connection = %step.name(), step = word(step), ?answer, "step of IPsec");
             self.reconciler.answered(now(), step, answer);
         }
-        self.forget_key(&wanted).await.map_err(|failure| match failure {
-            Failure::Lost(why) | Failure::Refused(why) => why,
-        })?;
+        self.forget_key(&wanted).await.map_err(Failure::words)?;
+        let begin = Instant::now();
         let progress = self.reconciler.progress().map(|(name, progress)| (name.clone(), progress)).collect();
         self.log.changes(&progress);
         let unmet = |connection: &Connection| self.uplinks.unmet(connection, kernel);
         let tunnels = progress::of(rows, &wanted, &progress, (&self.mover, now()), unmet);
-        self.is_settled = tunnels.iter().all(progress::is_settled);
+        let after = ended(&steps, tunnels.iter().all(progress::is_settled));
         let standing = Standing::Driving(self.version.clone());
         let offload = OffloadReport {
             moves: self.moves(),
@@ -261,7 +230,9 @@ impl Session {
             (report.standing, report.tunnels, report.offload) = (standing, tunnels, offload);
             (report.unguarded, report.listed) = (unguarded, Some(listed));
         });
-        Ok(Pause::after(took, !steps.is_empty(), self.is_settled))
+        self.after = Some(after);
+        thought += begin.elapsed();
+        Ok(Pause::after(after, thought))
     }
 
     /// What is wanted, with what is in the files.
@@ -276,36 +247,62 @@ impl Session {
         Ok(wanted)
     }
 
-    /// What charon has.
-    async fn look(&mut self) -> Result<There, Failure> {
-        let mut there = There::default();
-        let answer = self.asks.ask("get-conns", &Builder::default()).await?;
-        there.connections =
-            answer.list("conns").iter().filter_map(|name| ConnectionName::ours(name)).collect();
-        let listed = self.asks.list("list-sas", "list-sa", |event| {
-            there.children.extend(strongswan::child_sas(event));
-            there.negotiating.extend(strongswan::negotiating(event));
-            there.established.extend(strongswan::established(event));
+    /// Learns what charon has: of what it has told, and of a list where one is due.
+    async fn look(&mut self) -> Result<(), Failure> {
+        let mut is_understood = true;
+        for (name, event) in self.charon.take_told() {
+            is_understood &= self.known.told(&name, &event);
+        }
+        if !is_understood {
+            self.looks.forget();
+        }
+        let look = self.looks.next(Instant::now(), self.after);
+        let (extent, message) = match look {
+            Look::Everything => (Extent::Everything, Builder::default()),
+            Look::IkeSas => (Extent::IkeSas, listed::list_without_children()),
+            Look::Nothing => return Ok(()),
+        };
+        let begin = Instant::now();
+        self.known.begin();
+        let known = &mut self.known;
+        let mut is_understood = true;
+        let listed = self.charon.list("list-sas", &message, "list-sa", |name, event| match name {
+            "list-sa" => known.row(extent, event),
+            name => is_understood &= known.told(name, event),
         });
         listed.await?;
-        Ok(there)
+        let answer = self.charon.ask("get-conns", &Builder::default()).await?;
+        let connections = answer.list("conns").iter().filter_map(|name| ConnectionName::ours(name)).collect();
+        self.known.end(extent, connections);
+        self.looks.looked(look, Instant::now(), begin.elapsed());
+        if !is_understood {
+            self.looks.forget();
+        }
+        Ok(())
     }
 
     async fn take(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
             Step::Load(connection) => self.load(connection).await,
             Step::Initiate { name, child } => {
-                self.asks.have_done("initiate", &strongswan::initiate(name, child)).await
+                self.known.initiated(name);
+                self.charon.have_done("initiate", &strongswan::initiate(name, child)).await
             }
             Step::Terminate { id, .. } => {
-                self.asks.have_done("terminate", &strongswan::terminate_child(*id)).await
+                self.charon.have_done("terminate", &strongswan::terminate_child(*id)).await?;
+                self.known.terminated(*id);
+                Ok(())
             }
             Step::Restart(name) => {
                 self.done_or_gone("terminate", &strongswan::terminate(name)).await?;
                 self.terminate_children(name).await
             }
             Step::Unload(name) => self.unload(name).await,
-            Step::Guard(guard) => self.asks.have_done("load-conn", &strongswan::load_guard(guard)).await,
+            Step::Guard(guard) => {
+                self.charon.have_done("load-conn", &strongswan::load_guard(guard)).await?;
+                self.known.loaded(&guard.name);
+                Ok(())
+            }
         }
     }
 
@@ -314,7 +311,7 @@ impl Session {
         let read = tokio::task::spawn_blocking(move || certificates::read(&auth)).await;
         let files = read.map_err(|error| Failure::Refused(error.to_string()))?.map_err(Failure::Refused)?;
         if let Some(secret) = strongswan::load_shared(connection) {
-            self.asks.have_done("load-shared", &secret).await?;
+            self.charon.have_done("load-shared", &secret).await?;
         }
         let certificates = match files {
             None => strongswan::Certificates::default(),
@@ -326,11 +323,12 @@ impl Session {
         // Before it is in a NIC, and until it is told to be in none.
         let closed = strongswan::load_closed(connection);
         if let Some(closed) = &closed {
-            self.asks.have_done("load-conn", closed).await?;
+            self.charon.have_done("load-conn", closed).await?;
         }
         let beside = self.beside.of(connection);
         let before = self.beside.load(connection, certificates);
         self.load_as_known(&connection.name).await?;
+        self.known.loaded(&connection.name);
         // Its children, as they are now, are in their messages, too.
         for name in before.union(&beside) {
             self.load_as_known(name).await?;
@@ -343,7 +341,7 @@ impl Session {
 
     async fn load_as_known(&mut self, name: &ConnectionName) -> Result<(), Failure> {
         match self.beside.message(name) {
-            Some(message) => self.asks.have_done("load-conn", &message).await,
+            Some(message) => self.charon.have_done("load-conn", &message).await,
             None => Ok(()),
         }
     }
@@ -361,7 +359,7 @@ impl Session {
     }
 
     async fn load_key(&mut self, key: &[u8]) -> Result<(), Failure> {
-        let answer = self.asks.ask("load-key", &strongswan::load_key(key)).await?;
+        let answer = self.charon.ask("load-key", &strongswan::load_key(key)).await?;
         ipsec_drive::vici::success(&answer)
             .map_err(|why| Failure::Refused(format!("other_config:private_key: {why}")))?;
         let id = answer.value("id").map(ToOwned::to_owned);
@@ -390,6 +388,7 @@ impl Session {
     async fn unload(&mut self, name: &ConnectionName) -> Result<(), Failure> {
         // The connection first, or the peer could have it made anew.
         self.done_or_gone("unload-conn", &strongswan::one("name", name.as_str())).await?;
+        self.known.unloaded(name);
         for beside in self.beside.unload(name) {
             self.load_as_known(&beside).await?;
         }
@@ -401,13 +400,23 @@ impl Session {
 
     /// Has something taken out that may not be there any more.
     async fn done_or_gone(&mut self, command: &str, message: &Builder) -> Result<(), Failure> {
-        match self.asks.have_done(command, message).await {
+        match self.charon.have_done(command, message).await {
             Err(Failure::Refused(why)) => {
                 debug!(command, why, "there was nothing to take out");
                 Ok(())
             }
             other => other,
         }
+    }
+}
+
+fn ended(steps: &[Step], is_settled: bool) -> After {
+    let is_load = |step: &Step| matches!(step, Step::Load(_));
+    match (steps.is_empty(), is_settled) {
+        (false, _) if steps.iter().any(is_load) => After::Loads,
+        (false, _) => After::Steps,
+        (true, false) => After::Waits,
+        (true, true) => After::Settled,
     }
 }
 
@@ -419,21 +428,5 @@ fn word(step: &Step) -> &'static str {
         Step::Restart(_) => "restart",
         Step::Unload(_) => "unload",
         Step::Guard(_) => "guard",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_take_a_part_of_the_time_alone_however_long_they_are() {
-        for took in [1, 20, 1_500].map(Duration::from_millis) {
-            assert_eq!(Pause::after(took, false, true).rest, took * 10);
-            for has_steps in [true, false] {
-                assert_eq!(Pause::after(took, has_steps, false).rest, took);
-            }
-        }
-        assert_eq!(Pause::after(Duration::from_secs(20), false, true).rest, REST_MAX, "it goes on");
     }
 }

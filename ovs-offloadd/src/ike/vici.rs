@@ -14,6 +14,9 @@ use tokio::time::timeout;
 /// Rows of one list.
 const LISTED_MAX: usize = 1 << 16;
 
+/// What was told and nobody has taken yet: more of it than that is left out, and the last says so.
+const TOLD_MAX: usize = 1 << 13;
+
 /// Bytes that are read at once: lists are long.
 const READ_BYTES: usize = 1 << 16;
 
@@ -27,6 +30,12 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// In a sentence.
+    pub(super) fn words(self) -> String {
+        let (Self::Lost(why) | Self::Refused(why)) = self;
+        why
+    }
+
     fn lost(error: &std::io::Error) -> Self {
         Self::Lost(error.to_string())
     }
@@ -38,6 +47,8 @@ pub(super) struct Vici {
     stream: UnixStream,
     // What has come of packets that are not whole yet.
     received: Vec<u8>,
+    /// What was told by itself, with its name, in its order.
+    told: Vec<(String, Section)>,
     limit: Duration,
 }
 
@@ -49,7 +60,10 @@ impl Vici {
     pub(super) async fn connect(socket: &Path, limit: Duration) -> Result<Self, String> {
         let connected = timeout(limit, UnixStream::connect(socket)).await;
         match connected {
-            Ok(Ok(stream)) => Ok(Self { stream, received: Vec::with_capacity(READ_BYTES), limit }),
+            Ok(Ok(stream)) => {
+                let received = Vec::with_capacity(READ_BYTES);
+                Ok(Self { stream, received, told: Vec::new(), limit })
+            }
             Ok(Err(error)) => Err(format!("{}: {error}", socket.display())),
             Err(_) => Err(format!("{}: not connected within {} s", socket.display(), limit.as_secs())),
         }
@@ -71,18 +85,22 @@ impl Vici {
         vici::success(&answer).map_err(Failure::Refused)
     }
 
-    /// Sends a command that is answered by events, and hands each to `row`.
+    /// Sends a command that is answered by events, and hands each to `row`, with what is told meanwhile, by its name and in its place.
     pub(super) async fn list(
         &mut self,
         command: &str,
+        message: &Builder,
         event: &str,
-        mut row: impl FnMut(&Section),
+        mut row: impl FnMut(&str, &Section),
     ) -> Result<(), Failure> {
         self.register(event).await?;
-        self.send(&vici::command(command, &Builder::default())).await?;
+        for (name, message) in self.take_told() {
+            row(&name, &message);
+        }
+        self.send(&vici::command(command, message)).await?;
         for _ in 0..LISTED_MAX {
-            match self.answer().await? {
-                Packet::Event { name, message } if name == event => row(&message),
+            match self.next().await? {
+                Packet::Event { name, message } => row(&name, &message),
                 Packet::Response(_) => {
                     self.send(&vici::unregister(event)).await?;
                     return match self.answer().await? {
@@ -108,7 +126,31 @@ impl Vici {
 
     /// Waits for something to be told, however long that takes. Cancel-safe.
     pub(super) async fn told(&mut self) -> Result<(), Failure> {
-        self.packet().await.map(drop)
+        match self.packet().await? {
+            Packet::Event { name, message } => {
+                self.keep(name, message);
+                Ok(())
+            }
+            other => Err(out_of_place(&other)),
+        }
+    }
+
+    /// Whether something was told that nobody has taken.
+    pub(super) fn has_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// What was told, by its name. Where something was left out, the last is of no name that there is.
+    pub(super) fn take_told(&mut self) -> Vec<(String, Section)> {
+        std::mem::take(&mut self.told)
+    }
+
+    fn keep(&mut self, name: String, message: Section) {
+        match self.told.len() {
+            ..TOLD_MAX => self.told.push((name, message)),
+            TOLD_MAX => self.told.push((String::new(), Section::default())),
+            _ => {}
+        }
     }
 
     async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -118,7 +160,17 @@ impl Vici {
         }
     }
 
+    /// The answer to what was sent last. What is told before it is kept.
     async fn answer(&mut self) -> Result<Packet, Failure> {
+        loop {
+            match self.next().await? {
+                Packet::Event { name, message } => self.keep(name, message),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Packet, Failure> {
         match timeout(self.limit, self.packet()).await {
             Ok(packet) => packet,
             Err(_) => Err(self.late()),
@@ -217,10 +269,48 @@ mod tests {
         let said = framed(&[b"\x05", event, event, b"\x01", b"\x05"]);
         let (_directory, mut vici) = connected(&said, 1_000, false).await;
         let mut rows = 0;
-        vici.list("list-sas", "list-sa", |row| rows += usize::from(row.value("a") == Some("b")))
+        let none = Builder::default();
+        vici.list("list-sas", &none, "list-sa", |_, row| rows += usize::from(row.value("a") == Some("b")))
             .await
             .unwrap();
         assert_eq!(rows, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_kept_in_its_place_among_answers_and_rows() {
+        let told = |which: u8| [b"\x07\x01e\x03\x01n\x00\x01", &[b'0' + which][..]].concat();
+        let row = b"\x07\x07list-sa\x03\x01n\x00\x01r";
+        let packets: [&[u8]; 9] = [
+            &told(1),
+            b"\x01\x03\x07success\x00\x03yes",
+            &told(2),
+            b"\x05",
+            row,
+            &told(3),
+            row,
+            b"\x01",
+            b"\x05",
+        ];
+        let (_directory, mut vici) = connected(&framed(&packets), 1_000, false).await;
+        vici.have_done("load-conn", &Builder::default()).await.unwrap();
+        assert!(vici.has_told());
+        let mut all = String::new();
+        let none = Builder::default();
+        vici.list("list-sas", &none, "list-sa", |_, message| all += message.value("n").unwrap())
+            .await
+            .unwrap();
+        assert_eq!(all, "12r3r");
+        assert!(!vici.has_told());
+    }
+
+    #[tokio::test]
+    async fn what_is_told_and_not_taken_is_bounded_and_known_to_be_incomplete() {
+        let (_directory, mut vici) = connected(b"", 1, false).await;
+        for _ in 0..TOLD_MAX + 10 {
+            vici.keep("e".into(), Section::default());
+        }
+        let told = vici.take_told();
+        assert_eq!((told.len(), told[TOLD_MAX].0.as_str()), (TOLD_MAX + 1, ""));
     }
 
     #[tokio::test]

@@ -29,8 +29,10 @@ const RETRY_MS: u64 = 3_000;
 /// Where both ends would initiate, the one with the higher address lets the other go first: long enough for one try more, which the first
 /// needs where this end did not know the connection yet.
 const POLITE_MS: u64 = 8_000;
-/// Steps of one turn: the IKE daemon has other work, too. Before each turn it lists all that it has, which takes it longer than many steps
-/// where there are thousands of connections.
+/// Two children for the same are one too many when both are there for so long: it is none that just comes in the place of another.
+const DOUBLE_MS: u64 = 15_000;
+/// Steps of one turn: the IKE daemon has other work, too. After loads its IKE SAs are listed, which takes it longer than many steps where
+/// there are thousands of connections.
 const STEPS_MAX: usize = 512;
 
 /// A step to take.
@@ -143,6 +145,8 @@ struct Entry {
     initiated: u32,
     initiate_not_before: Millis,
     is_up: bool,
+    /// There are more children than it takes, since then.
+    is_double_since: Option<Millis>,
     /// Children that others are to be had for.
     outdated: BTreeMap<u32, Outdated>,
     /// That of the children that are made from now on.
@@ -334,6 +338,7 @@ impl Entry {
             initiated: 0,
             initiate_not_before: now,
             is_up: false,
+            is_double_since: None,
             outdated: BTreeMap::new(),
             // Another than that of an earlier daemon, most likely.
             generation: (now.0 / 1_000) as u32,
@@ -400,11 +405,34 @@ impl Entry {
             self.initiate_not_before = first_try(now, connection);
             let name = &connection.name;
             steps.extend(self.outdated.keys().map(|id| Step::Terminate { name: name.clone(), id: *id }));
+            let double = self.double(now, connection, has);
+            steps.extend(double.into_iter().map(|id| Step::Terminate { name: name.clone(), id }));
         } else if now >= self.initiate_not_before && !there.negotiating.contains(connection.name.as_str()) {
             self.initiated = self.initiated.saturating_add(1);
             self.initiate_not_before = now.after(wait(self.initiated).max(RETRY_MS));
             let name = &connection.name;
             steps.extend(missing.into_iter().map(|child| Step::Initiate { name: name.clone(), child }));
+        }
+    }
+
+    /// Children that another of the same is there for, by number: both ends had one made at the same time. Each takes an entry of a NIC.
+    /// One of the ends takes them out, that which initiates first, and leaves the newest.
+    fn double(&mut self, now: Millis, connection: &Connection, has: &[&ChildSa]) -> Vec<u32> {
+        let mut newest: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut double = Vec::new();
+        for child in has.iter().filter(|child| !self.outdated.contains_key(&child.id)) {
+            let other = newest.get(&*child.child).copied();
+            double.extend(other.map(|other| other.min(child.id)));
+            newest.insert(&child.child, other.unwrap_or_default().max(child.id));
+        }
+        if double.is_empty() {
+            self.is_double_since = None;
+        }
+        let since = (!double.is_empty()).then(|| *self.is_double_since.get_or_insert(now));
+        let is_first = has.iter().any(|child| child.local.is_some_and(|local| local < connection.remote));
+        match since {
+            Some(since) if is_first && now >= since.after(DOUBLE_MS) => double,
+            _ => Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Host, Offload, TunnelRow, wanted};
+use alloc::vec;
 
 fn want(tunnels: &[&[(&str, &str)]]) -> Wanted {
     let rows = tunnels.iter().enumerate().map(|(number, options)| {
@@ -318,4 +319,29 @@ fn what_is_under_way_between_two_ends_may_be_that_of_any_connection_which_the_pe
     there.established.insert(named("geneve-3-"));
     there.share_beside(&wanted);
     assert_eq!(there.established, [named("geneve-3-")].into(), "with another key it is another's");
+}
+
+#[test]
+fn of_two_children_for_the_same_the_older_goes_by_the_word_of_the_end_that_initiates_first() {
+    for (local, expected) in [([192, 0, 2, 1], vec!["terminate"; 2]), ([192, 0, 2, 3], vec![])] {
+        let (mut daemon, mut reconciler) =
+            (Daemon { peer_answers: true, ..Daemon::default() }, Reconciler::default());
+        let wanted = want(&[&[("psk", "x"), ("remote_ip", "192.0.2.2")]]);
+        daemon.settle(&mut reconciler, POLITE_MS, &wanted);
+        daemon.settle(&mut reconciler, 2 * POLITE_MS, &wanted);
+        let first = daemon.there.children.clone();
+        // The peer had some made at the same time.
+        daemon
+            .there
+            .children
+            .extend(first.iter().map(|child| ChildSa { id: child.id + 10, ..child.clone() }));
+        daemon.there.children.iter_mut().for_each(|child| child.local = Some(local.into()));
+        let begin = 3 * POLITE_MS;
+        assert_eq!(daemon.settle(&mut reconciler, begin, &wanted), []);
+        assert_eq!(daemon.settle(&mut reconciler, begin + DOUBLE_MS - 1, &wanted), []);
+        assert_eq!(words(&daemon.settle(&mut reconciler, begin + DOUBLE_MS, &wanted)), expected);
+        let left = daemon.there.children.iter().filter(|child| child.id > 10).count();
+        assert_eq!((left, daemon.there.children.len()), (2, 4 - expected.len()), "the newest stay");
+        assert_eq!(states(&reconciler), [State::Up]);
+    }
 }

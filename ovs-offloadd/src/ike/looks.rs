@@ -107,7 +107,9 @@ impl Pause {
     /// After a turn that was thought over for so long.
     pub(super) fn after(after: After, thought: Duration) -> Self {
         let (again, rests) = match after {
-            After::Loads | After::Steps => (SOON, 1),
+            // Until children are negotiated, packets may be lost.
+            After::Loads => (Duration::ZERO, 1),
+            After::Steps => (SOON, 1),
             After::Waits => (WHILE_UNSETTLED, 1),
             After::Settled => (WHILE_SETTLED, REST_WHILE_SETTLED),
         };

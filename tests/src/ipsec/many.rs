@@ -215,18 +215,18 @@ fn kib_each(before: u64, after: u64, tunnels: usize) -> f64 {
     after.saturating_sub(before) as f64 / tunnels as f64
 }
 
-/// The share of a processor that the daemon has, and prints charon's, while nothing happens: what is looked at from time to time.
-fn steady(cpu: impl Fn() -> Outcome<[Duration; 2]>) -> Outcome<f64> {
+/// The share of a processor that whoever drives charon has, and prints charon's, while nothing happens: what is looked at from time to time.
+fn steady(driver: &str, cpu: impl Fn() -> Outcome<[Duration; 2]>) -> Outcome<f64> {
     let (begin, before) = (Instant::now(), cpu()?);
     thread::sleep(STEADY);
     let (over, after) = (begin.elapsed(), cpu()?);
-    let [daemon, charon] = [0, 1].map(|at| (after[at] - before[at]).as_secs_f64() / over.as_secs_f64());
+    let [shares, charon] = [0, 1].map(|at| (after[at] - before[at]).as_secs_f64() / over.as_secs_f64());
     println!(
-        "    of a processor, while nothing happens: the daemon {:.1} %, charon {:.1} %",
-        daemon * 100.0,
+        "    of a processor, while nothing happens: {driver} {:.1} %, charon {:.1} %",
+        shares * 100.0,
         charon * 100.0
     );
-    Ok(daemon)
+    Ok(shares)
 }
 
 const SIDE: &str = "driven by the daemon";
@@ -270,7 +270,7 @@ fn driven(lab: &mut Lab, tunnels: usize) -> Outcome<Rate> {
             (cpu_after[at] - cpu_before[at]).as_secs_f64(),
         );
     }
-    let [each, steady] = [kib_each(memory_before[0], memory_after[0], tunnels), steady(cpu)?];
+    let [each, steady] = [kib_each(memory_before[0], memory_after[0], tunnels), steady("the daemon", cpu)?];
     ensure!(each < KIB_EACH, "the daemon has {each:.1} KiB more for each tunnel");
     ensure!(steady < SHARE, "the daemon has {:.1} % of a processor while nothing happens", steady * 100.0);
     let began = Instant::now();
@@ -347,7 +347,7 @@ fn monitored(lab: &mut Lab, tunnels: usize) -> Outcome<Rate> {
     let monitor = StarterMonitor::start(lab, &scene.left, &scene.ovs, CHARON)?;
     let (before, cpu_before) = (monitor.memory_kib()?, monitor.cpu_time()?);
     scene.mark()?;
-    let _packets = Packets::start(&scene.left, tunnels)?;
+    let packets = Packets::start(&scene.left, tunnels)?;
     let rate = scene.come_up(OTHER)?;
     rate.print(OTHER, tunnels);
     let (after, cpu_after) = (monitor.memory_kib()?, monitor.cpu_time()?);
@@ -362,6 +362,8 @@ fn monitored(lab: &mut Lab, tunnels: usize) -> Outcome<Rate> {
     if rate.up == 0 {
         return Err(Failure::new(format!("none came up: {}", monitor.said())));
     }
+    drop(packets);
+    steady("it and the starter", || monitor.cpu_time())?;
     Ok(rate)
 }
 

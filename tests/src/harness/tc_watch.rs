@@ -2,22 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netlink_wire::{Control, Errno, Message, Messages, Seq};
 use ovs_offloadd::io::netlink::{DATAGRAM_BYTES_MAX, Protocol, Received, Socket};
 use tc_flower::action::{ActionKind, PeditHeader};
 use tc_flower::{Change, FilterAddress, FilterFlags, FilterReport, TcEvent, request};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Failure, Outcome, run};
 
 /// Holds the notifications of some ten thousand changes.
 const BUFFER: usize = 256 << 20;
-/// How often the watching thread looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(50);
 /// `NLM_F_CREATE` of linux/netlink.h.
 const NLM_F_CREATE: u16 = 0x400;
 
@@ -71,11 +69,15 @@ struct Record {
     unreadable: u64,
 }
 
+/// Answered once everything is noted that the kernel had told before it was asked.
+type Question = std::sync::mpsc::Sender<()>;
+
 /// A thread that hears all notifications from when it was made.
 #[derive(Debug)]
 pub struct TcWatch {
     record: Arc<Mutex<Record>>,
-    ended: Arc<AtomicBool>,
+    /// The thread ends with it.
+    questions: Option<UnboundedSender<Question>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -84,19 +86,20 @@ impl TcWatch {
     /// there count as made by whoever changes them.
     pub fn start() -> Outcome<Self> {
         let record = Arc::new(Mutex::new(Record::default()));
-        let ended = Arc::new(AtomicBool::new(false));
+        let (questions, asked) = unbounded_channel();
         let (told, is_ready) = std::sync::mpsc::channel();
-        let (shared, end) = (Arc::clone(&record), Arc::clone(&ended));
+        let shared = Arc::clone(&record);
         let thread = thread::spawn(move || {
-            let _ = told.send(watch(&shared, &end, &told).map_err(|error| error.to_string()));
+            let _ = told.send(watch(&shared, asked, &told).map_err(|error| error.to_string()));
         });
         let ready = is_ready.recv().map_err(|_| Failure::new("the watching thread ended"))?;
         ready.map_err(Failure::new)?;
-        Ok(Self { record, ended, thread: Some(thread) })
+        Ok(Self { record, questions: Some(questions), thread: Some(thread) })
     }
 
-    /// The changes of which `pick` is true, and a failure when a notification was lost or not readable.
+    /// The changes so far of which `pick` is true, and a failure when a notification was lost or not readable.
     pub fn changes(&self, pick: impl Fn(&Seen) -> bool) -> Outcome<Vec<Seen>> {
+        self.hear_all()?;
         let record = self.record();
         crate::ensure!(
             record.overruns == 0 && record.unreadable == 0,
@@ -107,8 +110,10 @@ impl TcWatch {
         Ok(record.seen.iter().filter(|seen| pick(seen)).cloned().collect())
     }
 
-    /// How many changes there were.
+    /// How many changes there were so far.
     pub fn len(&self) -> usize {
+        // A thread that has ended is told of by whoever asks for the changes.
+        let _ = self.hear_all();
         self.record().seen.len()
     }
 
@@ -153,14 +158,28 @@ impl TcWatch {
         Ok(out_of_order)
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until everything is noted that the kernel has told by now. It tells of a change before it answers who asked
+    /// for it: whoever has seen that a change was made finds it here.
+    fn hear_all(&self) -> Outcome {
+        let ended = || Failure::new("the witness of TC has ended");
+        let (answer, is_answered) = std::sync::mpsc::channel();
+        let questions = self.questions.as_ref().ok_or_else(ended)?;
+        questions.send(answer).map_err(|_| ended())?;
+        is_answered.recv().map_err(|_| ended())
     }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        locked(&self.record)
+    }
+}
+
+fn locked(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for TcWatch {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        drop(self.questions.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -169,7 +188,11 @@ impl Drop for TcWatch {
 
 type Told = std::sync::mpsc::Sender<Result<(), String>>;
 
-fn watch(record: &Mutex<Record>, ended: &AtomicBool, told: &Told) -> std::io::Result<()> {
+fn watch(
+    record: &Mutex<Record>,
+    mut questions: UnboundedReceiver<Question>,
+    told: &Told,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let socket = Socket::open(Protocol::Route, BUFFER)?;
@@ -177,22 +200,34 @@ fn watch(record: &Mutex<Record>, ended: &AtomicBool, told: &Told) -> std::io::Re
         // Who waits for it is there, or has given up on this thread.
         let _ = told.send(Ok(()));
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        while !ended.load(Ordering::Relaxed) {
-            let Ok(received) = tokio::time::timeout(LOOK, socket.receive(&mut buffer)).await else {
-                continue;
-            };
-            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            match received? {
-                Received::Bytes(length) => record.take(&buffer[..length]),
-                Received::Overrun => record.overruns += 1,
-                Received::Nothing => {}
+        loop {
+            tokio::select! {
+                received = socket.receive(&mut buffer) => locked(record).hear(&received?, &buffer),
+                question = questions.recv() => {
+                    let Some(answer) = question else { return Ok(()) };
+                    loop {
+                        match socket.try_receive(&mut buffer)? {
+                            Received::Nothing => break,
+                            received => locked(record).hear(&received, &buffer),
+                        }
+                    }
+                    // Who has asked is there, or has given up.
+                    let _ = answer.send(());
+                }
             }
         }
-        Ok(())
     })
 }
 
 impl Record {
+    fn hear(&mut self, received: &Received, buffer: &[u8]) {
+        match received {
+            Received::Bytes(length) => self.take(&buffer[..*length]),
+            Received::Overrun => self.overruns += 1,
+            Received::Nothing => {}
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         for message in Messages::new(bytes) {
             let event = message.and_then(|message| Ok((message.header, TcEvent::decode(&message)?)));

@@ -34,6 +34,9 @@ const SOCKET_BUFFER: usize = 16 << 20;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 /// How often the receiver looks whether it is to end, and prints its count.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// Times [`REPORT_EVERY`] without a packet until none is taken to be on its way any more: a host with little time may let one
+/// lie in a queue for longer than once.
+const QUIET_FOR: u32 = 4;
 
 const USAGE: &str =
     "usage: lab-tests traffic send    --to ADDRESS:PORT [--from-port P] [--flows N] [--count PER_FLOW]
@@ -337,9 +340,11 @@ fn receive(bind: SocketAddr, answers: bool) -> io::Result<()> {
     let mut packet = [0; DATAGRAM_MAX];
     let mut reported = Instant::now();
     let (mut last, mut silence) = (None::<Instant>, Duration::ZERO);
+    let mut quiet = 0;
     loop {
         match socket.recv_from(&mut packet) {
             Ok((length, from)) => {
+                quiet = 0;
                 let now = Instant::now();
                 silence = silence.max(last.replace(now).map_or(Duration::ZERO, |last| now - last));
                 tally.take(&packet[..length]);
@@ -349,8 +354,8 @@ fn receive(bind: SocketAddr, answers: bool) -> io::Result<()> {
                 }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                // Nothing is on its way within one report: only now may it end.
-                if ended.load(Ordering::Relaxed) {
+                quiet += 1;
+                if quiet >= QUIET_FOR && ended.load(Ordering::Relaxed) {
                     break;
                 }
             }

@@ -13,7 +13,7 @@ use super::{Failure, Lab, Outcome, Ovs, output, run, wait_until};
 /// The longest the daemon may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The longest it may take to end after a signal.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// An ovs-offloadd beside one Open vSwitch, ended when dropped.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use super::{Lab, Outcome, run, wait_until};
 /// The longest it may take until it listens.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The longest it may take to end after a signal.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// An ovs-offload-guard, ended when dropped.
 #[derive(Debug)]

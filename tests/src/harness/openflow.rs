@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Failure, Outcome, Ovs, ensure};
 
-const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const HELLO: u8 = 0;
 const ERROR: u8 = 1;
 const ECHO_REQUEST: u8 = 2;

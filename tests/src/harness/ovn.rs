@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Lab, Outcome, Ovs, output, run, wait_until};
 
 /// The longest a killed process may take to be gone.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Both databases, northd, and the ovn-controllers that joined; stopped when dropped.
 #[derive(Debug)]

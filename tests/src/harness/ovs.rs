@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Failure, Lab, Netns, Outcome, output, run, wait_until};
 
 /// The longest a daemon may take to end after a signal.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// An ovsdb-server and an ovs-vswitchd with their own run directory, stopped when dropped if they were started here.
 #[derive(Debug)]
@@ -104,13 +104,13 @@ impl Ovs {
 
     /// `ovs-vsctl ARGUMENTS`, waiting for ovs-vswitchd to have done it.
     pub fn vsctl(&self, arguments: &[&str]) -> Outcome<String> {
-        output(self.command("ovs-vsctl").arg("--timeout=20").args(arguments))
+        output(self.command("ovs-vsctl").arg("--timeout=60").args(arguments))
     }
 
     /// `ovs-ofctl ARGUMENTS`, tried again where ovs-vswitchd closed the connection before a word was said: 3.1 does so
     /// on a busy machine.
     pub fn ofctl(&self, arguments: &[&str]) -> Outcome<String> {
-        let once = || output(self.command("ovs-ofctl").arg("--timeout=20").args(arguments));
+        let once = || output(self.command("ovs-ofctl").arg("--timeout=60").args(arguments));
         match once() {
             Err(failure) if failure.to_string().contains("failed to connect to socket") => once(),
             result => result,
@@ -119,7 +119,7 @@ impl Ovs {
 
     /// `ovs-appctl ARGUMENTS`, to ovs-vswitchd.
     pub fn appctl(&self, arguments: &[&str]) -> Outcome<String> {
-        output(self.command("ovs-appctl").arg("--timeout=20").args(arguments))
+        output(self.command("ovs-appctl").arg("--timeout=60").args(arguments))
     }
 
     /// The datapath's flows with their keys, `dpctl/dump-flows -m`, of one type: `tc`, `ovs` or `offloaded`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Failure, Netns, Outcome, output, wait_until};
 
 /// The longest a receiver may take until its socket is bound.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a sender is to send.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use ovs_offloadd::doctor::complaints::COMPLAINTS;
 use serde_json::Value;
 
 /// The longest Open vSwitch and the kernel of an emulated guest may take until a change shows.
-const SHOWS_WITHIN: Duration = Duration::from_secs(30);
+const SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What doctor found: the ids, each with what it is about.
 pub(super) type Found = BTreeSet<(String, String)>;
@@ -79,12 +79,15 @@ pub(super) struct Doctor<'a> {
 }
 
 impl<'a> Doctor<'a> {
-    /// Looks at a topology that nothing is wrong with: no error, and no warning but what is true of the guest's kernel.
+    /// Waits until nothing is found wrong with a topology: no error, and no warning but what is true of the guest's kernel.
     pub(super) fn of_healthy(ovs: &'a Ovs) -> Outcome<Self> {
-        let says = Says::now(ovs, &[])?;
-        let before = says.found();
-        let skb_ext = before.iter().filter(|(id, _)| id == "kernel-no-skb-ext").count() as u64;
-        ensure!(says.counts() == (Some(0), Some(skb_ext)), "a healthy topology is said to have {before:?}");
+        let before = wait_for("a healthy topology is found to be one", SHOWS_WITHIN, || {
+            let says = Says::now(ovs, &[])?;
+            let found = says.found();
+            let skb_ext = found.iter().filter(|(id, _)| id == "kernel-no-skb-ext").count() as u64;
+            ensure!(says.counts() == (Some(0), Some(skb_ext)), "it is said to have {found:?}");
+            Ok(Some(found))
+        })?;
         Ok(Self { ovs, before })
     }
 
@@ -95,9 +98,20 @@ impl<'a> Doctor<'a> {
 
     /// The same, with arguments.
     pub(super) fn names_with(&self, arguments: &[&str], expected: &[(&str, &str)]) -> Outcome<Says> {
+        self.names_after(|| Ok(()), arguments, expected)
+    }
+
+    /// The same, with what is done before each look.
+    pub(super) fn names_after(
+        &self,
+        first: impl Fn() -> Outcome,
+        arguments: &[&str],
+        expected: &[(&str, &str)],
+    ) -> Outcome<Says> {
         let expected: Found =
             expected.iter().map(|(id, names)| ((*id).to_owned(), (*names).to_owned())).collect();
         wait_for(&format!("doctor names {expected:?}"), SHOWS_WITHIN, || {
+            first()?;
             let says = Says::now(self.ovs, arguments)?;
             let new: Found = says.found().difference(&self.before).cloned().collect();
             match new == expected {

@@ -126,12 +126,13 @@ impl Scene {
         Ok(self.json(&["status"])?["declared"][0].clone())
     }
 
-    /// What a look at the NIC said that did not make it as declared.
-    fn refused(&self) -> Outcome<Value> {
-        wait_for("the NIC is said not to be as declared", WITHIN, || {
+    /// A look at the NIC did not make it as declared, and said something in which all of these words are.
+    fn is_refused(&self, words: &[&str]) -> Outcome {
+        wait_for("the NIC is said not to be as declared, and why", WITHIN, || {
             let look = self.last_look()?;
-            if look["reached"] == false {
-                return Ok(Some(look));
+            let why = look["sentence"].as_str().unwrap_or_default();
+            if look["reached"] == false && words.iter().all(|word| why.contains(word)) {
+                return Ok(Some(()));
             }
             Err(Failure::new(format!("{look}\n{}", self.systemd.log(UNIT)?)))
         })
@@ -199,11 +200,10 @@ pub(super) fn the_packaged_unit_and_its_drop_in_give_the_daemon_what_it_needs_an
         ("/sys/bus", false),
         ("/run/openvswitch", true),
     ])?;
-    let look = scene.refused()?;
-    let why = look["sentence"].as_str().unwrap_or_default();
-    let names_the_cause = why.starts_with("left as it was: set the number of VFs to 2: ")
-        && why.contains("/sriov_numvfs: Read-only file system");
-    ensure!(names_the_cause, "it says {look}");
+    scene.is_refused(&[
+        "left as it was: set the number of VFs to 2: ",
+        "/sriov_numvfs: Read-only file system",
+    ])?;
     let vfs = format!("{}/sriov_numvfs", scene.nic.device());
     // It is tried again now and then, and each time undone.
     wait_until("the NIC is as it was", WITHIN, || {
@@ -218,7 +218,8 @@ pub(super) fn the_packaged_unit_and_its_drop_in_give_the_daemon_what_it_needs_an
     scene.is_as_declared()?;
     scene.steers()?;
     systemd.ctl("reload", UNIT)?;
-    ensure!(systemd.log(UNIT)?.contains("configuration read"), "a reload is not heard of");
+    // What a service says comes to the journal by itself.
+    wait_until("a reload is heard of", WITHIN, || Ok(systemd.log(UNIT)?.contains("configuration read")))?;
     scene.is_as_declared()?;
 
     // Without the drop-in what is there goes on.

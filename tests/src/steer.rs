@@ -79,6 +79,8 @@ const FAST: u16 = 7001;
 const SLOW: u16 = 7003;
 /// What the fast flow sends: 6.6 Mbit/s.
 const FAST_PER_S: u64 = 600;
+/// Packets of what is sent until it is stopped: more than any test has time for.
+const UNTIL_STOPPED: u64 = 1_000_000;
 /// The longest an emulated guest may take until a flow is where it belongs.
 const PLACED_WITHIN: Duration = Duration::from_secs(40);
 /// The NIC of the demo topology that Open vSwitch is on.
@@ -128,7 +130,7 @@ impl Traffic {
     fn fast(demo: &Demo<'_>) -> Outcome<Self> {
         let stream = Stream {
             from_port: 10_001,
-            count: 300 * FAST_PER_S,
+            count: UNTIL_STOPPED,
             rate_per_s: FAST_PER_S,
             payload_bytes: 1400,
             ..Stream::default()

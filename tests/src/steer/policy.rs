@@ -5,7 +5,9 @@ use lab_tests::harness::{
 };
 use serde_json::Value;
 
-use super::{FAST, FAST_PER_S, PLACED_WITHIN, Traffic, flow_to, in_hardware, set_rule, ufid, version};
+use super::{
+    FAST, FAST_PER_S, PLACED_WITHIN, Traffic, UNTIL_STOPPED, flow_to, in_hardware, set_rule, ufid, version,
+};
 
 /// UDP port of the second fast flow.
 const OTHER: u16 = 7005;
@@ -55,7 +57,7 @@ pub(super) fn a_rule_keeps_a_flow_in_software_and_its_reload_moves_just_that_flo
     }
     let stream = |from_port| Stream {
         from_port,
-        count: 300 * FAST_PER_S,
+        count: UNTIL_STOPPED,
         rate_per_s: FAST_PER_S / 2,
         payload_bytes: 1400,
         ..Stream::default()

@@ -64,13 +64,19 @@ pub(super) fn a_bond_of_one_card_forwards_by_the_uplink_it_transmits_on(_: &mut 
     tc(&format!("{REDIRECT} bond0"))?;
     let vf = PacketSocket::open("sn0v0")?;
     let [first, second] = [PacketSocket::open("sn1p0")?, PacketSocket::open("sn3p0")?];
-    vf.send(&frame().encode(0))?;
-    receive(&first, 1)?;
+    // A bond has its active member before it tells the NIC.
+    let leaves_by = |remote: &PacketSocket| {
+        wait_until("what the VF sends leaves by the active one", SHOWS_WITHIN, || {
+            vf.send(&frame().encode(0))?;
+            receive(remote, 1)?;
+            Ok(true)
+        })
+    };
+    leaves_by(&first)?;
     receive(&second, 0)?;
     card.nics[0].set("link", "0")?;
     card.is_active("sn2p0")?;
-    vf.send(&frame().encode(0))?;
-    receive(&second, 1)?;
+    leaves_by(&second)?;
     // A rule to an uplink is one to the bond.
     tc("filter delete dev sn0pf0vf0 ingress")?;
     tc(&format!("{REDIRECT} sn0p0"))?;
@@ -80,8 +86,7 @@ pub(super) fn a_bond_of_one_card_forwards_by_the_uplink_it_transmits_on(_: &mut 
     wait_until("the first has carrier", SHOWS_WITHIN, || Ok(attribute("sn0p0", "carrier")? == "1"))?;
     words("ip", "link set bond0 type bond active_slave sn0p0")?;
     card.is_active("sn0p0")?;
-    vf.send(&frame().encode(0))?;
-    receive(&first, 1)?;
+    leaves_by(&first)?;
 
     for uplink in ["sn0p0", "sn2p0"] {
         tc(&format!("qdisc add dev {uplink} ingress_block 22 clsact"))?;

@@ -9,7 +9,7 @@ use crate::io::conntrack;
 use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a connection may take into hardware, or out of it.
-pub(super) const MOVES_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const MOVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// What answers a frame: the same with all that says from where to where turned round.
 pub(super) fn answer(frame: &Frame) -> Frame {

@@ -11,7 +11,7 @@ use crate::harness::{Failure, Lab, Netns, Outcome, Simnic, ensure, run, wait_unt
 use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a change of link or of a namespace may take to show.
-pub(super) const SHOWS_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) fn attribute(device: &str, name: &str) -> Outcome<String> {
     Ok(fs::read_to_string(format!("/sys/class/net/{device}/{name}"))?.trim().to_owned())

@@ -6,11 +6,13 @@ use std::fs;
 use std::time::Duration;
 
 use super::frame::MARK;
-use crate::harness::{Failure, Outcome, Simnic, ensure, run};
+use crate::harness::{Failure, Outcome, Simnic, ensure, run, wait_until};
 use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a frame may take from one end to the other.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+/// The longest that the kernel may take to begin to send by a device whose carrier has come.
+const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 /// How long a capture goes on listening for what should not come.
 const SILENCE: Duration = Duration::from_millis(30);
 
@@ -101,12 +103,21 @@ impl Drop for Software {
     }
 }
 
-/// Brings devices up that say nothing of their own: no IPv6, so no router solicitation and no MLD.
+/// Brings devices up that say nothing of their own: no IPv6, so no router solicitation and no MLD. Where there is carrier,
+/// packets can be sent when this returns: of a carrier that comes later than the device is up the kernel's work queue
+/// tells (`linkwatch_do_dev`), and until then what is sent is dropped.
 pub(crate) fn up(devices: &[String]) -> Outcome {
     for device in devices {
         fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1")?;
     }
-    batch("ip", devices.iter().map(|device| format!("link set {device} up")))
+    batch("ip", devices.iter().map(|device| format!("link set {device} up")))?;
+    for device in devices {
+        wait_until(&format!("{device} sends"), BEGINS_WITHIN, || {
+            let read = |name: &str| fs::read_to_string(format!("/sys/class/net/{device}/{name}"));
+            Ok(read("carrier")?.trim() == "0" || ["up", "unknown"].contains(&read("operstate")?.trim()))
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs commands of `ip` or `tc` in one process; a process costs much in a guest without KVM.
@@ -156,6 +167,18 @@ pub(super) fn receive(socket: &PacketSocket, count: usize) -> Outcome<Vec<Vec<u8
     }
     ensure!(frames.len() == count, "{} of {count} frames arrived", frames.len());
     Ok(frames)
+}
+
+/// The test frame that has `id` in its payload, whatever comes before it.
+pub(super) fn receive_id(socket: &PacketSocket, id: usize) -> Outcome<Vec<u8>> {
+    let wanted = [MARK, format!("{id:05}").as_bytes()].concat();
+    loop {
+        let frame = socket.receive(ARRIVES_WITHIN)?;
+        let frame = frame.ok_or_else(|| Failure::new(format!("frame {id} did not arrive")))?;
+        if frame.windows(wanted.len()).any(|window| window == wanted) {
+            return Ok(frame);
+        }
+    }
 }
 
 fn is_marked(frame: &[u8]) -> bool {

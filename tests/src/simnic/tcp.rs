@@ -13,7 +13,7 @@ use super::rig::{counter_of, tc};
 /// Bytes that are sent: enough for many TSO packets.
 const BYTES: usize = 4 << 20;
 /// How long either end waits for the other.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pattern() -> Vec<u8> {
     (0..BYTES).map(|index| u8::try_from(index % 251).unwrap_or_default()).collect()

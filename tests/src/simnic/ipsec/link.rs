@@ -10,7 +10,7 @@ use crate::simnic::functions::words;
 use crate::simnic::rig::hex;
 
 /// The longest that a packet may take.
-pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// Keys and salts of AES-GCM, of which SAs take the beginning.
 const KEY: [u8; 36] = *b"0123456789abcdefghijklmnopqrstuvwxyz";
 /// What pings carry, so that it would be found in a capture.

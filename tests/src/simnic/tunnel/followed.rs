@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::super::frame::{Frame, frame};
-use super::super::rig::{counter_of, hex, receive, tc, tc_refused, up};
+use super::super::rig::{counter_of, hex, receive, receive_id, tc, tc_refused, up};
 use super::rig::{FAR_MAC, TUNNELS, TunnelRig, V4, turned_round};
 use crate::harness::{Lab, Outcome, Simnic, ensure, run, wait_until};
 use crate::io::packet_socket::PacketSocket;
 
 /// The longest that a change may take until packets show it.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(10);
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(60);
 
 fn ip(words: &str) -> Outcome {
     run("ip", &words.split_whitespace().collect::<Vec<_>>()).map(drop)
@@ -88,9 +88,9 @@ pub(in super::super) fn what_a_tunnel_cannot_carry_or_does_not_know_goes_to_the_
     rig.rig.vf(0)?.send(&long)?;
     wait_until("the host has the long packet", FOLLOWED_WITHIN, || Ok(rig.slow()?.0 > before))?;
 
-    while rig.far.receive(Duration::from_millis(30))?.is_some() {}
+    // What the host makes of the long one may come first.
     rig.rig.vf(0)?.send(&frame().encode(1))?;
-    let good = turned_round(&receive(&rig.far, 1)?[0], [2, 0x73, 0x6e, 0, 0, 0]);
+    let good = turned_round(&receive_id(&rig.far, 1)?, [2, 0x73, 0x6e, 0, 0, 0]);
     let fix = |mut frame: Vec<u8>| {
         frame[24..26].fill(0);
         let sum = super::super::frame::checksum(&frame[14..34]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::tcp::transfer;
 use crate::harness::{Lab, Netns, Outcome, Simnic, ensure, run, wait_until};
 
-pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// A host: its NIC, its namespace, and the workload that has the VF.
 pub(super) struct Host {

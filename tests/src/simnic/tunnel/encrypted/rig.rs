@@ -9,7 +9,7 @@ use crate::simnic::ipsec::is_esp;
 use crate::simnic::rig::hex;
 
 /// The longest that packets may take, and what a change leads to.
-pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 /// What a ping of the tests carries beyond ICMP's header, in bytes.
 pub(super) const PAYLOAD: u64 = 300;
 
@@ -185,13 +185,19 @@ impl Ends {
 
     /// Frames that came from an end and nobody has looked at yet; each has to be ESP.
     pub(super) fn only_esp(&self, end: usize) -> Outcome<u64> {
-        let mut count = 0;
+        Ok(self.esp_and_reports(end)?.0)
+    }
+
+    /// The same, and how many reports of multicast listeners came, which a host sends when it likes.
+    pub(super) fn esp_and_reports(&self, end: usize) -> Outcome<(u64, u64)> {
+        let (mut count, mut reports) = (0, 0);
         while let Some(frame) = self.taps[end].receive(Duration::ZERO)? {
             let is_esp = is_esp(&frame);
             ensure!(is_esp || is_listener_report(&frame), "end {end} sent what is no ESP: {}", hex(&frame));
             count += u64::from(is_esp);
+            reports += u64::from(!is_esp);
         }
-        Ok(count)
+        Ok((count, reports))
     }
 
     /// The next frame from an end.

@@ -111,7 +111,7 @@ fn theirs(ovs: &Ovs) -> Outcome<Packets> {
 
 /// Flows in hardware say which OpenFlow rules they are of.
 fn flows_have_cookies(daemon: &Daemon) -> Outcome {
-    let ufid = wait_for("each flow in hardware has its cookies", SETTLES_WITHIN, || {
+    wait_for("each flow in hardware has its cookies", SETTLES_WITHIN, || {
         let flows = daemon.flows()?;
         let cookies = |flow: &serde_json::Value| -> Vec<(u64, String)> {
             let rules = flow["openflow"].as_array().cloned().unwrap_or_default();
@@ -129,10 +129,10 @@ fn flows_have_cookies(daemon: &Daemon) -> Outcome {
                 return Err(Failure::new(format!("no flow has {expected:?}: {flows:?}")));
             }
         }
-        let one = flows.iter().find(|flow| !cookies(flow).is_empty());
-        Ok(one.and_then(|flow| flow["ufid"].as_str().map(str::to_owned)))
-    })?;
-    let why = daemon.ctl(&["flow", "why", &ufid])?;
-    ensure!(why.contains(&format!("table 1 cookie {SHARED:#x}")), "`flow why` says:\n{why}");
-    Ok(())
+        let Some(one) = flows.iter().find(|flow| !cookies(flow).is_empty()) else { return Ok(None) };
+        // Open vSwitch may make it anew meanwhile, and its cookies are asked for again then.
+        let why = daemon.ctl(&["flow", "why", one["ufid"].as_str().unwrap_or_default()])?;
+        ensure!(why.contains(&format!("table 1 cookie {SHARED:#x}")), "`flow why` says:\n{why}");
+        Ok(Some(()))
+    })
 }

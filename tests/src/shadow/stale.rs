@@ -11,7 +11,7 @@ use super::scene::{
 
 const FLOWS: u16 = 4;
 /// A flush is noticed by the next reading, every 250 ms here; the rest is an emulated guest's.
-const FLUSH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
+const FLUSH_NOTICED_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bridge(
     lab: &mut Lab,
@@ -60,14 +60,15 @@ pub(super) fn nothing_is_stale_after_flushes_a_killed_vswitchd_and_a_deleted_bri
     wait_until("with the bridge, all rules are gone", SETTLES_WITHIN, || {
         let rules = super::scene::NIC.rules()?;
         if rules.is_empty() {
+            // The NIC is rid of a rule before TC is, and that before the daemon has heard so.
+            nothing_left()?;
+            let flows = daemon.json(&["status"])?["flows"]["hardware"].clone();
+            ensure!(flows == 0, "our tables still have {flows} flows in hardware");
             return Ok(true);
         }
         let there = ovs.appctl(&["dpctl/dump-flows", "-m"]).unwrap_or_else(|error| error.to_string());
         Err(Failure::new(format!("{rules}Open vSwitch has\n{there}we have {:?}", daemon.flows()?)))
     })?;
-    nothing_left()?;
-    let flows = daemon.json(&["status"])?["flows"]["hardware"].clone();
-    ensure!(flows == 0, "our tables still have {flows} flows in hardware");
     traffic.sender.stop()?;
     traffic.receiver.finish().map(drop)
 }

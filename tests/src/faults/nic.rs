@@ -143,8 +143,8 @@ pub(super) fn a_refusing_driver_is_quoted_and_asked_after_a_reload(lab: &mut Lab
         let into_hardware = |seen: &Seen| seen.ufid.ends_with(&ufid) && !seen.skip_hw;
         witness.changes(|seen| seen.change == Change::New && into_hardware(seen)).map(|asked| asked.len())
     };
+    wait_until("the witness has seen the attempt to place it", SETTLES_WITHIN, || Ok(asked()? > 0))?;
     let (before, seen) = (asked()?, traffic.receiver.so_far().packets);
-    ensure!(before > 0, "the witness saw no attempt to place {ufid}");
     wait_until("five hundred more packets have come", SETTLES_WITHIN, || {
         Ok(traffic.receiver.so_far().packets >= seen + 500)
     })?;
@@ -191,8 +191,12 @@ pub(super) fn no_more_rules_of_a_refused_shape_are_tried(lab: &mut Lab) -> Outco
             .changes(|seen| seen.change == Change::New && !seen.skip_hw && is_of_these(seen))
             .map(|asked| asked.len())
     };
-    let taught = asked(&refused(FIRST_FLOWS, PORT, &["driver", "shape"])?)?;
-    ensure!(taught >= 3, "the driver was asked {taught} times: too few to blame the shape");
+    let teachers = refused(FIRST_FLOWS, PORT, &["driver", "shape"])?;
+    // The witness has a thread of its own, and may hear of it later than the daemon.
+    let taught = wait_for("the driver was asked often enough to blame the shape", SETTLES_WITHIN, || {
+        let taught = asked(&teachers)?;
+        if taught >= 3 { Ok(Some(taught)) } else { Err(Failure::new(format!("{taught} times"))) }
+    })?;
     let others = Flows { from: FIRST + 100, count: OTHERS, to: PORT + 1 };
     others.one_megaflow_each(lab, &ovs, "NORMAL")?;
     traffic.push(others.start(&demo, 200)?);

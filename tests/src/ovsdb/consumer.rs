@@ -43,7 +43,8 @@ pub(crate) fn config(remote: Remote) -> Config {
 
 pub(crate) fn config_of(remote: Remote, monitor: Monitor) -> Config {
     Config {
-        probe_interval: Some(Duration::from_secs(2)),
+        // Longer than a server that has to share its processor is silent.
+        probe_interval: Some(Duration::from_secs(20)),
         backoff_min: Duration::from_millis(20),
         backoff_max: Duration::from_millis(200),
         ..Config::new(remote, monitor)

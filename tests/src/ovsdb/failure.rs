@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lab_tests::harness::{Failure, Lab, Outcome, ensure};
 use ovsdb_client::{
-    Clause, Client, Columns, Mutation, Mutator, RequestError, Tables, Transaction, TransactionError,
+    Clause, Client, Columns, Config, Mutation, Mutator, RequestError, Tables, Transaction, TransactionError,
 };
 use tokio::time::{sleep, timeout};
 
@@ -73,7 +73,8 @@ pub(crate) fn a_server_killed_in_the_middle_of_a_reply_costs_a_reconnection_and_
 pub(crate) fn a_server_that_stops_answering_is_noticed_and_comes_back(lab: &mut Lab) -> Outcome {
     let server = Server::start(lab)?;
     block_on(async {
-        let (client, mut watcher) = synchronised(config(server.remote())).await?;
+        let soon = Config { probe_interval: Some(Duration::from_secs(2)), ..config(server.remote()) };
+        let (client, mut watcher) = synchronised(soon).await?;
         server.signal("STOP")?;
         let begin = Instant::now();
         let why = until_lost(&mut watcher).await?;

@@ -16,7 +16,7 @@ use happenings::{EVENTS, Event, Scene};
 const SILENCE: Duration = Duration::from_secs(1);
 /// Open vSwitch looks through all of its flows every half second, later where that takes longer; OVN's own time and that
 /// of an emulated guest are in it too.
-const DENIED_WITHIN: Duration = Duration::from_secs(5);
+const DENIED_WITHIN: Duration = Duration::from_secs(15);
 /// Times that everything happens with the daemon, and as often without it.
 const ROUNDS: u32 = 3;
 /// Packets that may be lost with the daemon where without it some are lost too, beyond twice as many: those of half a second.

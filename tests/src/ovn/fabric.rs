@@ -316,7 +316,8 @@ impl Fabric {
         let receiver = Receiver::start(&two.pod, &to)?;
         let stream = Stream {
             to: &to,
-            count: 100_000,
+            // Until it is stopped, however long what happens to it takes.
+            count: 1_000_000,
             rate_per_s: RATE_PER_S,
             payload_bytes: 1200,
             ..Stream::default()

@@ -69,7 +69,7 @@ impl Busy {
         let stream = |to| Stream {
             to,
             from_port: 20_000 + 10 * number,
-            count: 100_000,
+            count: 1_000_000,
             rate_per_s: PER_S,
             payload_bytes: 1200,
             ..Stream::default()
@@ -211,7 +211,10 @@ pub(super) fn what_each_cni_plugs_is_known_and_carried_in_hardware_and_nothing_o
         }
         in_hardware(&fabric, &busy)?;
         for pod in &busy {
-            ensure_known(host, &pod.pod)?;
+            // A flow may be made anew just then, and is on its way to hardware again.
+            wait_until(&format!("{} is known", pod.pod.request.workload()), DONE_WITHIN, || {
+                ensure_known(host, &pod.pod).map(|()| true)
+            })?;
         }
         fabric.agree()?;
         let mut senders = Vec::new();

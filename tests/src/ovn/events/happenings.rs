@@ -109,8 +109,8 @@ impl<'a> Scene<'a> {
 }
 
 fn restarts(scene: &Scene, stream: &Stream) -> Outcome<Duration> {
-    // By itself a new ovn-controller takes all OpenFlow flows away and makes them anew.
-    let wait = ["set", "Open_vSwitch", ".", "external_ids:ovn-ofctrl-wait-before-clear=8000"];
+    // By itself a new ovn-controller takes all OpenFlow flows away and makes them anew. It has to know the new ones by then.
+    let wait = ["set", "Open_vSwitch", ".", "external_ids:ovn-ofctrl-wait-before-clear=20000"];
     scene.vsctl(HV1, &wait)?;
     let fabric = &*scene.fabric;
     fabric.ovn.kill_controller("hv1")?;

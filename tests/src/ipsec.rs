@@ -142,11 +142,17 @@ fn security_associations_are_shown_as_the_kernel_has_them(lab: &mut Lab) -> Outc
     ovs.vsctl(&[&tunnel[..], &["type=geneve", &format!("options:remote_ip={THERE}")]].concat())?;
     let daemon = Daemon::start(lab, &ovs, "mode = \"observe\"\n")?;
     link.peer.run(&["ping", "-c", "5", "-i", "0.2", "-W", "5", HERE])?;
-    let out = wait_for("the security association to the peer is shown with its tunnel", DONE_WITHIN, || {
-        Ok(sa(&daemon, "0x0000c0de")?.filter(|sa| sa["tunnels"][0] == "tun0"))
-    })?;
     let kernel = packets_of_kernel("0xc0de")?;
     ensure!(kernel == 5, "the kernel encrypted {kernel} packets of 5");
+    // Counters are read when somebody asks, but not again right after the last time.
+    let counted = |spi: &str| {
+        wait_for(&format!("{spi} is shown with its tunnel and packets"), DONE_WITHIN, || {
+            let found = sa(&daemon, spi)?.ok_or_else(|| Failure::new("it is not shown"))?;
+            let is_whole = found["packets"] == kernel && found["tunnels"][0] == "tun0";
+            if is_whole { Ok(Some(found)) } else { Err(Failure::new(found.to_string())) }
+        })
+    };
+    let out = counted("0x0000c0de")?;
     let common = [
         ("src", HERE.into()),
         ("dst", THERE.into()),
@@ -159,7 +165,7 @@ fn security_associations_are_shown_as_the_kernel_has_them(lab: &mut Lab) -> Outc
     ];
     has(&out, &common)?;
     ensure!(out["replay"]["sent"] == kernel, "{out}");
-    let back = sa(&daemon, "0x0000c0df")?.ok_or_else(|| Failure::new("the other direction is not shown"))?;
+    let back = counted("0x0000c0df")?;
     has(&back, &[("direction", "in".into()), ("packets", 5.into()), ("tunnels", out["tunnels"].clone())])?;
     ensure!(back["replay"]["received"] == 5 && back["replay"]["window"] == 64, "{back}");
 
@@ -185,10 +191,13 @@ fn security_associations_are_shown_as_the_kernel_has_them(lab: &mut Lab) -> Outc
         let status = daemon.json(&["status"])?;
         Err(Failure::new(format!("{failure}: {}", status["ipsec"])))
     })?;
-    let left: Vec<String> = sas(&daemon)?.iter().map(|sa| sa["spi"].to_string()).collect();
-    // What the kernel makes while it waits for an IKE daemon has no SPI.
-    let left: Vec<&String> = left.iter().filter(|spi| !spi.contains("0x00000000")).collect();
-    ensure!(left == ["\"0x00000003\""], "{left:?}");
+    wait_until("one is left", DONE_WITHIN, || {
+        let left: Vec<String> = sas(&daemon)?.iter().map(|sa| sa["spi"].to_string()).collect();
+        // What the kernel makes while it waits for an IKE daemon has no SPI.
+        let left: Vec<&String> = left.iter().filter(|spi| !spi.contains("0x00000000")).collect();
+        ensure!(left == ["\"0x00000003\""], "{left:?}");
+        Ok(true)
+    })?;
     here("state flush")?;
     wait_until("none is left", DONE_WITHIN, || Ok(sas(&daemon)?.is_empty()))?;
     // Those that are gone are counted still: five packets out, and up to the limit of the last.

@@ -231,7 +231,9 @@ impl<I: Ike> Hosts<I> {
         ];
         self.left.speaker().run(&words)?;
         // What was sent and answered comes to the file a little later.
-        wait_until("all is captured", DONE_WITHIN, || Ok(capture.packets("esp or udp")? >= 2 * PINGS))?;
+        // What IKE has to say meanwhile is none of it.
+        let carried = format!("esp or {TUNNELS}");
+        wait_until("all is captured", DONE_WITHIN, || Ok(capture.packets(&carried)? >= 2 * PINGS))?;
         capture.stop()
     }
 
@@ -250,8 +252,24 @@ impl<I: Ike> Hosts<I> {
         name: &str,
         done: impl FnOnce() -> Outcome,
     ) -> Outcome<usize> {
+        self.so_much_esp_while(lab, name, 0, done)
+    }
+
+    /// The same, where at least so many packets of ESP are to be on the wire. They come to the file a little later.
+    pub(super) fn so_much_esp_while(
+        &self,
+        lab: &Lab,
+        name: &str,
+        least: usize,
+        done: impl FnOnce() -> Outcome,
+    ) -> Outcome<usize> {
         let capture = Capture::start(lab, self.tcpdump(), name)?;
         done()?;
+        wait_until(&format!("{least} packets of ESP are captured ({name})"), DONE_WITHIN, || {
+            let esp = capture.packets("esp")?;
+            ensure!(esp >= least, "{esp} are");
+            Ok(true)
+        })?;
         let (clear, esp) = (capture.packets(TUNNELS)?, capture.packets("esp")?);
         capture.stop()?;
         ensure!(clear == 0, "{clear} packets of tunnels are on the wire in the clear ({name})");

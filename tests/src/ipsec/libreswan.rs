@@ -73,15 +73,12 @@ pub(super) fn libreswan_is_told_to_ask_both_nics_and_they_encrypt(lab: &mut Lab)
         ensure!(said(host, OPTION)? == "packet" && said(host, MARK)? == "packet", "{:?}", host.tunnel()?);
     }
     is_carried_by_both(&hosts, lab)?;
-    let list = hosts.left.daemon.json(&["sa", "list"])?;
-    ensure!(
-        list.as_array()
-            .into_iter()
-            .flatten()
-            .filter(|sa| sa["spi"] != "0x00000000")
-            .all(|sa| sa["owner"] == "pluto"),
-        "pluto made all there are: {list}"
-    );
+    wait_until("pluto is known to have made all there are", DONE_WITHIN, || {
+        let list = hosts.left.daemon.json(&["sa", "list"])?;
+        let mut all = list.as_array().into_iter().flatten().filter(|sa| sa["spi"] != "0x00000000");
+        ensure!(all.all(|sa| sa["owner"] == "pluto"), "{list}");
+        Ok(true)
+    })?;
 
     // What a person says stands, and the key beside it goes.
     hosts.left.set(&[&format!("{OPTION}=no")])?;

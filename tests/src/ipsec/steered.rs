@@ -33,7 +33,7 @@ pub(super) fn a_flow_through_an_encrypted_tunnel_passes_by_both_nics(lab: &mut L
 
     let to = format!("{}:{PORT}", hosts.right.inner);
     let stream =
-        Stream { to: &to, count: 300 * PER_S, rate_per_s: PER_S, payload_bytes: 1200, ..Stream::default() };
+        Stream { to: &to, count: 1_000_000, rate_per_s: PER_S, payload_bytes: 1200, ..Stream::default() };
     let receiver = Receiver::start(hosts.right.speaker(), &to)?;
     let sender = Sender::start_stoppable(hosts.left.speaker(), stream)?;
     let into = placed(&hosts.left, &nics[0])?;
@@ -42,11 +42,10 @@ pub(super) fn a_flow_through_an_encrypted_tunnel_passes_by_both_nics(lab: &mut L
     ensure!(out["port"] == "genev_sys_6081" && out["encrypted"] == true, "{out}");
 
     let before = [counters(&hosts.left, &nics[0])?, counters(&hosts.right, &nics[1])?];
-    let esp = hosts.only_esp_while(lab, "placed", || {
+    hosts.so_much_esp_while(lab, "placed", usize::try_from(WATCHED)?, || {
         let so_far = receiver.so_far().packets;
         wait_until("packets have come", DONE_WITHIN, || Ok(receiver.so_far().packets >= so_far + WATCHED))
     })?;
-    ensure!(esp as u64 >= WATCHED, "{esp} packets of ESP on the wire, of {WATCHED} and more");
     let after = [counters(&hosts.left, &nics[0])?, counters(&hosts.right, &nics[1])?];
     for (at, hardware) in
         [(0, ["vf_tx_hw_packets", "ipsec_tx_packets"]), (1, ["wire_rx_hw_packets", "ipsec_rx_packets"])]

@@ -8,10 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netlink_wire::Errno;
 use offload_engine::{
-    Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OpId, OvsSettings, OvsVersion,
-    Peer, Refused,
+    Answer, CommandError, Effect, Engine, Event, Micros, Mode, ModeWanted, OpId, OvsSettings,
 };
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -20,11 +18,13 @@ mod answers;
 mod control;
 mod datapath;
 mod discovery;
+mod effects;
 mod groups;
 mod guard;
 mod ike;
 mod journal;
 mod ovsdb;
+mod peers;
 mod probes;
 mod query;
 mod reader;
@@ -39,7 +39,9 @@ mod vswitchd;
 mod xfrm;
 
 use control::Ask;
+use effects::carry_out;
 use journal::Journal;
+use peers::Connection;
 use settings::ConfigState;
 
 use crate::config::ModeSetting;
@@ -69,25 +71,6 @@ fn now() -> Micros {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let micros = i128::from(time.tv_sec) * 1_000_000 + i128::from(time.tv_nsec) / 1_000;
     Micros(u64::try_from(micros).unwrap_or_default())
-}
-
-/// The state of a connection, for `status`.
-#[derive(Debug, Default, Clone)]
-struct Connection {
-    up: bool,
-    detail: Option<String>,
-    losses: u64,
-}
-
-impl Connection {
-    /// Takes the new state; returns whether the engine has to hear of it.
-    fn set(&mut self, state: Result<(), String>) -> bool {
-        let was_up = self.up;
-        self.up = state.is_ok();
-        self.losses += u64::from(was_up && !self.up);
-        self.detail = state.err();
-        was_up != self.up
-    }
 }
 
 /// Promotions at two moments, for their rate.
@@ -352,19 +335,6 @@ impl Daemon {
         }
     }
 
-    fn carry(&mut self) -> Carry<'_> {
-        Carry {
-            tc: &mut self.tc,
-            datapath: &mut self.datapath,
-            vswitchd: &self.vswitchd,
-            journal: &self.journal,
-            journal_error: &mut self.journal_error,
-            inventory: &mut self.inventory,
-            guard: &mut self.guard,
-            events: &mut self.events,
-        }
-    }
-
     /// Has a word with the guard, if one is needed: as long as the mode is wanted, and until it has been left.
     fn see_to_guard(&mut self, events: &mut Vec<Event>) {
         let config = self.config.config();
@@ -409,94 +379,6 @@ impl Daemon {
 
     fn take_told(&mut self, told: Vec<datapath::Told>, events: &mut Vec<Event>) {
         take_told(&mut self.inventory, told, events);
-    }
-
-    fn take_said(&mut self, said: vswitchd::Said, events: &mut Vec<Event>) -> Result<(), String> {
-        match said {
-            vswitchd::Said::Answer(op, answer) => {
-                // The order of changes in TC is what races are judged by.
-                self.tc.drain_notifications(events).map_err(broken)?;
-                events.push(Event::Answer { op, answer });
-            }
-            vswitchd::Said::Rests(op, reading) => {
-                // The round that has just ended may have deleted the flow.
-                self.tc.drain_notifications(events).map_err(broken)?;
-                self.readings.push((op, reading));
-            }
-            vswitchd::Said::Version(version) => {
-                self.vswitchd_version = Some(version);
-                self.tell_ovs(events);
-            }
-            vswitchd::Said::Up(state) => {
-                let why = state.as_ref().err().cloned();
-                if self.vswitchd_connection.set(state) {
-                    match why {
-                        None => info!("ovs-vswitchd is there"),
-                        Some(why) => warn!(%why, "ovs-vswitchd is not there"),
-                    }
-                    self.tc.drain_notifications(events).map_err(broken)?;
-                    events.push(Event::Peer { peer: Peer::Vswitchd, up: self.vswitchd_connection.up });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_news(&mut self, news: ovsdb::News, events: &mut Vec<Event>) -> Result<(), String> {
-        match news {
-            ovsdb::News::Connection(state) => {
-                if let Err(why) = &state {
-                    warn!(%why, "OVSDB is not there");
-                }
-                if self.ovsdb_connection.set(state) {
-                    events.push(Event::Peer { peer: Peer::Ovsdb, up: self.ovsdb_connection.up });
-                }
-            }
-            ovsdb::News::State(state) => {
-                let state = *state;
-                let changed = self.config.take_external_ids(
-                    state.external_ids.iter().map(|(key, value)| (key.as_str(), value.as_str())),
-                );
-                (self.interfaces, self.tunnels) = (state.interfaces, state.chassis);
-                self.ike.found(state.ipsec);
-                self.southbound.found(&state.external_ids, &self.interfaces);
-                self.tell_interfaces(events);
-                self.nics.something_changed();
-                self.ovs_settings = Some(state.settings);
-                self.ovs_version = state.version;
-                self.tell_ovs(events);
-                if changed {
-                    self.apply_config(events);
-                }
-                self.become_ready(&state.settings)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells of interfaces and chassis what both databases know.
-    fn tell_interfaces(&mut self, events: &mut Vec<Event>) {
-        let mut interfaces = self.interfaces.clone();
-        for row in interfaces.values_mut() {
-            if let Some(workload) = &mut row.workload {
-                self.southbound.known.complete(row.iface_id.as_deref(), workload);
-            }
-        }
-        self.inventory.interfaces_are(interfaces);
-        let chassis = self.southbound.known.chassis_beside(&self.tunnels);
-        if self.chassis != chassis {
-            events.push(Event::Chassis(chassis.clone()));
-            self.chassis = chassis;
-        }
-    }
-
-    /// Tells what is set in OVSDB and what version runs: as ovs-vswitchd says it, else as OVSDB has it.
-    fn tell_ovs(&mut self, events: &mut Vec<Event>) {
-        let Some(mut settings) = self.ovs_settings else { return };
-        if let Some(version) = self.vswitchd_version.as_deref().and_then(OvsVersion::parse) {
-            settings.version = Some(version);
-        }
-        events.push(Event::Ovs(settings));
     }
 
     /// With the first state of OVSDB everything is known that can be refused at the start.
@@ -565,74 +447,6 @@ fn take_told(inventory: &mut Inventory, told: Vec<datapath::Told>, events: &mut 
             datapath::Told::PortsComplete(ports) => inventory.vports_are(ports),
         }
     }
-}
-
-/// What effects are carried out with.
-struct Carry<'d> {
-    tc: &'d mut tc::Tc,
-    datapath: &'d mut datapath::KernelDatapath,
-    vswitchd: &'d vswitchd::Vswitchd,
-    journal: &'d Journal,
-    journal_error: &'d mut Option<String>,
-    inventory: &'d mut Inventory,
-    guard: &'d mut guard::Guard,
-    events: &'d mut VecDeque<Event>,
-}
-
-fn carry_out(carry: Carry<'_>, effect: Effect) {
-    let mut events = Vec::new();
-    let command = |command, op| match carry.vswitchd.send(op, command) {
-        Ok(()) => None,
-        Err(answer) => Some(Event::Answer { op, answer }),
-    };
-    match effect {
-        Effect::DumpFilters { round, location, terse } => carry.tc.dump(round, location, terse, &mut events),
-        Effect::DumpMegaflows { round } => {
-            let mut told = Vec::new();
-            carry.datapath.dump(round, &mut told);
-            take_told(carry.inventory, told, &mut events);
-        }
-        Effect::Replace { op, request, unless_counted } => {
-            carry.tc.replace(op, &request, unless_counted, &mut events);
-        }
-        Effect::AddFilter { op, filter } if carry.guard.may_make(now()) => {
-            carry.tc.add(op, &filter, &mut events);
-        }
-        Effect::AddFilter { op, .. } => {
-            let extack = Some("the guard's lease has run out".to_owned());
-            let result = Err(Refused { errno: Errno::EAGAIN, extack });
-            events.push(Event::Answer { op, answer: Answer::Added { made: None, result, took: None } });
-        }
-        Effect::TookOver { devices, rules } => {
-            if rules > 0 {
-                info!(rules, "rules of an earlier ovs-offloadd are taken over");
-            }
-            carry.guard.took_over(devices.into_iter().map(|device| device.0).collect(), &mut events);
-        }
-        Effect::Shed { port, on: true } => {
-            warn!(%port, "more new megaflows come by a port than limits.new-flows-max; all of that port stay in software until that is over");
-        }
-        Effect::Shed { port, on: false } => info!(%port, "megaflows of the port may go to hardware again"),
-        Effect::DeleteFilter { op, address } => carry.tc.delete(op, &address, &mut events),
-        Effect::Detrace { op, ufid } => events.extend(command(vswitchd::Command::Detrace(ufid), op)),
-        Effect::ReadFlow { op, ufid } => events.extend(command(vswitchd::Command::Read(ufid), op)),
-        Effect::ModifyFlow { op, flow } => match carry.journal_error {
-            None => events.extend(command(vswitchd::Command::Modify(flow), op)),
-            // Without a journal a crash would leave a race behind that nobody repairs.
-            Some(why) => {
-                let failed = CommandError::Failed(format!("the journal cannot be written: {why}"));
-                events.push(Event::Answer { op, answer: Answer::CommandDone(Err(failed)) });
-            }
-        },
-        Effect::DeleteFlow { op, ufid } => events.extend(command(vswitchd::Command::Delete(ufid), op)),
-        Effect::Journal(flows) => {
-            *carry.journal_error = carry.journal.write(&flows).err().map(|error| error.to_string());
-            if let Some(why) = carry.journal_error {
-                error!(%why, "cannot write the journal; counters cannot be carried over until it can be");
-            }
-        }
-    }
-    carry.events.extend(events);
 }
 
 /// Where the configuration is looked for if none is named.

@@ -2,14 +2,19 @@
 //!
 //! Their JSON form is the `--output json` of ovs-offloadctl: names carry units, and fields are only ever added.
 
+mod flow;
+mod nic;
+
 use serde::Serialize;
 
-use super::inventory::{BondView, HealthSum, NicBondView, ResourceView};
-use super::openflow::{OpenflowRuleView, OpenflowTables};
+use super::inventory::BondView;
+use super::openflow::OpenflowTables;
 use super::policy::RuleView;
 use super::sa::IpsecView;
-use crate::nics::Difference;
 use std::collections::BTreeMap;
+
+pub use flow::{FlowView, FlowWhy, UnitPart, UnitView};
+pub use nic::{DeclaredView, NicDeclaredView, NicView};
 
 /// Packets and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -108,102 +113,6 @@ pub struct RefusalView {
     pub rate: Amount,
 }
 
-/// A NIC.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct NicView {
-    /// Its number.
-    pub nic: u16,
-    /// Driver.
-    pub driver: String,
-    /// Devlink handle.
-    pub devlink: String,
-    /// `phys_switch_id`.
-    pub switch_id: String,
-    /// Eswitch mode.
-    pub eswitch_mode: String,
-    /// Entries used.
-    pub entries: u64,
-    /// Entries there is room for, if known.
-    pub capacity: Option<u64>,
-    /// Whether the capacity was learned from refusals.
-    pub capacity_learned: bool,
-    /// Most installs per second now; nothing while none of its flows is known, or in mode `observe`.
-    pub installs_per_s_max: Option<u64>,
-    /// Whether that was learned from how long the driver takes.
-    pub installs_learned: bool,
-    /// Entries of others in the same table.
-    pub foreign: u64,
-    /// Flows worth an entry that wait for one.
-    pub waiting: u64,
-    /// Changes that wait for the kernel's answer.
-    pub in_flight: u64,
-    /// Rules moved into it since start.
-    pub promotions: u64,
-    /// Rules moved out of it by us.
-    pub demotions: u64,
-    /// Promotions that came to nothing since start, by reason.
-    pub refusals: BTreeMap<&'static str, u64>,
-    /// Its PCI address; none for what is not on PCI.
-    pub pci_address: Option<String>,
-    /// Its eswitch's inline mode.
-    pub inline_mode: Option<String>,
-    /// Its eswitch's encap mode: whether it does tunnels.
-    pub encap_mode: Option<String>,
-    /// Version of the firmware that runs.
-    pub firmware: Option<String>,
-    /// Serial number.
-    pub serial: Option<String>,
-    /// Virtual functions there are.
-    pub vfs: u32,
-    /// Virtual functions there can be.
-    pub vfs_max: Option<u32>,
-    /// Sub-functions there are.
-    pub sfs: u32,
-    /// Ports of its eswitch: uplinks and representors.
-    pub ports: u32,
-    /// Those of them whose function is on another host.
-    pub external_ports: u32,
-    /// Representors by state: `up`, `no_carrier`, `down`, and `absent` where it has no network device here.
-    pub representors: BTreeMap<&'static str, u64>,
-    /// `healthy`, or `error` where a health reporter is in error; none where it has none.
-    pub health: Option<&'static str>,
-    /// What its health reporters have counted, by name.
-    pub health_errors: BTreeMap<String, HealthSum>,
-    /// Its last reload failed and it does not work.
-    pub reload_failed: bool,
-    /// The NIC that its entries are counted with, where that has the same switch id.
-    pub shares_entries_with: Option<u16>,
-    /// Whether it is as the configuration declares it (`[[device]]`); none where it is not declared.
-    pub declared: Option<NicDeclaredView>,
-    /// Bonds that its uplinks are members of.
-    pub bonds: Vec<NicBondView>,
-    /// Its resources; `nic show` has them with their parts.
-    #[serde(skip)]
-    pub resources: Vec<ResourceView>,
-    /// Whether it is kept empty; nothing in mode `observe`, which empties none.
-    pub draining: Option<bool>,
-}
-
-/// A declared NIC beside what it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NicDeclaredView {
-    /// `as_declared` or `differs`.
-    pub state: &'static str,
-    /// What is otherwise now.
-    pub differences: Vec<Difference>,
-    /// What came of the last look that puts such things right, in a sentence; none before the first.
-    pub last_look: Option<String>,
-}
-
-impl NicDeclaredView {
-    /// From what the inventory sees and what the last look ended with: whether all was reached, and a sentence.
-    pub fn new(differences: Vec<Difference>, last_look: Option<&(bool, String)>) -> Self {
-        let is_so = differences.is_empty() && last_look.is_none_or(|(reached, _)| *reached);
-        let state = if is_so { "as_declared" } else { "differs" };
-        Self { state, differences, last_look: last_look.map(|(_, sentence)| sentence.clone()) }
-    }
-}
-
 /// What the inventory of NICs, ports and links was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InventoryView {
@@ -224,17 +133,6 @@ pub struct HeardView {
     pub notifications: u64,
     /// Rows that they wrote or removed.
     pub updates: u64,
-}
-
-/// A NIC that the configuration declares (`[[device]]`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DeclaredView {
-    /// Its devlink handle.
-    pub devlink: String,
-    /// Whether it is as declared.
-    pub reached: bool,
-    /// What came of the last look, in a sentence.
-    pub sentence: String,
 }
 
 /// What was done since the start.
@@ -309,47 +207,6 @@ pub struct PortView {
     pub rate: Split,
 }
 
-/// A flow in a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FlowView {
-    /// The flow's id.
-    pub ufid: String,
-    /// `hardware`, `tc` (in software) or `datapath`.
-    pub placement: &'static str,
-    /// Why it is there, a word of a closed set.
-    pub reason: &'static str,
-    /// Name of the port it comes in by.
-    pub port: Option<String>,
-    /// The NIC of that port.
-    pub nic: Option<u16>,
-    /// The chain of TC that its rule is in: its recirculation id.
-    pub chain: Option<u32>,
-    /// The chain that its rule sends packets to.
-    pub goes_to: Option<u32>,
-    /// What it matches.
-    pub key: String,
-    /// How far its packets travel: `same-node`, `cross-node`, `external` or `unknown`.
-    pub locality: &'static str,
-    /// The workload of this node that sends its packets, else the one that gets them.
-    pub workload: Option<String>,
-    /// The workload's Kubernetes namespace.
-    pub namespace: Option<String>,
-    /// Whose it is.
-    pub tenant: Option<String>,
-    /// OVN's name of the chassis at the tunnel's other end.
-    pub chassis: Option<String>,
-    /// Whether IPsec protects the packets on the wire, where that is known.
-    pub encrypted: Option<bool>,
-    /// The OpenFlow rules that it is of, where it has a rule of mode shadow and Open vSwitch has told.
-    pub openflow: Option<Vec<OpenflowRuleView>>,
-    /// Time since first seen, in milliseconds.
-    pub age_ms: u64,
-    /// What it carried since first seen.
-    pub traffic: Split,
-    /// What it carries, per second.
-    pub rate: Split,
-}
-
 /// What a group of flows carried since start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupView {
@@ -357,47 +214,6 @@ pub struct GroupView {
     pub name: String,
     /// What it carried.
     pub traffic: Split,
-}
-
-/// Why a flow is where it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FlowWhy {
-    /// The flow.
-    pub flow: FlowView,
-    /// Where its rule is in TC.
-    pub address: Option<String>,
-    /// What it does with packets.
-    pub actions: Option<String>,
-    /// Where recirculation joins it to others.
-    pub unit: Option<UnitView>,
-    /// Sentences, the most important first.
-    pub why: Vec<String>,
-}
-
-/// Where a flow stands among those that recirculation joins.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct UnitView {
-    /// The chain it is in: its recirculation id.
-    pub chain: u32,
-    /// The chain it sends its packets to.
-    pub goes_to: Option<u32>,
-    /// Flows whose packets it may get; at most 32.
-    pub before: Vec<UnitPart>,
-    /// Flows that may get its packets; the first 16.
-    pub after: Vec<UnitPart>,
-    /// How many these are in all.
-    pub after_count: u64,
-    /// Entries that it takes with those before it that have none, or, of one in hardware, that are there for it alone.
-    pub entries: Option<u32>,
-}
-
-/// Another flow of a unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct UnitPart {
-    /// Which.
-    pub ufid: String,
-    /// Whether it is in hardware.
-    pub in_hardware: bool,
 }
 
 /// What is known of the kernel as to flows that recirculation joins, as conntrack does.
@@ -470,7 +286,9 @@ pub struct StatusView {
 #[cfg(test)]
 pub(crate) mod sample {
     use super::*;
+    use crate::ctl::inventory::{HealthSum, NicBondView, ResourceView};
     use crate::ctl::sa::SaGroupView;
+    use crate::nics::Difference;
 
     pub(crate) fn split(hardware: u64, software: u64) -> Split {
         let amount = |packets: u64| Amount { packets, bytes: packets * 1000 };

@@ -1,89 +1,23 @@
 //! An event as it stands in the log.
 
-use std::collections::VecDeque;
-
 use netlink_wire::ovs_flow::FlowBody;
-use netlink_wire::{DpPort, Errno, Ifindex, Message, Ufid};
-use offload_engine::dpctl::{FlowText, FlowTextError};
+use netlink_wire::{DpPort, Ifindex, Message, Ufid};
 use offload_engine::shadow::Abilities;
 use offload_engine::{
-    Acked, Answer, Author, ChainRestore, CommandError, Count, Event, Lease, Megaflow, Micros, NicFacts,
-    NicId, OpId, OvsSettings, OvsVersion, Peer, Refused, Round, Settings, TcPolicy,
+    Author, ChainRestore, Count, Event, Lease, Megaflow, Micros, NicFacts, NicId, OpId, OvsSettings,
+    OvsVersion, Peer, Round, Settings, TcPolicy,
 };
 use serde::{Deserialize, Serialize};
-use tc_flower::{BlockIndex, Chain, FilterCounters, FilterReport, Hook, Location, Prio, TcEvent};
+use tc_flower::{BlockIndex, Chain, FilterCounters, Hook, Location, Prio};
 
 use super::Setting;
+use super::answer::AnswerEntry;
 use super::ipsec::IpsecEntry;
 use super::policy::PolicyEntry;
 use super::port::PortEntry;
 use super::probed::ProbedEntry;
+use super::raw::{Hex, Raws, report};
 use crate::config::{Assignment, Config, Origin, keys::KEYS};
-
-/// Messages of the kernel that events were read from, in the order of those events.
-///
-/// Empty while nothing is recorded.
-#[derive(Debug, Default)]
-pub(crate) struct Raws {
-    messages: VecDeque<Vec<u8>>,
-    on: bool,
-}
-
-impl Raws {
-    /// Keeps messages from here on, or no more.
-    pub(crate) fn turn(&mut self, on: bool) {
-        self.on = on;
-        self.messages.clear();
-    }
-
-    /// A copy of a message, if copies are kept.
-    pub(crate) fn copy(&self, buffer: &[u8], message: &Message<'_>) -> Vec<u8> {
-        if !self.on {
-            return Vec::new();
-        }
-        let end = message.offset + netlink_wire::message::NLMSG_HDRLEN + message.payload.len();
-        buffer.get(message.offset..end).map(<[u8]>::to_vec).unwrap_or_default()
-    }
-
-    /// Keeps a copy for an event that was told just now.
-    pub(crate) fn push(&mut self, message: Vec<u8>) {
-        if self.on {
-            self.messages.push_back(message);
-        }
-    }
-
-    fn take(&mut self) -> Hex {
-        Hex(self.messages.pop_front().unwrap_or_default())
-    }
-}
-
-/// Bytes as hexadecimal text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hex(Vec<u8>);
-
-impl Serialize for Hex {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use std::fmt::Write as _;
-        let mut text = String::with_capacity(self.0.len() * 2);
-        for byte in &self.0 {
-            let _ = write!(text, "{byte:02x}");
-        }
-        serializer.serialize_str(&text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hex {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let pair = |pair: &[u8]| match pair {
-            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-            _ => None,
-        };
-        let bytes = text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>();
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not hexadecimal"))
-    }
-}
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,41 +65,6 @@ pub(crate) struct FlowEntry {
     needs_chain_restore: bool,
     /// Key, mask and actions as the kernel sent them.
     body: Option<(Hex, Option<Hex>, Hex)>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Trouble {
-    Failed(String),
-    Lost,
-    Unreadable(String),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum AnswerEntry {
-    Replaced {
-        before: Option<Hex>,
-        errno: Option<i32>,
-        extack: Option<String>,
-        /// Absent in logs of before it was measured; they replay as they did.
-        #[serde(default)]
-        took_us: Option<u64>,
-    },
-    Counted,
-    FilterDeleted {
-        errno: Option<i32>,
-        extack: Option<String>,
-    },
-    Added {
-        made: Option<Hex>,
-        errno: Option<i32>,
-        extack: Option<String>,
-        took_us: Option<u64>,
-    },
-    FlowRead(Result<(String, String, String), Trouble>),
-    CommandDone(Result<(), Trouble>),
-    Detraced(Result<String, Trouble>),
 }
 
 /// An event of the log.
@@ -272,34 +171,6 @@ const PEERS: [(Peer, &str); 3] =
     [(Peer::Ovsdb, "ovsdb"), (Peer::Vswitchd, "vswitchd"), (Peer::Netlink, "netlink")];
 const LEASES: [(Lease, &str); 3] =
     [(Lease::None, "none"), (Lease::TakingOver, "taking_over"), (Lease::Held, "held")];
-const UNREADABLE: [FlowTextError; 5] = [
-    FlowTextError::TooLong,
-    FlowTextError::NotOneLine,
-    FlowTextError::NoUfid,
-    FlowTextError::NoStatistics,
-    FlowTextError::NoActions,
-];
-
-impl Trouble {
-    fn of(error: &CommandError) -> Self {
-        match error {
-            CommandError::Failed(words) => Self::Failed(words.clone()),
-            CommandError::Lost => Self::Lost,
-            CommandError::Unreadable(why) => Self::Unreadable(format!("{why:?}")),
-        }
-    }
-
-    fn error(self) -> Result<CommandError, String> {
-        Ok(match self {
-            Self::Failed(words) => CommandError::Failed(words),
-            Self::Lost => CommandError::Lost,
-            Self::Unreadable(name) => {
-                let why = UNREADABLE.into_iter().find(|why| format!("{why:?}") == name);
-                CommandError::Unreadable(why.ok_or_else(|| format!("unknown reason {name}"))?)
-            }
-        })
-    }
-}
 
 impl FlowEntry {
     fn of(flow: &Megaflow) -> Self {
@@ -334,84 +205,8 @@ impl FlowEntry {
     }
 }
 
-impl AnswerEntry {
-    fn of(answer: &Answer, raws: &mut Raws) -> Self {
-        match answer {
-            Answer::Replaced { before, result, took } => {
-                let before = before.as_ref().map(|_| raws.take());
-                let (errno, extack) = match result {
-                    Ok(acked) => (None, acked.extack.clone()),
-                    Err(refused) => (Some(refused.errno.0), refused.extack.clone()),
-                };
-                Self::Replaced { before, errno, extack, took_us: took.map(|took| took.0) }
-            }
-            Answer::Counted => Self::Counted,
-            Answer::FilterDeleted(Ok(acked)) => {
-                Self::FilterDeleted { errno: None, extack: acked.extack.clone() }
-            }
-            Answer::FilterDeleted(Err(refused)) => {
-                Self::FilterDeleted { errno: Some(refused.errno.0), extack: refused.extack.clone() }
-            }
-            Answer::Added { made, result, took } => {
-                let made = made.as_ref().map(|_| raws.take());
-                let (errno, extack) = match result {
-                    Ok(acked) => (None, acked.extack.clone()),
-                    Err(refused) => (Some(refused.errno.0), refused.extack.clone()),
-                };
-                Self::Added { made, errno, extack, took_us: took.map(|took| took.0) }
-            }
-            Answer::FlowRead(Ok(flow)) => {
-                Self::FlowRead(Ok((flow.ufid.to_string(), flow.key.clone(), flow.actions.clone())))
-            }
-            Answer::FlowRead(Err(error)) => Self::FlowRead(Err(Trouble::of(error))),
-            Answer::Detraced(result) => Self::Detraced(result.clone().map_err(|error| Trouble::of(&error))),
-            Answer::CommandDone(result) => Self::CommandDone(result.as_ref().copied().map_err(Trouble::of)),
-        }
-    }
-
-    fn answer(self) -> Result<Answer, String> {
-        Ok(match self {
-            Self::Replaced { before, errno, extack, took_us } => Answer::Replaced {
-                before: before.map(|raw| report(&raw)).transpose()?,
-                result: kernel_said(errno, extack),
-                took: took_us.map(Micros),
-            },
-            Self::Counted => Answer::Counted,
-            Self::FilterDeleted { errno, extack } => Answer::FilterDeleted(kernel_said(errno, extack)),
-            Self::Added { made, errno, extack, took_us } => Answer::Added {
-                made: made.map(|raw| report(&raw)).transpose()?,
-                result: kernel_said(errno, extack),
-                took: took_us.map(Micros),
-            },
-            Self::FlowRead(Ok((id, key, actions))) => {
-                Answer::FlowRead(Ok(FlowText { ufid: ufid(&id)?, key, actions }))
-            }
-            Self::FlowRead(Err(trouble)) => Answer::FlowRead(Err(trouble.error()?)),
-            Self::Detraced(Ok(text)) => Answer::Detraced(Ok(text)),
-            Self::Detraced(Err(trouble)) => Answer::Detraced(Err(trouble.error()?)),
-            Self::CommandDone(Ok(())) => Answer::CommandDone(Ok(())),
-            Self::CommandDone(Err(trouble)) => Answer::CommandDone(Err(trouble.error()?)),
-        })
-    }
-}
-
-fn kernel_said(errno: Option<i32>, extack: Option<String>) -> Result<Acked, Refused> {
-    match errno {
-        None => Ok(Acked { extack }),
-        Some(errno) => Err(Refused { errno: Errno(errno), extack }),
-    }
-}
-
-fn ufid(text: &str) -> Result<Ufid, String> {
+pub(super) fn ufid(text: &str) -> Result<Ufid, String> {
     text.parse().map_err(|_| format!("{text:?} is no ufid"))
-}
-
-fn report(raw: &Hex) -> Result<Box<FilterReport>, String> {
-    let message = Message::first(&raw.0).map_err(|error| error.to_string())?;
-    match TcEvent::decode(&message).map_err(|error| error.to_string())? {
-        TcEvent::Filter(report) => Ok(report),
-        _ => Err("the message is no filter".to_owned()),
-    }
 }
 
 fn author(by: Option<u64>) -> Author {
@@ -617,31 +412,5 @@ mod tests {
             let read: FlowEntry = serde_json::from_str(&text).unwrap();
             assert_eq!(*read.flow().unwrap(), flow, "{text}");
         }
-    }
-
-    #[test]
-    fn what_open_vswitch_said_of_openflow_rules_comes_back_from_the_log() {
-        let lost = CommandError::Lost;
-        for said in [Ok("br0\n  cookie=0x7, duration=1s, actions=drop\n".to_owned()), Err(lost)] {
-            let answer = Answer::Detraced(said);
-            let text = serde_json::to_string(&AnswerEntry::of(&answer, &mut Raws::default())).unwrap();
-            let read: AnswerEntry = serde_json::from_str(&text).unwrap();
-            assert_eq!(read.answer().unwrap(), answer, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_a_replacement_took_is_in_the_log_and_logs_of_before_are_read() {
-        let result = Ok(Acked { extack: None });
-        for took in [Some(Micros(5_017)), None] {
-            let answer = Answer::Replaced { before: None, result: result.clone(), took };
-            let entry = AnswerEntry::of(&answer, &mut Raws::default());
-            let text = serde_json::to_string(&entry).unwrap();
-            let read: AnswerEntry = serde_json::from_str(&text).unwrap();
-            assert_eq!(read.answer().unwrap(), answer, "{text}");
-        }
-        let before = r#"{"replaced":{"before":null,"errno":null,"extack":null}}"#;
-        let read: AnswerEntry = serde_json::from_str(before).unwrap();
-        assert_eq!(read.answer().unwrap(), Answer::Replaced { before: None, result, took: None });
     }
 }

@@ -3,11 +3,13 @@
 //! One JSON object per line. Filters stand in it as the kernel sent them, so that a replay reads them with the codec
 //! of today. The same events at the same times give the same effects: [`replay`] checks it.
 
+mod answer;
 mod entry;
 mod ipsec;
 mod policy;
 mod port;
 mod probed;
+mod raw;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -16,8 +18,9 @@ use std::path::Path;
 use offload_engine::{Effect, Engine, Event, Micros};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use entry::Entry;
 use entry::settings_of;
-pub(crate) use entry::{Entry, Raws};
+pub(crate) use raw::Raws;
 
 use crate::config::Assignment;
 

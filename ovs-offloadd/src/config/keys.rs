@@ -1,17 +1,14 @@
 //! The table of keys: the one place that knows a key's name, default, meaning and check.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use ipsec_drive::Offload;
+mod words;
 
 use super::rules::place;
-use super::value::{RateSetting, Scalar};
-use super::{
-    Config, CountersSetting, InstallsSetting, LogFormat, LogLevel, ModeSetting, RecirculationSetting,
-    SavingSetting, SouthboundSetting,
-};
+use super::value::{RateSetting, Scalar, absolute_or_default};
+use super::{Config, InstallsSetting, LogLevel, SouthboundSetting};
+use words::{COUNTERS, FORMATS, MODES, OFFLOADS, RECIRCULATIONS, SAVINGS};
 
 /// A key of the configuration.
 #[derive(Debug)]
@@ -31,34 +28,6 @@ pub struct Key {
     /// Checks a value and puts it in its place.
     pub set: fn(&mut Config, &Scalar) -> Result<(), String>,
 }
-
-const MODES: &[(&str, ModeSetting)] = &[
-    ("auto", ModeSetting::Auto),
-    ("observe", ModeSetting::Observe),
-    ("steer", ModeSetting::Steer),
-    ("shadow", ModeSetting::Shadow),
-];
-const COUNTERS: &[(&str, CountersSetting)] =
-    &[("exact", CountersSetting::Exact), ("fast", CountersSetting::Fast)];
-const RECIRCULATIONS: &[(&str, RecirculationSetting)] = &[
-    ("auto", RecirculationSetting::Auto),
-    ("always", RecirculationSetting::Always),
-    ("never", RecirculationSetting::Never),
-];
-const SAVINGS: &[(&str, SavingSetting)] =
-    &[("bytes", SavingSetting::Bytes), ("packets", SavingSetting::Packets), ("cpu", SavingSetting::Cpu)];
-const OFFLOADS: &[(&str, Offload)] = &[
-    ("packet", Offload::Packet),
-    ("crypto", Offload::Crypto),
-    ("auto", Offload::Auto),
-    ("none", Offload::None),
-];
-const FORMATS: &[(&str, LogFormat)] = &[
-    ("auto", LogFormat::Auto),
-    ("text", LogFormat::Text),
-    ("json", LogFormat::Json),
-    ("journald", LogFormat::Journald),
-];
 
 const fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -522,94 +491,5 @@ pub static KEYS: &[Key] = &[
     },
 ];
 
-fn absolute_or_default(value: &Scalar) -> Result<Option<PathBuf>, String> {
-    match value.string()? {
-        "default" => Ok(None),
-        path if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
-        _ => Err("must be an absolute path".into()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::file::literal;
-
-    #[test]
-    fn every_default_passes_its_own_check() {
-        for key in KEYS {
-            let value = literal(key.default).unwrap_or_else(|error| panic!("{}: {error}", key.name));
-            (key.set)(&mut Config::default(), &value).unwrap_or_else(|error| panic!("{}: {error}", key.name));
-        }
-    }
-
-    #[test]
-    fn names_are_unique_also_with_dots_as_dashes() {
-        let mut names: Vec<String> = KEYS.iter().map(|key| key.name.replace('.', "-")).collect();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), KEYS.len());
-    }
-
-    #[test]
-    fn every_key_refuses_something() {
-        for key in KEYS {
-            let nonsense = Scalar::Text("\u{0}nonsense".into());
-            assert!((key.set)(&mut Config::default(), &nonsense).is_err(), "{} takes anything", key.name);
-        }
-    }
-
-    #[test]
-    fn what_needs_a_restart_is_noticed_and_nothing_else() {
-        let samples: &[(&str, &str)] = &[
-            ("mode", "\"observe\""),
-            ("ovs.database", "\"unix:/x\""),
-            ("ovs.rundir", "\"/x\""),
-            ("ovs.vswitchd-timeout", "\"1 s\""),
-            ("ovn.southbound", "\"tcp:192.0.2.1:6642\""),
-            ("ovn.publish", "\"yes\""),
-            ("control.socket", "\"/x\""),
-            ("log.level", "\"warn\""),
-            ("log.format", "\"json\""),
-            ("steer.counters", "\"exact\""),
-            ("steer.recirculation", "\"never\""),
-            ("shadow.guard", "\"none\""),
-            ("shadow.gaps", "true"),
-            ("policy.default", "\"software\""),
-            ("policy.saving", "\"cpu\""),
-            ("policy.min-rate", "\"1 bit/s\""),
-            ("policy.min-age", "\"1 s\""),
-            ("policy.hysteresis", "0.5"),
-            ("policy.min-residency", "\"1 s\""),
-            ("policy.epoch", "\"2 s\""),
-            ("nic.capacity", "64"),
-            ("nic.counter-delay", "\"2 s\""),
-            ("nic.installs-per-s", "7"),
-            ("nic.install-burst", "7"),
-            ("ipsec.drive", "true"),
-            ("ipsec.libreswan", "true"),
-            ("ipsec.vici", "\"/x\""),
-            ("ipsec.offload", "\"none\""),
-            ("ipsec.entries", "16"),
-            ("ipsec.min-rate", "\"2 Mbit/s\""),
-            ("dump.datapath-interval", "\"3 s\""),
-            ("metrics.listen", "\"off\""),
-            ("limits.flows-max", "5000"),
-            ("limits.new-flows-max", "200"),
-            ("limits.socket-buffer", "65536"),
-            ("limits.requests-in-flight", "9"),
-            ("limits.control-clients", "9"),
-            ("limits.record-bytes", "1048576"),
-        ];
-        assert_eq!(samples.len(), KEYS.len());
-        for (key, (name, sample)) in KEYS.iter().zip(samples) {
-            assert_eq!(key.name, *name);
-            let old = Config::defaults();
-            let mut new = old.clone();
-            (key.set)(&mut new, &literal(sample).unwrap()).unwrap();
-            assert_ne!(old, new, "{name} changes nothing");
-            let expected: &[&str] = if key.reloads { &[] } else { &[key.name] };
-            assert_eq!(old.restart_needed(&new), expected);
-        }
-    }
-}
+mod tests;

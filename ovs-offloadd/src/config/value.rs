@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a key; a value is read, or refused with a sentence that says what would do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::CapacitySetting;
@@ -139,6 +140,15 @@ impl Scalar {
             Self::Float(_) => "a number without a unit",
             Self::Bool(_) => "a boolean",
         }
+    }
+}
+
+/// An absolute path, or nothing for `"default"`.
+pub(super) fn absolute_or_default(value: &Scalar) -> Result<Option<PathBuf>, String> {
+    match value.string()? {
+        "default" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+        _ => Err("must be an absolute path".into()),
     }
 }
 

@@ -13,6 +13,8 @@ const REST_WHILE_UNSETTLED: u32 = 4;
 const REST_WHILE_SETTLED: u32 = 10;
 /// The same of lists of everything.
 const REST_EVERYTHING: u32 = 20;
+/// No other turn for so many times as long as one was thought over, while not all is up: charon needs the time.
+const TURNS_REST: u32 = 3;
 /// The longest that turns without a look rest: orders and what the kernel tells are not for later.
 const REST_MAX: Duration = WHILE_SETTLED;
 
@@ -109,8 +111,8 @@ impl Pause {
         let (again, rests) = match after {
             // Until children are negotiated, packets may be lost.
             After::Loads => (Duration::ZERO, 1),
-            After::Steps => (SOON, 1),
-            After::Waits => (WHILE_UNSETTLED, 1),
+            After::Steps => (SOON, TURNS_REST),
+            After::Waits => (WHILE_UNSETTLED, TURNS_REST),
             After::Settled => (WHILE_SETTLED, REST_WHILE_SETTLED),
         };
         Self { again, rest: thought.saturating_mul(rests).min(REST_MAX) }
@@ -168,9 +170,10 @@ mod tests {
     fn turns_take_a_part_of_the_time_alone_however_long_they_are() {
         for thought in [1, 20, 1_400].map(|ms| MS * ms) {
             assert_eq!(Pause::after(After::Settled, thought).rest, thought * 10);
-            for after in [After::Loads, After::Steps, After::Waits] {
-                assert_eq!(Pause::after(after, thought).rest, thought);
+            for after in [After::Steps, After::Waits] {
+                assert_eq!(Pause::after(after, thought).rest, thought * 3);
             }
+            assert_eq!(Pause::after(After::Loads, thought), Pause { again: Duration::ZERO, rest: thought });
         }
         assert_eq!(Pause::after(After::Settled, MS * 20_000).rest, REST_MAX, "it goes on");
     }

@@ -289,7 +289,7 @@ impl Session {
                 self.charon.have_done("initiate", &strongswan::initiate(name, child)).await
             }
             Step::Terminate { id, .. } => {
-                self.charon.have_done("terminate", &strongswan::terminate_child(*id)).await?;
+                self.done_or_gone("terminate", &strongswan::terminate_child(*id)).await?;
                 self.known.terminated(*id);
                 Ok(())
             }

@@ -83,7 +83,12 @@ impl<'a> Scene<'a> {
     fn views(&self) -> Outcome<String> {
         let datapath = self.ovs.appctl(&["dpctl/dump-flows", "-m"])?;
         let coverage = self.ovs.appctl(&["coverage/show"])?;
-        Ok(format!("{}\n{datapath}\n{coverage}", self.daemon.ctl(&["flow", "list"])?))
+        let list = self.daemon.ctl(&["flow", "list"])?;
+        let refused =
+            list.lines().filter(|line| line.contains("refused")).filter_map(|line| line.split(' ').next());
+        // It may have gone meanwhile.
+        let why = refused.map(|ufid| self.daemon.ctl(&["flow", "why", ufid]).unwrap_or_default());
+        Ok(format!("{list}\n{}\n{datapath}\n{coverage}", why.collect::<Vec<_>>().join("\n")))
     }
 
     /// Waits until so many more packets have come.

@@ -440,16 +440,19 @@ impl Steer {
         true
     }
 
-    /// What was refused of the rule that Open vSwitch had there before says nothing of this one.
+    /// What was refused of the rule that Open vSwitch had there before says nothing of this one. Where there is no word of a refusal any more,
+    /// it was of another megaflow: the id is of the packet that one was made for, and that was in the kernel's datapath since.
     fn lift_refusal_of_other_rule(&mut self, world: &mut World, now: Micros, ufid: Ufid) {
         let Some(entry) = world.ledger.get_mut(ufid) else { return };
-        let (Some(refused), Some(filter)) = (&entry.refused_rule, &entry.filter) else { return };
-        if same_rule(refused, &filter.owner) {
-            return;
+        match (&entry.refused_rule, &entry.filter) {
+            (Some(refused), Some(filter)) if !same_rule(refused, &filter.owner) => {
+                entry.refusal = None;
+                entry.refused_rule = None;
+                entry.placed_anew = false;
+            }
+            (None, Some(_)) if entry.refusal.is_none() => {}
+            _ => return,
         }
-        entry.refusal = None;
-        entry.refused_rule = None;
-        entry.placed_anew = false;
         if let Some(planner) = self.planners.of(world, ufid) {
             planner.unblock(now, ufid);
         }

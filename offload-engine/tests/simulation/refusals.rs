@@ -3,8 +3,8 @@
 use crate::facts::Scene;
 use crate::ovs::ufid;
 use crate::rule::Rule;
-use netlink_wire::Ufid;
-use offload_engine::{Answer, Counters, Event, Placement, Refusal, Settings};
+use netlink_wire::{DpPort, Ifindex, Ufid};
+use offload_engine::{Answer, Counters, Event, Megaflow, Placement, Refusal, Settings};
 use tc_flower::{FilterFlags, ReplaceActions};
 
 #[test]
@@ -105,6 +105,38 @@ fn refused_rule_that_open_vswitch_makes_anew_unchanged_stays_refused() {
         scene.epoch();
     }
     assert!(scene.take_replacement().is_none(), "the driver is asked for the same rule again");
+}
+
+/// As where ovs-vswitchd is started anew: Open vSwitch's id is of the packet that a megaflow was made for, whose first one floods.
+#[test]
+fn refused_rule_that_comes_back_from_the_datapath_as_another_is_tried() {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let back = scene.take_replacement().expect("it is put back");
+    scene.carry_out(back);
+    scene.kernel.refuses_every = 0;
+    scene.ovs.delete(&mut scene.kernel, flow);
+    scene.tell_notifications();
+    let in_datapath = Box::new(Megaflow {
+        ufid: flow,
+        dp: Ifindex(3),
+        in_port: Some(DpPort(1)),
+        needs_chain_restore: false,
+        counted: None,
+        unfit: None,
+        body: None,
+    });
+    scene.tell(Event::Megaflow { round: None, flow: in_datapath.clone() });
+    scene.tell(Event::MegaflowGone(in_datapath));
+    scene.ovs.install(&mut scene.kernel, flow, 2);
+    scene.tell_notifications();
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    assert_eq!(scene.placement(flow), Placement::Hardware);
 }
 
 /// Flows of one shape are asked for, all of which the driver refuses, until the shape is the reason. Returns how many that

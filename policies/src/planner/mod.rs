@@ -290,8 +290,9 @@ impl<Id: Copy + Ord + Hash> Planner<Id> {
 
     /// Lifts a refusal: something changed that may make the driver answer differently (link, eswitch, settings).
     pub fn unblock(&mut self, now: Micros, id: Id) {
-        if let Some(known) = self.flows.find(id) {
-            self.flows[known].block = None;
+        if let Some(known) = self.flows.find(id)
+            && self.flows[known].block.take().is_some()
+        {
             self.reseat(now, known);
             self.graph.touch(id);
         }

@@ -16,7 +16,7 @@ pub(super) fn a_reloaded_nic_is_used_again(lab: &mut Lab) -> Outcome {
         run("devlink", &["dev", "reload", &NIC.devlink()])?;
         bring_up(&ALL_PORTS)?;
         scene.reaches_remote()?;
-        Scene::flows_on(&traffic.receiver, 200)?;
+        scene.still_flows(&traffic, 200)?;
         scene.settles()?;
         // Open vSwitch 3.5 asks TC about the devices of before from then on ("failed to offload flow: No such device"), with or
         // without us, and keeps what comes in by the new ones in its own datapath until it is started anew.
@@ -49,7 +49,7 @@ pub(super) fn a_recovered_firmware_is_used_again(lab: &mut Lab) -> Outcome {
 fn is_used_again(scene: &Scene<'_>, traffic: &Traffic) -> Outcome {
     bring_up(&ALL_PORTS)?;
     scene.reaches_remote_afresh()?;
-    Scene::flows_on(&traffic.receiver, 200)?;
+    scene.still_flows(traffic, 200)?;
     scene.in_hardware(1)?;
     scene.settles()
 }

@@ -91,6 +91,14 @@ impl<'a> Scene<'a> {
         Ok(format!("{list}\n{}\n{datapath}\n{coverage}", why.collect::<Vec<_>>().join("\n")))
     }
 
+    /// Waits until so many more packets of `traffic` have come.
+    pub(super) fn still_flows(&self, traffic: &Traffic, packets: u64) -> Outcome {
+        Self::flows_on(&traffic.receiver, packets).or_else(|failure| {
+            let filters = PORTS_OF_FLOWS.map(|device| tc_filters(device).unwrap_or_default());
+            Err(Failure::new(format!("{failure}\n{}\n{}", filters.join("\n"), self.views()?)))
+        })
+    }
+
     /// Waits until so many more packets have come.
     pub(super) fn flows_on(receiver: &Receiver, packets: u64) -> Outcome {
         let before = receiver.so_far().packets;
@@ -224,6 +232,13 @@ fn divide_flows(lab: &Lab, ovs: &Ovs) -> Outcome {
 }
 
 /// Brings netdevs of the NIC in the guest's own namespace up, as an operator does with new ones.
+/// Where the flows of [`Scene::to_remote`] come in and go out.
+const PORTS_OF_FLOWS: [&str; 2] = ["sn0pf0vf0", "sn0p0"];
+
+fn tc_filters(device: &str) -> Outcome<String> {
+    run("tc", &["-s", "filter", "show", "dev", device, "ingress"])
+}
+
 pub(super) fn bring_up(devices: &[&str]) -> Outcome {
     devices.iter().try_for_each(|device| run("ip", &["link", "set", device, "up"]).map(drop))
 }

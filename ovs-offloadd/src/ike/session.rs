@@ -24,8 +24,10 @@ use super::{OffloadReport, Orders, Report, Rows, Standing, now};
 /// The longest wait for an answer: what charon has is listed when none of it is just being negotiated, which took it 12 s on an emulated
 /// machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Events that come together are looked after together.
-const GATHER: Duration = Duration::from_millis(50);
+/// Events that come together are looked after together: when there was none for so long, or that is too long. While charon negotiates, each end
+/// sends what the other cannot read yet, and the processor is better left to them.
+const GATHER: Duration = Duration::from_millis(250);
+const GATHER_MAX: Duration = Duration::from_secs(1);
 
 /// Why a session is over.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +38,15 @@ pub(super) enum End {
     OtherOrders,
     /// Charon is gone, or does not answer.
     Lost(String),
+}
+
+/// Why there is a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Orders are others, or it is time to look.
+    Due,
+    /// Charon or the kernel tells something, and more may come with it.
+    Told,
 }
 
 /// A connection to ask and be told by, and what is known of what was loaded. It is one, so that what is told comes in its place among the
@@ -120,8 +131,9 @@ impl Session {
                 Err(why) => return End::Lost(why),
             };
             let waited = match self.wait(pause, orders, kernel).await {
-                Ok(true) => self.gather().await,
-                Ok(false) => return End::NoOrders,
+                Ok(Some(Woken::Told)) => self.gather().await,
+                Ok(Some(Woken::Due)) => Ok(()),
+                Ok(None) => return End::NoOrders,
                 Err(why) => Err(why),
             };
             if let Err(why) = waited {
@@ -130,13 +142,13 @@ impl Session {
         }
     }
 
-    /// Waits until it is time for the next look. Returns whether there is somebody who gives orders.
+    /// Waits until it is time for the next turn. Returns why it is; none where nobody gives orders any more.
     async fn wait(
         &mut self,
         pause: Pause,
         orders: &mut watch::Receiver<Orders>,
         kernel: &mut watch::Receiver<Seen>,
-    ) -> Result<bool, String> {
+    ) -> Result<Option<Woken>, String> {
         let rest = tokio::time::sleep(pause.rest);
         let due = tokio::time::sleep(pause.again.max(pause.rest));
         tokio::pin!(rest, due);
@@ -144,34 +156,32 @@ impl Session {
         let (mut rests, mut is_told) = (true, self.charon.has_told());
         while rests || !is_told {
             tokio::select! {
-                changed = orders.changed() => return Ok(changed.is_ok()),
+                changed = orders.changed() => return Ok(changed.is_ok().then_some(Woken::Due)),
                 changed = kernel.changed(), if !is_told => match changed {
                     Ok(()) => is_told = true,
-                    Err(_) => return Ok(false),
+                    Err(_) => return Ok(None),
                 },
-                told = self.charon.told() => match told {
-                    Ok(()) => is_told = true,
-                    Err(Failure::Lost(why) | Failure::Refused(why)) => return Err(why),
-                },
+                told = self.charon.told() => {
+                    told.map_err(Failure::words)?;
+                    is_told = true;
+                }
                 () = &mut rest, if rests => rests = false,
-                () = &mut due => return Ok(true),
+                () = &mut due => return Ok(Some(Woken::Due)),
             }
         }
-        Ok(true)
+        Ok(Some(Woken::Told))
     }
 
     /// Hears what is told together.
     async fn gather(&mut self) -> Result<(), String> {
-        let gathered = async {
-            loop {
-                if let Err(Failure::Lost(why) | Failure::Refused(why)) = self.charon.told().await {
-                    return why;
-                }
+        let longest = tokio::time::sleep(GATHER_MAX);
+        tokio::pin!(longest);
+        loop {
+            tokio::select! {
+                told = self.charon.told() => told.map_err(Failure::words)?,
+                () = tokio::time::sleep(GATHER) => return Ok(()),
+                () = &mut longest => return Ok(()),
             }
-        };
-        match tokio::time::timeout(GATHER, gathered).await {
-            Ok(why) => Err(why),
-            Err(_) => Ok(()),
         }
     }
 

@@ -191,24 +191,27 @@ pub(super) fn is_carried_by_both<I: Ike>(hosts: &Hosts<I>, lab: &Lab) -> Outcome
     Ok(())
 }
 
-/// The daemon shows every security association of the tunnel in mode packet at the NIC. One with SPI 0 is what the kernel keeps for up to 30 s while
-/// it waits for an IKE daemon: nothing passes by it.
+/// Waits until the daemon shows every security association of the tunnel in mode packet at the NIC. One with SPI 0 is what the kernel keeps for up to
+/// 30 s while it waits for an IKE daemon: nothing passes by it. Nor by what pluto has of a negotiation that it began before the tunnel's settings
+/// changed, until it gives that up.
 fn all_are_the_nics<I: Ike>(host: &Host<I>, device: &str) -> Outcome {
-    let list = host.daemon.json(&["sa", "list"])?;
-    let of_tunnel: Vec<_> = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|sa| sa["tunnels"][0] == "tun0" && sa["spi"] != "0x00000000")
-        .collect();
-    ensure!(
-        of_tunnel.len() >= 4
-            && of_tunnel.iter().all(|sa| sa["offload"] == "packet" && sa["device"] == device),
-        "{list}"
-    );
-    let shown = host.tunnel()?.unwrap_or_default();
-    ensure!(shown["carried"] == "packet", "{shown}");
-    Ok(())
+    wait_until("all of the tunnel is the NIC's", DONE_WITHIN, || {
+        let list = host.daemon.json(&["sa", "list"])?;
+        let of_tunnel: Vec<_> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|sa| sa["tunnels"][0] == "tun0" && sa["spi"] != "0x00000000")
+            .collect();
+        ensure!(
+            of_tunnel.len() >= 4
+                && of_tunnel.iter().all(|sa| sa["offload"] == "packet" && sa["device"] == device),
+            "{list}"
+        );
+        let shown = host.tunnel()?.unwrap_or_default();
+        ensure!(shown["carried"] == "packet", "{shown}");
+        Ok(true)
+    })
 }
 
 fn counters<I: Ike>(hosts: &Hosts<I>) -> Outcome<[BTreeMap<String, u64>; 2]> {

@@ -7,6 +7,19 @@ use netlink_wire::{DpPort, Ifindex, Ufid};
 use offload_engine::{Answer, Counters, Event, Megaflow, Placement, Refusal, Settings};
 use tc_flower::{FilterFlags, ReplaceActions};
 
+/// A megaflow whose rule was refused and put back, by a NIC that refuses each.
+fn refused() -> (Scene, Ufid) {
+    let mut scene = Scene::new(Counters::Fast);
+    let flow = ufid(1);
+    scene.kernel.refuses_every = 1;
+    scene.ovs.install(&mut scene.kernel, flow, 1);
+    let replacement = scene.until_replacement(flow);
+    scene.carry_out(replacement);
+    let back = scene.take_replacement().expect("it is put back");
+    scene.carry_out(back);
+    (scene, flow)
+}
+
 #[test]
 fn refused_rule_gets_its_skip_hw_back() {
     let mut scene = Scene::new(Counters::Fast);
@@ -24,14 +37,7 @@ fn refused_rule_gets_its_skip_hw_back() {
 
 #[test]
 fn refused_rule_is_left_alone_until_the_configuration_is_read_again() {
-    let mut scene = Scene::new(Counters::Fast);
-    let flow = ufid(1);
-    scene.kernel.refuses_every = 1;
-    scene.ovs.install(&mut scene.kernel, flow, 1);
-    let replacement = scene.until_replacement(flow);
-    scene.carry_out(replacement);
-    let back = scene.take_replacement().expect("it is put back");
-    scene.carry_out(back);
+    let (mut scene, flow) = refused();
     scene.kernel.refuses_every = 0;
     for _ in 0..20 {
         scene.kernel.packets(flow, 1000);
@@ -49,14 +55,7 @@ fn refused_rule_is_left_alone_until_the_configuration_is_read_again() {
 
 #[test]
 fn refused_rule_is_tried_again_when_open_vswitch_changes_it() {
-    let mut scene = Scene::new(Counters::Fast);
-    let flow = ufid(1);
-    scene.kernel.refuses_every = 1;
-    scene.ovs.install(&mut scene.kernel, flow, 1);
-    let replacement = scene.until_replacement(flow);
-    scene.carry_out(replacement);
-    let back = scene.take_replacement().expect("it is put back");
-    scene.carry_out(back);
+    let (mut scene, flow) = refused();
     scene.kernel.refuses_every = 0;
     scene.ovs.modify(&mut scene.kernel, flow, 2);
     scene.tell_notifications();
@@ -89,14 +88,7 @@ fn refusal_of_a_rule_that_open_vswitch_has_changed_meanwhile_is_not_held_against
 
 #[test]
 fn refused_rule_that_open_vswitch_makes_anew_unchanged_stays_refused() {
-    let mut scene = Scene::new(Counters::Fast);
-    let flow = ufid(1);
-    scene.kernel.refuses_every = 1;
-    scene.ovs.install(&mut scene.kernel, flow, 1);
-    let replacement = scene.until_replacement(flow);
-    scene.carry_out(replacement);
-    let back = scene.take_replacement().expect("it is put back");
-    scene.carry_out(back);
+    let (mut scene, flow) = refused();
     scene.ovs.delete(&mut scene.kernel, flow);
     scene.ovs.install(&mut scene.kernel, flow, 1);
     scene.tell_notifications();
@@ -110,14 +102,7 @@ fn refused_rule_that_open_vswitch_makes_anew_unchanged_stays_refused() {
 /// As where ovs-vswitchd is started anew: Open vSwitch's id is of the packet that a megaflow was made for, whose first one floods.
 #[test]
 fn refused_rule_that_comes_back_from_the_datapath_as_another_is_tried() {
-    let mut scene = Scene::new(Counters::Fast);
-    let flow = ufid(1);
-    scene.kernel.refuses_every = 1;
-    scene.ovs.install(&mut scene.kernel, flow, 1);
-    let replacement = scene.until_replacement(flow);
-    scene.carry_out(replacement);
-    let back = scene.take_replacement().expect("it is put back");
-    scene.carry_out(back);
+    let (mut scene, flow) = refused();
     scene.kernel.refuses_every = 0;
     scene.ovs.delete(&mut scene.kernel, flow);
     scene.tell_notifications();

@@ -4,11 +4,11 @@ use crate::facts::Scene;
 use crate::ovs::ufid;
 use crate::rule::Rule;
 use netlink_wire::{DpPort, Ifindex, Ufid};
-use offload_engine::{Answer, Counters, Event, Megaflow, Placement, Refusal, Settings};
+use offload_engine::{Answer, Counters, Event, Megaflow, OpId, Placement, Refusal, Replacement, Settings};
 use tc_flower::{FilterFlags, ReplaceActions};
 
-/// A megaflow whose rule was refused and put back, by a NIC that refuses each.
-fn refused() -> (Scene, Ufid) {
+/// A megaflow whose rule was refused, by a NIC that refuses each, and what puts it back.
+fn just_refused() -> (Scene, Ufid, (OpId, Box<Replacement>)) {
     let mut scene = Scene::new(Counters::Fast);
     let flow = ufid(1);
     scene.kernel.refuses_every = 1;
@@ -16,19 +16,19 @@ fn refused() -> (Scene, Ufid) {
     let replacement = scene.until_replacement(flow);
     scene.carry_out(replacement);
     let back = scene.take_replacement().expect("it is put back");
+    (scene, flow, back)
+}
+
+/// The same, and it was put back.
+fn refused() -> (Scene, Ufid) {
+    let (mut scene, flow, back) = just_refused();
     scene.carry_out(back);
     (scene, flow)
 }
 
 #[test]
 fn refused_rule_gets_its_skip_hw_back() {
-    let mut scene = Scene::new(Counters::Fast);
-    let flow = ufid(1);
-    scene.kernel.refuses_every = 1;
-    scene.ovs.install(&mut scene.kernel, flow, 1);
-    let replacement = scene.until_replacement(flow);
-    scene.carry_out(replacement);
-    let (op, request) = scene.take_replacement().expect("it is put back");
+    let (mut scene, _, (op, request)) = just_refused();
     assert_eq!(request.filter.flags, FilterFlags::SKIP_HW);
     assert_eq!(request.actions, ReplaceActions::Kept);
     scene.carry_out((op, request));

@@ -57,9 +57,9 @@ impl Known {
     pub fn row(&mut self, extent: Extent, event: &Section) {
         for (ike, children) in listed::ike_sas(event) {
             let id = ike.id;
-            self.has_ike(ike);
+            self.note_ike(ike);
             if extent == Extent::Everything {
-                children.into_iter().for_each(|child| self.has_child(id, child));
+                children.into_iter().for_each(|child| self.note_child(id, child));
             }
         }
     }
@@ -77,7 +77,7 @@ impl Known {
     pub fn told(&mut self, name: &str, event: &Section) -> bool {
         let Some(told) = listed::told(name, event) else { return false };
         match told {
-            Told::IkeUp(ike) => self.has_ike(ike),
+            Told::IkeUp(ike) => self.note_ike(ike),
             Told::IkeDown(id) => {
                 self.ikes.remove(&id);
                 self.children.retain(|_, child| child.is.ike != id);
@@ -87,19 +87,19 @@ impl Known {
                 for child in self.children.values_mut().filter(|child| child.is.ike == old) {
                     (child.is.ike, child.list) = (new.id, self.list);
                 }
-                self.has_ike(new);
+                self.note_ike(new);
             }
             Told::ChildUp(ike, child) => {
                 let id = ike.id;
-                self.has_ike(ike);
-                self.has_child(id, child);
+                self.note_ike(ike);
+                self.note_child(id, child);
             }
             Told::ChildDown(id) => drop(self.children.remove(&id)),
             Told::ChildRekeyed { ike, old, new } => {
                 let id = ike.id;
-                self.has_ike(ike);
+                self.note_ike(ike);
                 self.terminated(old);
-                self.has_child(id, new);
+                self.note_child(id, new);
             }
         }
         true
@@ -144,11 +144,11 @@ impl Known {
         }
     }
 
-    fn has_ike(&mut self, is: IkeSa) {
+    fn note_ike(&mut self, is: IkeSa) {
         self.ikes.insert(is.id, Row { is, list: self.list });
     }
 
-    fn has_child(&mut self, ike: u32, is: ChildSa) {
+    fn note_child(&mut self, ike: u32, is: ChildSa) {
         self.children.insert(is.id, Row { is: Child { ike, is }, list: self.list });
     }
 }

@@ -240,7 +240,9 @@ impl Reconciler {
     pub fn steps(&mut self, now: Millis, wanted: &Wanted, there: &There) -> Vec<Step> {
         self.entries.retain(|name, _| wanted.connections.contains_key(name));
         let mut steps: Vec<Step> = self.guard.step(now, wanted.guard.as_ref(), there).into_iter().collect();
-        let with_sas = there.children.iter().filter_map(|child| ConnectionName::ours(&child.connection));
+        // An IKE SA may be of a connection that has gone: charon has it anew for children of one beside that, where the peer ends it.
+        let with_sas = there.children.iter().map(|child| &child.connection).chain(&there.established);
+        let with_sas = with_sas.filter_map(|name| ConnectionName::ours(name));
         let ours: BTreeSet<ConnectionName> = there.connections.iter().cloned().chain(with_sas).collect();
         let is_wanted = |name: &ConnectionName| {
             wanted.connections.contains_key(name)

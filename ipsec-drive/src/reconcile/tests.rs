@@ -44,6 +44,7 @@ impl Daemon {
             }
             Step::Unload(name) => {
                 self.there.connections.remove(name);
+                self.there.established.remove(name.as_str());
                 self.there.children.retain(|child| child.connection != name.as_str());
             }
             Step::Restart(name) => {
@@ -117,6 +118,19 @@ fn what_is_wanted_no_more_is_unloaded_and_what_others_loaded_stays() {
     assert_eq!(words(&steps), ["unload"]);
     assert_eq!((daemon.there.children.len(), daemon.there.connections.len()), (1, 0));
     assert_eq!(reconciler.progress().count(), 0);
+}
+
+#[test]
+fn an_ike_sa_that_is_there_again_for_a_connection_that_was_taken_out_is_taken_out_too() {
+    let mut reconciler = Reconciler::default();
+    let mut daemon = Daemon { peer_answers: true, ..Daemon::default() };
+    let beside = [&[("dst_port", "8")], ONE].concat();
+    daemon.settle(&mut reconciler, 0, &want(&[ONE, &beside]));
+    let gone = want(&[&beside]).connections.into_keys().next().unwrap();
+    assert_eq!(words(&daemon.settle(&mut reconciler, 1, &want(&[ONE]))), ["unload"]);
+    daemon.there.established = [gone.as_str().to_owned(), "site-to-site".to_owned()].into();
+    assert_eq!(daemon.settle(&mut reconciler, 2, &want(&[ONE])), [Step::Unload(gone)]);
+    assert_eq!(daemon.there.established, ["site-to-site".to_owned()].into());
 }
 
 #[test]

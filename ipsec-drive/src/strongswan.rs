@@ -6,6 +6,7 @@
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use crate::vici::Builder;
 use crate::{Auth, Connection, ConnectionName, Guard, Offload};
@@ -101,33 +102,40 @@ fn add_children(all: &mut Builder, connection: &Connection, is_own: bool) {
 /// The message of `load-conn` that has packets of a connection dropped where no other policy is about them; none where such policies stay.
 ///
 /// A NIC that does all of IPsec has the policies too, and takes them along when it goes: nobody is told, and packets would leave in the
-/// clear until others are negotiated. These are in software, and come after all others (strongSwan's priority of a fallback). The kernel
-/// has one policy for the same packets, so they are about each half of the ports for itself. They are a connection of their own,
-/// which no peer can ask for.
+/// clear until others are negotiated. These are in software, and come after all others (strongSwan's priority of a fallback). They are a
+/// connection of their own, which no peer can ask for.
+///
+/// They are about two local addresses, ours and that which differs from it in the last bit. A policy between two addresses alone is kept with
+/// those that a NIC has, whose order the kernel turns around and mixes with software's whenever its table grows (`xfrm_dst_hash_transfer()`
+/// of Linux 6.12): the tunnel's packets would be dropped. One that is about more is looked at when none of those has the packet.
 pub fn load_closed(connection: &Connection) -> Option<Builder> {
-    const HALVES: [&str; 2] = ["0-32767", "32768-65535"];
     let (_, port) = connection.carries.protocol();
     let port = port.filter(|_| matches!(connection.offload, Offload::Auto | Offload::Packet))?;
-    let local = connection.local.map_or_else(|| "dynamic".to_string(), |local| local.to_string());
+    // Of no address in particular it is about all.
+    let local = connection.local.map_or_else(|| "dynamic".to_string(), with_neighbour);
     let (remote, closed) = (connection.remote, connection.name.closed());
     let mut message = Builder::default();
     message.section(&closed, |conn| {
         conn.list("local_addrs", ["127.0.0.1"]).list("remote_addrs", ["127.0.0.1"]);
         conn.section("children", |all| {
-            let halves = |end: &str| HALVES.map(|half| format!("{end}[udp/{half}]"));
-            let to = |end: &str| [format!("{end}[udp/{port}]")];
             // Old ones tell shunts apart by this name alone.
-            all.section(&format!("{closed}-in"), |child| {
-                child.list("local_ts", to(&local)).list("remote_ts", halves(&remote.to_string()));
-                child.value("mode", "drop").value("start_action", "trap");
-            });
-            all.section(&format!("{closed}-out"), |child| {
-                child.list("local_ts", halves(&local)).list("remote_ts", to(&remote.to_string()));
-                child.value("mode", "drop").value("start_action", "trap");
-            });
+            let mut drop = |way: &str, [local_ts, remote_ts]: [String; 2]| {
+                all.section(&format!("{closed}-{way}"), |child| {
+                    child.list("local_ts", [local_ts]).list("remote_ts", [remote_ts]);
+                    child.value("mode", "drop").value("start_action", "trap");
+                });
+            };
+            drop("in", [format!("{local}[udp/{port}]"), format!("{remote}[udp]")]);
+            drop("out", [format!("{local}[udp]"), format!("{remote}[udp/{port}]")]);
         });
     });
     Some(message)
+}
+
+/// An address and that which differs from it in the last bit.
+fn with_neighbour(address: IpAddr) -> String {
+    let bits = if address.is_ipv4() { 31 } else { 127 };
+    format!("{address}/{bits}")
 }
 
 /// STT's port of TCP.
@@ -292,10 +300,11 @@ mod tests {
         let closed = read.section(&geneve.name.closed()).unwrap().section("children").unwrap();
         let end = |way: &str| closed.section(&format!("{}-{way}", geneve.name.closed())).unwrap();
         let out = end("out");
-        assert_eq!(out.list("local_ts"), ["192.0.2.1[udp/0-32767]", "192.0.2.1[udp/32768-65535]"]);
+        assert_eq!(out.list("local_ts"), ["192.0.2.1/31[udp]"], "not among those between two addresses");
         assert_eq!(out.list("remote_ts"), ["192.0.2.2[udp/6081]"]);
         assert_eq!((out.value("mode"), out.value("start_action")), (Some("drop"), Some("trap")));
-        assert_eq!(end("in").list("local_ts"), ["192.0.2.1[udp/6081]"]);
+        assert_eq!(end("in").list("local_ts"), ["192.0.2.1/31[udp/6081]"]);
+        assert_eq!(end("in").list("remote_ts"), ["192.0.2.2[udp]"]);
         geneve.offload = Offload::Crypto;
         assert!(load_closed(&geneve).is_none(), "its policies are the kernel's");
         let gre = connection("gre", &options, &Host::default());

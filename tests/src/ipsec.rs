@@ -19,6 +19,7 @@ mod keys;
 mod libreswan;
 mod many;
 mod nics;
+mod policies;
 mod soak;
 mod steered;
 

@@ -17,6 +17,7 @@ use super::nics::{
     a_tunnel_that_earns_it_moves_into_both_nics, a_tunnel_with_a_key_is_encrypted_by_both_nics,
     every_kind_of_tunnel_is_encrypted_by_both_nics, rules_of_tc_on_the_uplink_keep_a_tunnel_in_software,
 };
+use super::policies::a_tunnel_in_a_nic_passes_however_many_policies_the_kernel_has;
 use super::soak::{
     rekeys_lose_no_more_than_charon_alone, resets_and_restarts_lose_no_more_than_charon_alone,
 };
@@ -34,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(packets_of_the_hosts_mark_do_not_pass_in_the_clear).needs(NEEDS),
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
+    fact!(a_tunnel_in_a_nic_passes_however_many_policies_the_kernel_has).needs(WITH_NICS),
     fact!(rules_of_tc_on_the_uplink_keep_a_tunnel_in_software).needs(WITH_NICS),
     fact!(every_kind_of_tunnel_is_encrypted_by_both_nics).needs(WITH_NICS).long(),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::hosts::{DONE_WITHIN, Host, Hosts, Ike, PINGS};
 
-const IPV4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
+pub(super) const IPV4: [&str; 2] = ["172.31.0.1", "172.31.0.2"];
 const IPV6: [&str; 2] = ["fd31::1", "fd31::2"];
 
 /// What the ends of a tunnel know each other by.
 #[derive(Debug, Clone, Copy)]
-enum Known {
+pub(super) enum Known {
     ByKey,
     ByCertificates,
 }
@@ -56,7 +56,12 @@ pub(super) fn every_kind_of_tunnel_is_encrypted_by_both_nics(lab: &mut Lab) -> O
 }
 
 /// Two hosts with a tunnel that is to be in mode packet.
-fn with_tunnel(lab: &mut Lab, kind: &str, outer: [&'static str; 2], known: Known) -> Outcome<Hosts> {
+pub(super) fn with_tunnel(
+    lab: &mut Lab,
+    kind: &str,
+    outer: [&'static str; 2],
+    known: Known,
+) -> Outcome<Hosts> {
     let hosts = Hosts::with_nics(lab, outer, "")?;
     let options = ["options:key=7", "options:ipsec_nic-offload=packet"];
     match known {

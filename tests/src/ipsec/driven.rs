@@ -7,7 +7,10 @@ use lab_tests::ensure;
 use lab_tests::harness::{Failure, Lab, Need, Outcome, Pings, Test, fact, output, wait_until};
 
 use super::beside::tunnels_of_two_types_between_the_same_hosts_are_both_encrypted;
-use super::entries::the_coldest_tunnel_yields_its_entry_to_a_hotter_one;
+use super::entries::{
+    a_tunnel_that_a_nic_has_no_room_for_comes_back_in_software,
+    the_coldest_tunnel_yields_its_entry_to_a_hotter_one,
+};
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
 use super::keys::no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core;
 use super::libreswan::libreswan_is_told_to_ask_both_nics_and_they_encrypt;
@@ -39,6 +42,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(rules_of_tc_on_the_uplink_keep_a_tunnel_in_software).needs(WITH_NICS),
     fact!(every_kind_of_tunnel_is_encrypted_by_both_nics).needs(WITH_NICS).long(),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),
+    fact!(a_tunnel_that_a_nic_has_no_room_for_comes_back_in_software).needs(WITH_NICS).long(),
     fact!(the_coldest_tunnel_yields_its_entry_to_a_hotter_one).needs(WITH_NICS).long(),
     fact!(a_flow_through_an_encrypted_tunnel_passes_by_both_nics).needs(WITH_NICS),
     fact!(rekeys_lose_no_more_than_charon_alone).needs(WITH_NICS).long(),

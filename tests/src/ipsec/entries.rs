@@ -47,6 +47,38 @@ pub(super) fn the_coldest_tunnel_yields_its_entry_to_a_hotter_one(lab: &mut Lab)
     have_one_tunnel(&hosts)
 }
 
+/// The NIC has room for the policies of both and the security associations of one. What charon makes of that packets cannot use: for a
+/// policy in a NIC the kernel takes no security association of software.
+pub(super) fn a_tunnel_that_a_nic_has_no_room_for_comes_back_in_software(lab: &mut Lab) -> Outcome {
+    let hosts = two_tunnels(lab, "learn")?;
+    hosts.only_esp_while(lab, "full", || {
+        let cold = Traffic::start(&hosts, COLD)?;
+        are_carried(&hosts, [("tun0", "packet"), ("tun1", "none")], DONE_WITHIN)?;
+        // Room for what it has: with both ends moving it, a tunnel has more for a moment.
+        have_one_tunnel(&hosts)?;
+        for nic in hosts.nics()? {
+            nic.set("sa_table_size", &OF_A_TUNNEL.to_string())?;
+        }
+        let hot = Traffic::start(&hosts, HOT)?;
+        for (host, _) in hosts.both() {
+            wait_until(&format!("{} has asked its NIC in vain", host.outer), YIELDED_WITHIN, || {
+                let tunnel = shown(host, "tun1")?;
+                let is_back = tunnel["carried"] == "none" && tunnel["state"] == "up";
+                Ok(is_back && why_not_more(&tunnel).starts_with("asked of a NIC, it "))
+            })
+            .map_err(|failure| hosts.explained(&failure))?;
+        }
+        // Both pass.
+        cold.stop().map_err(|failure| hosts.with_tables(&failure))?;
+        hot.goes_on().map_err(|failure| hosts.with_tables(&failure))
+    })?;
+    for (nic, (host, _)) in hosts.nics()?.iter().zip(hosts.both()) {
+        let refusals = host.netns.ethtool_counters(&nic.uplink())?["ipsec_refusals"];
+        ensure!(refusals > 0, "{} refused nothing", nic.uplink());
+    }
+    Ok(())
+}
+
 /// Waits until each NIC has the security associations of one tunnel.
 fn have_one_tunnel(hosts: &Hosts) -> Outcome {
     for nic in hosts.nics()? {
@@ -101,10 +133,15 @@ impl Traffic {
         Ok(Self { sender: Sender::start_stoppable(&hosts.left.netns, stream)?, receiver })
     }
 
+    /// It still comes.
+    fn goes_on(&self) -> Outcome {
+        let before = self.receiver.so_far().packets;
+        wait_until("packets still come", DONE_WITHIN, || Ok(self.receiver.so_far().packets > before + 10))
+    }
+
     /// Ends it: it still came, and nothing of it twice. A move into mode packet and out of it costs some.
     fn stop(self) -> Outcome {
-        let before = self.receiver.so_far().packets;
-        wait_until("packets still come", DONE_WITHIN, || Ok(self.receiver.so_far().packets > before + 10))?;
+        self.goes_on()?;
         let (sent, received) = (self.sender.stop()?, self.receiver.finish()?);
         println!("    {} of {sent} packets were lost", sent - received.packets);
         ensure!(received.duplicated == 0, "{received:?}");

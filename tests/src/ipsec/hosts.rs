@@ -276,6 +276,36 @@ impl<I: Ike> Hosts<I> {
         Ok(esp)
     }
 
+    /// A failure with what both kernels and NICs have, and where they dropped what; no keys are shown.
+    pub(super) fn with_tables(&self, failure: &Failure) -> Failure {
+        let tables = self.both().map(|(host, _)| {
+            let said =
+                ["ip -s xfrm state list nokeys", "ip xfrm policy", "cat /proc/net/xfrm_stat", "ip neigh"];
+            let of_kernel = said.map(|words| {
+                host.netns
+                    .run(&words.split(' ').collect::<Vec<_>>())
+                    .unwrap_or_else(|failure| failure.to_string())
+            });
+            of_kernel.join("\n")
+        });
+        let nics = self.nics().into_iter().flatten().enumerate().map(|(at, nic)| {
+            let netns = &self.both()[at].0.netns;
+            let counters = netns.ethtool_counters(&nic.uplink()).unwrap_or_default();
+            let counters: Vec<_> =
+                counters.into_iter().filter(|(name, count)| name.contains("ipsec") && *count > 0).collect();
+            format!(
+                "{}\n{}\n{counters:?}",
+                nic.shown("sas").unwrap_or_default(),
+                nic.shown("policies").unwrap_or_default()
+            )
+        });
+        Failure::new(format!(
+            "{failure}\n{}\n{}",
+            tables.join("\n---\n"),
+            nics.collect::<Vec<_>>().join("\n---\n")
+        ))
+    }
+
     /// A failure with what both charons have to say.
     pub(super) fn explained(&self, failure: &Failure) -> Failure {
         let tail = |text: String| {

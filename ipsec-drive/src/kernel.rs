@@ -76,6 +76,8 @@ pub struct Kernel {
     pub devices: BTreeMap<IpAddr, Device>,
     /// Those of them whose feature `esp-hw-offload` is on.
     pub able: BTreeSet<Device>,
+    /// When devices were last reset that kept what the kernel has of them: what they carried before is not in their hardware any more.
+    pub resets: BTreeMap<Device, Millis>,
 }
 
 /// What is known of what the kernel has.
@@ -139,6 +141,13 @@ impl Kernel {
             Some(Carriage { least: carried, most: carried })
         };
         Carriage::of_all(child.ids().into_iter().map(of))
+    }
+
+    /// When a device was last reset that carries some of a child; none where none of them was.
+    pub(crate) fn reset_below(&self, child: &ChildSa) -> Option<Millis> {
+        let sas = child.ids().into_iter().flatten().filter_map(|id| self.sas.get(&id));
+        let devices = sas.filter(|sa| sa.carried > Carried::Software).filter_map(|sa| sa.device);
+        devices.filter_map(|device| self.resets.get(&device).copied()).max()
     }
 
     /// Where what is between two hosts is carried, whoever made it; none while there is nothing for one of the ways. Our own address is

@@ -1,7 +1,8 @@
-//! Children that the IKE daemon takes for installed while the kernel has lost them.
+//! Children that the IKE daemon takes for installed while the kernel, or the NIC that carries them, has lost them.
 //!
 //! A device that goes takes the security associations that it carried along (`xfrm_dev_state_flush()`), and so does whoever flushes them.
-//! Nobody tells the IKE daemon, which goes on as if it had them until the peer is found dead or they are rekeyed.
+//! A NIC whose firmware was reset has none any more, and the kernel still has them. Nobody tells the IKE daemon, which goes on as if it
+//! had them until they are rekeyed: its own packets pass, and so its peer is not found dead.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,8 @@ impl Losses {
     /// Children that are lost: their packets can come in no more.
     ///
     /// What comes in is looked at alone: what goes out may be installed later, and where it is not there the kernel asks for it. A
-    /// child has to be missing in two readings that began after it was seen, so that one that just goes is not taken for lost.
+    /// child has to be missing in two readings that began after it was seen, so that one that just goes is not taken for lost. One that a
+    /// device carries which was reset after the child was seen is lost at once.
     pub(crate) fn look<'a>(
         &mut self,
         now: Millis,
@@ -35,6 +37,7 @@ impl Losses {
         for child in installed {
             let new = Seen { since: now, missed: None, is_lost: false };
             let mut seen = before.remove(&child.id).unwrap_or(new);
+            seen.is_lost |= kernel.reset_below(child).is_some_and(|at| at >= seen.since);
             let [inward, _] = child.ids();
             match inward {
                 Some(id) if !kernel.sas.contains_key(&id) && kernel.read > seen.since => {
@@ -92,6 +95,26 @@ mod tests {
         assert_eq!(at(31, 20, &[2]), (Vec::new(), true), "it is the same reading");
         assert_eq!(at(50, 40, &[2]), ([2].into(), false));
         assert_eq!(at(60, 40, &[2]), ([2].into(), false));
+    }
+
+    #[test]
+    fn a_child_is_lost_whose_device_was_reset_after_it_was_seen() {
+        let (mut losses, both) = (Losses::default(), there(&[1, 2]));
+        let mut kernel = kernel(5, &both, &[]);
+        // The one in a NIC, the other in software.
+        for id in both[0].ids().into_iter().flatten() {
+            let carried = crate::Carried::Packet;
+            kernel
+                .sas
+                .insert(id, KernelSa { carried, device: Some(crate::Device(7)), ..KernelSa::default() });
+        }
+        kernel.resets = [(crate::Device(7), Millis(9))].into();
+        assert_eq!(losses.look(Millis(10), &both, &kernel).len(), 0, "it came after that");
+        kernel.resets = [(crate::Device(8), Millis(20))].into();
+        assert_eq!(losses.look(Millis(21), &both, &kernel).len(), 0, "that is another");
+        kernel.resets.insert(crate::Device(7), Millis(20));
+        assert_eq!(losses.look(Millis(22), &both, &kernel), [1].into());
+        assert_eq!(losses.look(Millis(23), &there(&[2, 3]), &kernel).len(), 0, "others are there");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use lab_tests::harness::{
 use serde_json::Value;
 
 mod beside;
+mod capture;
 mod driven;
 mod entries;
+mod firmware;
 mod hosts;
 mod keys;
 mod libreswan;

@@ -2,7 +2,7 @@
 
 mod world;
 
-use ipsec_drive::{Carried, ConnectionName, Millis, Missed, Offload, Rank, Terms};
+use ipsec_drive::{Carried, ConnectionName, EspId, Millis, Missed, Offload, Rank, Terms};
 use world::{Sees, Takes, World};
 
 const SEEDS: u64 = 3;
@@ -182,6 +182,27 @@ fn what_a_reset_nic_lost_is_negotiated_anew_and_comes_back_into_the_nic() {
             .flatten()
             .all(|id| world.kernel.contains_key(&id));
         assert!(all_there, "seed {seed}: something is still lost");
+        assert_eq!(world.mover.moves().lost, 2 * within.len() as u64);
+    }
+}
+
+#[test]
+fn what_the_firmware_of_a_nic_lost_is_negotiated_anew_once_and_stays_in_the_nic() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed, TUNNELS, fixed(), Offload::Auto);
+        draw(&mut world);
+        world.seconds(HOUR);
+        let within = world.in_nic();
+        let carried = |world: &World| -> Vec<EspId> {
+            let carried = world.kernel.iter().filter(|(_, sa)| sa.carried > Carried::Software);
+            carried.map(|(id, _)| *id).collect()
+        };
+        let lost = carried(&world);
+        assert!(!lost.is_empty());
+        world.firmware_resets();
+        world.seconds(60);
+        assert_eq!(world.in_nic(), within, "seed {seed}");
+        assert!(carried(&world).iter().all(|id| !lost.contains(id)), "seed {seed}: one is used still");
         assert_eq!(world.mover.moves().lost, 2 * within.len() as u64);
     }
 }

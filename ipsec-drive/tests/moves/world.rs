@@ -290,9 +290,14 @@ impl World {
         *self.steps.entry(word).or_default() += 1;
     }
 
-    /// The NIC loses what it has; nobody is told.
+    /// The NIC goes and comes back; nobody is told that the kernel has lost what it carried.
     pub(crate) fn reset(&mut self) {
         self.kernel.retain(|_, sa| sa.carried == Carried::Software);
+    }
+
+    /// The NIC's firmware loses what it has, and the kernel still has it.
+    pub(crate) fn firmware_resets(&mut self) {
+        self.told.resets.insert(NIC, Millis(self.now));
     }
 
     pub(crate) fn initiations(&self) -> u64 {

@@ -49,6 +49,7 @@ pub(crate) struct Discovery {
     failed: Vec<Question>,
     new_devices: Vec<Ifindex>,
     gone: Vec<Ifindex>,
+    reset: Vec<Ifindex>,
     began: Instant,
     complete_after: Option<Duration>,
     buffers: [Vec<u8>; 3],
@@ -95,6 +96,7 @@ impl Discovery {
             failed: Vec::new(),
             new_devices: Vec::new(),
             gone: Vec::new(),
+            reset: Vec::new(),
             began,
             complete_after: None,
             buffers: std::array::from_fn(|_| vec![0; DATAGRAM_BYTES_MAX]),
@@ -240,9 +242,19 @@ impl Discovery {
             let devices = std::mem::take(&mut self.new_devices);
             self.want(Question::FeaturesOf(devices));
         }
+        for handle in inventory.take_recovered() {
+            info!(nic = %handle, "its firmware was reset: what hardware had of it is placed anew");
+            reset.extend(inventory.nics_of(&handle));
+            self.reset.extend(inventory.uplinks_of(&handle));
+        }
         events.extend(reset.into_iter().map(Event::NicReset));
         self.go_on(inventory);
         Ok(())
+    }
+
+    /// Uplinks whose NIC's firmware was reset since this was last asked.
+    pub(crate) fn take_reset(&mut self) -> Vec<Ifindex> {
+        std::mem::take(&mut self.reset)
     }
 
     /// Devices that have gone, or were set down, since this was last asked.

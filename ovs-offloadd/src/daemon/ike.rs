@@ -98,6 +98,12 @@ impl Ike {
         }
     }
 
+    /// Devices were reset, and the kernel still has what they carried.
+    pub(crate) fn reset(&self, devices: &[Ifindex], xfrm: &mut Xfrm) {
+        xfrm.reset(devices);
+        self.gone(devices, xfrm);
+    }
+
     fn has_tunnels(&self) -> bool {
         let orders = self.orders.borrow();
         orders.drive && orders.rows.as_ref().is_some_and(|rows| !rows.tunnels.is_empty())

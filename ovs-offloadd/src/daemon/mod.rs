@@ -222,6 +222,7 @@ impl Daemon {
             Happened::Discovery(ready) => {
                 self.discovery.take(ready, &mut self.inventory, &mut events).map_err(broken)?;
                 self.ike.gone(&self.discovery.take_gone(), &mut self.ipsec);
+                self.ike.reset(&self.discovery.take_reset(), &mut self.ipsec);
                 self.answer_deferred(&mut events);
                 self.nics.something_changed();
             }

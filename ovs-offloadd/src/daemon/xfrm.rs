@@ -3,7 +3,7 @@
 //! Counters are told by no notification: whoever asks for them has everything read again. The kernel sends keys along; every
 //! buffer that held some is wiped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::ipsec::{Ipsec, Reading};
 const BUFFERS_PER_TURN: usize = 64;
 /// Rows of one answer.
 const ROWS_MAX: usize = 1 << 18;
-/// Devices that are asked whether they do IPsec.
+/// Devices that are asked whether they do IPsec, and that are known to have been reset.
 const DEVICES_MAX: usize = 64;
 /// Where nothing is in doubt, so many times as long as a reading took there is none.
 const REST: u64 = 20;
@@ -73,6 +73,8 @@ pub(crate) struct Xfrm {
     /// Policies are not told before that.
     protection_due: Millis,
     hosts: Hosts,
+    /// When devices were last reset that kept what the kernel has of them; the latest of them.
+    resets: BTreeMap<Device, Millis>,
     // Something was lost since the reading that runs began, or it failed.
     look_again: bool,
     buffer: Vec<u8>,
@@ -100,6 +102,7 @@ impl Xfrm {
             took_ms: 0,
             protection_due: Millis(0),
             hosts: Hosts::default(),
+            resets: BTreeMap::new(),
             look_again: false,
             buffer: vec![0; DATAGRAM_BYTES_MAX],
             books: Ipsec::default(),
@@ -262,7 +265,18 @@ impl Xfrm {
         let read = self.whole?;
         let sas = self.books.take_driven()?;
         let devices = self.hosts.addresses.iter().map(|of| (of.address, Device(of.ifindex.0)));
-        Some(Kernel { read, sas, devices: devices.collect(), able: self.hosts.able.clone() })
+        let (devices, able) = (devices.collect(), self.hosts.able.clone());
+        Some(Kernel { read, sas, devices, able, resets: self.resets.clone() })
+    }
+
+    /// Devices were reset just now. That is told with the next reading.
+    pub(crate) fn reset(&mut self, devices: &[Ifindex]) {
+        let now = crate::ike::now();
+        self.resets.extend(devices.iter().map(|device| (Device(device.0), now)));
+        while self.resets.len() > DEVICES_MAX {
+            let oldest = self.resets.iter().min_by_key(|(_, at)| **at).map(|(device, _)| *device);
+            oldest.map(|device| self.resets.remove(&device));
+        }
     }
 
     /// Whether everything that was asked for has been read.

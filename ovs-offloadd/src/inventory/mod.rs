@@ -5,6 +5,7 @@
 
 mod bond;
 mod engine_facts;
+mod health;
 mod nic;
 mod number;
 mod ovs;
@@ -69,6 +70,8 @@ pub struct Inventory {
     // By the bond.
     bonds: BTreeMap<Ifindex, BondLife>,
     failovers: Vec<Failover>,
+    // Instances whose firmware was reset since that was last asked.
+    recovered: BTreeSet<Handle>,
     // Names of representors and uplinks that are gone, the oldest first.
     gone: VecDeque<(Box<str>, Was)>,
     told_ports: BTreeMap<Ifindex, PortFacts>,
@@ -319,31 +322,6 @@ impl Inventory {
         }
         self.dirty.nics |= old != new;
         self.dirty.ports.extend([old, new].into_iter().flatten());
-    }
-
-    /// A notification: a health reporter reported an error, or recovered.
-    pub fn reporter(&mut self, reporter: HealthReporter) {
-        let name = (reporter.handle.clone(), reporter.port, reporter.name.clone());
-        self.reading_health.told(&name);
-        self.health.insert(name, reporter);
-    }
-
-    /// A reading of all health reporters begins.
-    pub fn begin_health(&mut self) {
-        self.reading_health.begin();
-    }
-
-    /// All health reporters were read.
-    pub fn health(&mut self, all: Vec<HealthReporter>) {
-        let name =
-            |reporter: &HealthReporter| (reporter.handle.clone(), reporter.port, reporter.name.clone());
-        let rows = all.into_iter().map(|reporter| (name(&reporter), reporter)).collect();
-        let known: Vec<ReporterName> = self.health.keys().cloned().collect();
-        let (rows, gone) = self.reading_health.finish(known, rows);
-        for name in gone {
-            self.health.remove(&name);
-        }
-        self.health.extend(rows);
     }
 
     /// A notification: `hw-tc-offload` of a device.

@@ -6,11 +6,22 @@ use std::process::{Command, Stdio};
 
 use super::{Lab, Outcome, nic, output, run};
 
-/// A network namespace, removed when dropped if it was made here.
+/// A network namespace.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
-    made_here: bool,
+    whose: Whose,
+}
+
+/// Whose it is, which tells what is done when it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// It is removed.
+    MadeHere,
+    /// The guest's own: its name is removed, and IPsec, which would be the next test's.
+    TheGuests,
+    /// It stays.
+    Others,
 }
 
 impl Netns {
@@ -18,14 +29,21 @@ impl Netns {
     pub fn new(lab: &mut Lab, word: &str) -> Outcome<Self> {
         let name = lab.unique(word);
         run("ip", &["netns", "add", &name])?;
-        let netns = Self { name, made_here: true };
+        let netns = Self { name, whose: Whose::MadeHere };
         netns.run(&["ip", "link", "set", "lo", "up"])?;
         Ok(netns)
     }
 
+    /// The guest's own, which keeps all but IPsec when this is dropped.
+    pub fn of_the_guest(lab: &mut Lab) -> Outcome<Self> {
+        let name = lab.unique("guest");
+        run("ip", &["netns", "attach", &name, "1"])?;
+        Ok(Self { name, whose: Whose::TheGuests })
+    }
+
     /// A namespace that something else made, and removes.
     pub fn existing(name: &str) -> Self {
-        Self { name: name.to_owned(), made_here: false }
+        Self { name: name.to_owned(), whose: Whose::Others }
     }
 
     /// As `ip netns` knows it.
@@ -73,7 +91,12 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        if self.made_here {
+        if self.whose == Whose::TheGuests {
+            for of in ["state", "policy"] {
+                let _ = run("ip", &["xfrm", of, "flush"]);
+            }
+        }
+        if self.whose != Whose::Others {
             // A namespace that is left over has a name no other test uses.
             let _ = run("ip", &["netns", "delete", &self.name]);
         }

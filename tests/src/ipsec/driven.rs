@@ -11,6 +11,7 @@ use super::entries::{
     a_tunnel_that_a_nic_has_no_room_for_comes_back_in_software,
     the_coldest_tunnel_yields_its_entry_to_a_hotter_one,
 };
+use super::firmware::what_the_firmware_of_a_nic_lost_is_negotiated_anew;
 use super::hosts::{Authority, DONE_WITHIN, Hosts};
 use super::keys::no_key_of_a_driven_tunnel_is_on_the_wire_in_log_recording_answers_or_core;
 use super::libreswan::libreswan_is_told_to_ask_both_nics_and_they_encrypt;
@@ -39,6 +40,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(a_tunnel_with_a_key_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_over_ipv6_with_certificates_is_encrypted_by_both_nics).needs(WITH_NICS),
     fact!(a_tunnel_in_a_nic_passes_however_many_policies_the_kernel_has).needs(WITH_NICS),
+    fact!(what_the_firmware_of_a_nic_lost_is_negotiated_anew).needs(WITH_NICS),
     fact!(rules_of_tc_on_the_uplink_keep_a_tunnel_in_software).needs(WITH_NICS),
     fact!(every_kind_of_tunnel_is_encrypted_by_both_nics).needs(WITH_NICS).long(),
     fact!(a_tunnel_that_earns_it_moves_into_both_nics).needs(WITH_NICS),

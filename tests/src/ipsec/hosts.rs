@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use lab_tests::ensure;
@@ -11,10 +11,10 @@ use lab_tests::harness::{
 };
 use serde_json::Value;
 
+use super::capture::{Capture, SEEN};
+
 /// On a machine with nothing else to do it takes a few seconds.
 pub(super) const DONE_WITHIN: Duration = Duration::from_secs(90);
-/// What is in every ping, and may be seen by nobody on the wire.
-const SEEN: &[u8] = b"PLAINTEXT-of-16b";
 pub(super) const PINGS: usize = 10;
 /// Of a wire without NICs.
 const ENDS: [&str; 2] = ["wire0", "wire1"];
@@ -89,15 +89,22 @@ impl Hosts {
     /// With addresses on the wire and the daemons' configuration, beyond where charon is. There is no tunnel yet.
     pub(super) fn new(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
         run("ip", &["link", "add", ENDS[0], "type", "veth", "peer", "name", ENDS[1]])?;
-        Self::on_the_ends_of(lab, ENDS.map(str::to_owned), None, outer, ("observe", config))
+        let left = Netns::new(lab, "left")?;
+        Self::on_the_ends_of(lab, left, ENDS.map(str::to_owned), None, outer, ("observe", config))
     }
 
     /// The same with a NIC each, whose hardware can do IPsec.
     pub(super) fn with_nics(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
-        let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
-        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
-        let ends = [nics[0].uplink(), nics[1].uplink()];
-        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, ("observe", config))
+        let (nics, middle, ends) = Self::two_nics()?;
+        let left = Netns::new(lab, "left")?;
+        Self::on_the_ends_of(lab, left, ends, Some((nics, middle)), outer, ("observe", config))
+    }
+
+    /// The same, and the first host is the guest itself: devlink tells of a NIC in its own namespace alone.
+    pub(super) fn with_nic_of_the_guest(lab: &mut Lab, outer: [&'static str; 2]) -> Outcome<Self> {
+        let (nics, middle, ends) = Self::two_nics()?;
+        let left = Netns::of_the_guest(lab)?;
+        Self::on_the_ends_of(lab, left, ends, Some((nics, middle)), outer, ("observe", ""))
     }
 
     /// The same with NICs that forward, too: a pod behind the VF of each speaks through the tunnel, and the daemons place its flows.
@@ -109,29 +116,37 @@ impl Hosts {
         let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
         let ends = [nics[0].uplink(), nics[1].uplink()];
         let config = ("steer", "policy.min-rate = \"1 Mbit/s\"");
-        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, config)
+        let left = Netns::new(lab, "left")?;
+        Self::on_the_ends_of(lab, left, ends, Some((nics, middle)), outer, config)
     }
 }
 
 impl Hosts<Libreswan> {
     /// With a NIC each, whose hardware can do IPsec, and Libreswan in place of charon.
     pub(super) fn of_libreswan(lab: &mut Lab, outer: [&'static str; 2], config: &str) -> Outcome<Self> {
-        let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
-        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
-        let ends = [nics[0].uplink(), nics[1].uplink()];
-        Self::on_the_ends_of(lab, ends, Some((nics, middle)), outer, ("observe", config))
+        let (nics, middle, ends) = Self::two_nics()?;
+        let left = Netns::new(lab, "left")?;
+        Self::on_the_ends_of(lab, left, ends, Some((nics, middle)), outer, ("observe", config))
     }
 }
 
 impl<I: Ike> Hosts<I> {
+    fn two_nics() -> Outcome<([Simnic; 2], Middle, [String; 2])> {
+        let nics = [Simnic::new(0, 0)?, Simnic::new(1, 0)?];
+        let middle = Middle::between([&nics[0], &nics[1]], [2, 3])?;
+        let ends = [nics[0].uplink(), nics[1].uplink()];
+        Ok((nics, middle, ends))
+    }
+
     fn on_the_ends_of(
         lab: &mut Lab,
+        left: Netns,
         [left_end, right_end]: [String; 2],
         nics: Option<([Simnic; 2], Middle)>,
         outer: [&'static str; 2],
         (mode, config): (&str, &str),
     ) -> Outcome<Self> {
-        let (left, right) = (Netns::new(lab, "left")?, Netns::new(lab, "right")?);
+        let right = Netns::new(lab, "right")?;
         // Without duplicate address detection an address is there at once.
         for (netns, wire, address) in [(&left, &left_end, outer[0]), (&right, &right_end, outer[1])] {
             run("ip", &["link", "set", wire, "netns", netns.name()])?;
@@ -481,55 +496,4 @@ impl Authority {
 fn pki(words: &[&str], out: &Path) -> Outcome {
     let text = run("pki", words)?;
     Ok(fs::write(out, text)?)
-}
-
-/// What goes over the wire, on file.
-pub(super) struct Capture {
-    child: Child,
-    file: PathBuf,
-}
-
-impl Capture {
-    pub(super) fn start(lab: &Lab, mut command: Command, name: &str) -> Outcome<Self> {
-        let file = lab.dir().join(format!("{name}.pcap"));
-        command.args(["--immediate-mode", "-U", "-s", "0", "-w"]).arg(&file);
-        let log = fs::File::create(lab.dir().join(format!("{name}.tcpdump")))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let capture = Self { child, file };
-        // The file's header is written once it listens.
-        wait_until("tcpdump listens", DONE_WITHIN, || {
-            Ok(fs::metadata(&capture.file).is_ok_and(|file| file.len() >= 24))
-        })?;
-        Ok(capture)
-    }
-
-    fn stop(mut self) -> Outcome<(bool, usize)> {
-        let bytes = self.end()?;
-        let seen = bytes.windows(SEEN.len()).any(|window| window == SEEN);
-        Ok((seen, self.packets("esp")?))
-    }
-
-    /// Ends it: the file.
-    pub(super) fn bytes(mut self) -> Outcome<Vec<u8>> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Outcome<Vec<u8>> {
-        run("kill", &["-INT", &self.child.id().to_string()])?;
-        self.child.wait()?;
-        Ok(fs::read(&self.file)?)
-    }
-
-    fn packets(&self, of: &str) -> Outcome<usize> {
-        let path = self.file.display().to_string();
-        Ok(run("tcpdump", &["-n", "-r", &path, of])?.lines().count())
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        // Ended already, in most cases.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

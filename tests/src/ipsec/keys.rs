@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use lab_tests::ensure;
 use lab_tests::harness::{Daemon, Failure, Lab, Outcome, run, wait_for, wait_until};
 
-use super::hosts::{Capture, DONE_WITHIN, Host, Hosts};
+use super::capture::Capture;
+use super::hosts::{DONE_WITHIN, Host, Hosts};
 use super::{CorePattern, find, hex};
 
 /// 36 bytes that are found nowhere by chance.

@@ -23,12 +23,13 @@ pub struct Test {
     needs: &'static [Need],
     per_release: bool,
     long: bool,
+    complaint_of_its_own: Option<&'static str>,
 }
 
 impl Test {
     /// A test that states the fact `name`.
     pub const fn new(name: &'static str, run: fn(&mut Lab) -> Outcome) -> Self {
-        Self { name, run, needs: &[], per_release: false, long: false }
+        Self { name, run, needs: &[], per_release: false, long: false, complaint_of_its_own: None }
     }
 
     /// It cannot run without these.
@@ -50,6 +51,12 @@ impl Test {
             "conntrack" => self.needs.contains(&Need::Ct),
             _ => true,
         }
+    }
+
+    /// What it does has the kernel complain with lines that have this in them, by no fault of ours; how often is printed.
+    pub const fn has_the_kernel_complain(mut self, of: &'static str) -> Self {
+        self.complaint_of_its_own = Some(of);
+        self
     }
 
     /// It takes minutes: it runs with `LAB_LONG=1` only.
@@ -198,7 +205,9 @@ fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Fai
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&mut lab)));
     let messages = log.read();
     let failure = match result {
-        Ok(Ok(())) => kernel_log::complaint(&messages).map(|line| format!("the kernel complained: {line}")),
+        Ok(Ok(())) => {
+            complaint(test, &messages).map(|complaint| format!("the kernel complained: {complaint}"))
+        }
         Ok(Err(failure)) => Some(failure.to_string()),
         Err(panic) => Some(format!("panicked: {}", panic_text(&*panic))),
     };
@@ -212,6 +221,16 @@ fn run_one(name: &str, test: &Test, required: &[Need]) -> Result<Completion, Fai
     // Told again at the end; but a suite that is stopped before never comes to its end.
     eprintln!("{name}: {failure}");
     Err(format!("{failure}\nlogs: {kept}").into())
+}
+
+/// The first complaint of the kernel that is none of those which the test is known to bring about.
+fn complaint(test: &Test, messages: &str) -> Option<String> {
+    let is_its_own = |line: &&str| test.complaint_of_its_own.is_some_and(|of| line.contains(of));
+    let (own, others): (Vec<&str>, Vec<&str>) = messages.lines().partition(is_its_own);
+    if let Some(first) = own.first() {
+        println!("    {} times the kernel complained: {first}", own.len());
+    }
+    kernel_log::complaint(&others.join("\n")).map(str::to_owned)
 }
 
 fn dir_name(test: &str) -> String {
@@ -240,6 +259,16 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_complaint_that_a_test_is_known_for_is_its_own_alone() {
+        let test = Test::new("x", |_| Ok(()));
+        let messages = "eth0: up\nunregister_netdevice: waiting for sn0p0 to become free\nBUG: x";
+        assert!(complaint(&test, messages).is_some_and(|of| of.contains("sn0p0")));
+        let test = test.has_the_kernel_complain("waiting for sn");
+        assert_eq!(complaint(&test, messages).as_deref(), Some("BUG: x"));
+        assert_eq!(complaint(&test, &messages.replace("BUG: ", "")), None);
+    }
 
     #[test]
     fn what_one_choice_of_subjects_leaves_out_is_in_the_other() {

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
 use ipsec_drive::{Carried, ConnectionName, EspId, Millis, Missed, Offload, Rank, Terms};
 use world::{Sees, Takes, World};
 
@@ -163,14 +165,20 @@ fn what_does_not_come_up_with_mode_packet_has_crypto_and_packet_is_tried_again()
     assert!(world.kernel.values().all(|sa| sa.carried == Carried::Packet), "{:?}", world.kernel);
 }
 
+/// After an hour, with what is in the NIC, which is something.
+fn settled(seed: u64) -> (World, BTreeSet<ConnectionName>) {
+    let mut world = World::new(seed, TUNNELS, fixed(), Offload::Auto);
+    draw(&mut world);
+    world.seconds(HOUR);
+    let within = world.in_nic();
+    assert!(!within.is_empty());
+    (world, within)
+}
+
 #[test]
 fn what_a_reset_nic_lost_is_negotiated_anew_and_comes_back_into_the_nic() {
     for seed in 0..SEEDS {
-        let mut world = World::new(seed, TUNNELS, fixed(), Offload::Auto);
-        draw(&mut world);
-        world.seconds(HOUR);
-        let within = world.in_nic();
-        assert!(!within.is_empty());
+        let (mut world, within) = settled(seed);
         world.reset();
         assert!(world.in_nic().is_empty());
         world.seconds(60);
@@ -189,10 +197,7 @@ fn what_a_reset_nic_lost_is_negotiated_anew_and_comes_back_into_the_nic() {
 #[test]
 fn what_the_firmware_of_a_nic_lost_is_negotiated_anew_once_and_stays_in_the_nic() {
     for seed in 0..SEEDS {
-        let mut world = World::new(seed, TUNNELS, fixed(), Offload::Auto);
-        draw(&mut world);
-        world.seconds(HOUR);
-        let within = world.in_nic();
+        let (mut world, within) = settled(seed);
         let carried = |world: &World| -> Vec<EspId> {
             let carried = world.kernel.iter().filter(|(_, sa)| sa.carried > Carried::Software);
             carried.map(|(id, _)| *id).collect()

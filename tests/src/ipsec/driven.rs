@@ -48,7 +48,7 @@ pub(crate) const TESTS: &[Test] = &[
     fact!(the_coldest_tunnel_yields_its_entry_to_a_hotter_one).needs(WITH_NICS).long(),
     fact!(a_flow_through_an_encrypted_tunnel_passes_by_both_nics).needs(WITH_NICS),
     fact!(rekeys_lose_no_more_than_charon_alone).needs(WITH_NICS).long(),
-    // A policy that was in a NIC holds its device as long as anything refers to it, as a route that a tunnel has cached does
+    // With the daemon and without: a policy that was in a NIC holds its device as long as anything refers to it
     // (xfrm_dev_policy_free() of 6.12).
     fact!(resets_and_restarts_lose_no_more_than_charon_alone)
         .needs(WITH_NICS)
